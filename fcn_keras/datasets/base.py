@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -107,6 +107,15 @@ class Split:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def select(self, indices: Iterable[int]) -> Split:
+        """The split's examples at these indices, in this order."""
+        chosen = list(indices)
+        return dataclasses.replace(
+            self,
+            ids=tuple(self.ids[index] for index in chosen),
+            read=lambda index: self.read(chosen[index]),
+        )
+
     def take(self, count: int) -> Split:
         """The split's first `count` examples."""
-        return dataclasses.replace(self, ids=self.ids[:count])
+        return self.select(range(min(count, len(self))))

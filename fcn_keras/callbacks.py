@@ -1,0 +1,81 @@
+"""What happens during `fit`: saving each epoch, stopping by steps or patience."""
+
+from __future__ import annotations
+
+import math
+
+import keras
+
+from fcn_keras.errors import UserError
+from fcn_keras.run_folder import RunFolder, atomic_path
+
+BEST_BY = "val_mean_iou"
+
+
+class Recorder(keras.callbacks.Callback):
+    """After each epoch saves the models and the history, in an order that survives a kill.
+
+    `last.keras` comes last and tells, by its optimizer's step count, how many
+    epochs are done: `history.csv` or `best.keras` of an epoch that `last.keras`
+    does not hold is written again by the resumed run.
+
+    Args:
+        run: Where to write.
+        history: Rows of the epochs that are done already.
+        patience: Epochs without a better `val_mean_iou` after which training
+            stops; `None` for never.
+    """
+
+    def __init__(self, run: RunFolder, history: list[dict], patience: int | None = None):
+        super().__init__()
+        self.run = run
+        self.history = list(history)
+        self.patience = patience
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs = {name: float(value) for name, value in logs.items()}
+        if not math.isfinite(logs["loss"]):
+            raise UserError(
+                f"The loss became {logs['loss']} in epoch {epoch + 1}. Lower --learning-rate; the "
+                f"epochs before are kept in {self.run.path}."
+            )
+        learning_rate = float(self.model.optimizer.learning_rate)
+        best = max((row[BEST_BY] for row in self.history), default=-1.0)
+        self.history.append({"epoch": epoch + 1, **logs, "learning_rate": learning_rate})
+        if logs[BEST_BY] > best:
+            # A model of the same layers has no optimizer, whose state is twice their size.
+            inference = keras.Model(self.model.inputs, self.model.outputs, name=self.model.name)
+            with atomic_path(self.run.best) as path:
+                inference.save(path)
+        self.run.write_history(self.history)
+        with atomic_path(self.run.last) as path:
+            self.model.save(path)
+        if out_of_patience(self.history, self.patience):
+            self.model.stop_training = True
+
+
+class StopAtStep(keras.callbacks.Callback):
+    """Ends training after a number of optimizer steps in all.
+
+    Args:
+        step: That number.
+        done: Steps taken before this call of `fit`.
+    """
+
+    def __init__(self, step: int, done: int = 0):
+        super().__init__()
+        self.step = step
+        self.done = done
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.done += 1
+        if self.done >= self.step:
+            self.model.stop_training = True
+
+
+def out_of_patience(history: list[dict], patience: int | None) -> bool:
+    """Whether the last `patience` epochs brought no better `val_mean_iou`."""
+    if patience is None or len(history) <= patience:
+        return False
+    scores = [row[BEST_BY] for row in history]
+    return len(scores) - 1 - scores.index(max(scores)) >= patience

@@ -1,0 +1,192 @@
+"""`TrainConfig`: every setting of a run, and the recipes that preset them."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from fcn_keras.errors import UserError
+
+
+def _setting(default: Any, help: str, choices: tuple | None = None, metavar=None):
+    metadata = {"help": help, "choices": choices, "metavar": metavar}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """The settings of one run; the command line makes its flags from these fields.
+
+    `TrainConfig.from_recipe` fills the fields from a recipe. The meaning of each
+    field stands beside it.
+
+    Raises:
+        UserError: If a value is out of its range.
+    """
+
+    # The data
+    recipe: str = _setting("sample", "named preset of the settings below")
+    dataset: str = _setting("sample", "sample, voc2012, voc2012_aug, or a folder in VOC's layout")
+    data_dir: str | None = _setting(None, "folder that holds VOCdevkit", metavar="DIR")
+    limit: int | None = _setting(None, "use the first N images of each split", metavar="N")
+    skip_smaller: bool = _setting(False, "drop training images smaller than the crop, do not pad")
+    cache_mb: int = _setting(1024, "memory for decoded images, in MiB", metavar="MIB")
+
+    # The model
+    backbone: str = _setting("resnet18", "resnet18, resnet34, resnet50, resnet101 or resnet152")
+    weights: str = _setting(
+        "none", "backbone's weights: imagenet, none, a preset's directory, or a KerasHub handle"
+    )
+    init_from: str | None = _setting(
+        None, "run or .keras file whose layers start this one", metavar="RUN"
+    )
+    output_stride: int = _setting(32, "32, 16 or 8 for FCN-32s, FCN-16s or FCN-8s", (32, 16, 8))
+    upsampling_initializer: str = _setting(
+        "bilinear", "bilinear, or a Keras initializer such as glorot_uniform", metavar="NAME"
+    )
+    trainable_upsampling: bool = _setting(True, "train the upsampling kernels")
+    freeze: str = _setting("none", "what of the backbone stays", ("none", "batchnorm", "backbone"))
+    synchronized_batchnorm: bool = _setting(False, "batch statistics over all devices")
+
+    # The examples
+    crop: tuple[int, int] = _setting((320, 480), "height and width of a crop", metavar=("H", "W"))
+    scale: tuple[float, float] = _setting(
+        (1.0, 1.0), "bounds of the random scaling before the crop", metavar=("LOW", "HIGH")
+    )
+    flip: bool = _setting(False, "mirror half of the images")
+    brightness: float = _setting(0.0, "largest change, as a share of white", metavar="SHARE")
+    contrast: float = _setting(0.0, "largest relative change", metavar="SHARE")
+    batch_size: int = _setting(32, "images a step, over all devices", metavar="N")
+
+    # The optimisation
+    epochs: int = _setting(5, "passes over the training images", metavar="N")
+    max_steps: int | None = _setting(
+        None, "end after N steps in all, the schedule as if it went on", metavar="N"
+    )
+    early_stopping: int | None = _setting(
+        None, "end after N epochs without a better val_mean_iou", metavar="N"
+    )
+    optimizer: str = _setting("sgd", "the optimizer", ("sgd", "adamw"))
+    learning_rate: float = _setting(0.01, "at the start, for the mean loss of a batch", metavar="LR")
+    schedule: str = _setting("constant", "of the learning rate", ("constant", "poly"))
+    momentum: float = _setting(0.0, "of SGD", metavar="M")
+    weight_decay: float = _setting(
+        0.0, "decoupled: a step shrinks weights by learning rate times this", metavar="WD"
+    )
+    decay_all: bool = _setting(False, "decay biases, BatchNorm and upsampling kernels too")
+    class_weights: tuple[float, ...] | None = _setting(
+        None, "one weight a class in the loss", metavar="W"
+    )
+
+    # The run
+    seed: int = _setting(0, "of initial weights, order and augmentation")
+    devices: int | None = _setting(
+        None, "GPUs to use (all by default); without GPUs, that many CPU devices", metavar="N"
+    )
+    mixed_precision: str = _setting("off", "compute type", ("off", "bfloat16", "float16"))
+    run_dir: str | None = _setting(None, "new folder for the results", metavar="DIR")
+
+    def __post_init__(self):
+        for name in ("crop", "scale", "class_weights"):  # JSON has lists only
+            if isinstance(getattr(self, name), list):
+                object.__setattr__(self, name, tuple(getattr(self, name)))
+        for name in ("epochs", "batch_size", "limit", "max_steps", "early_stopping", "devices"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"{_flag(name)} must be at least 1. Received: {value}.")
+        for name in ("brightness", "contrast", "momentum", "weight_decay", "cache_mb", "seed"):
+            if getattr(self, name) < 0:
+                raise UserError(f"{_flag(name)} must not be negative. Received: {getattr(self, name)}.")
+        if not 0 < self.learning_rate < float("inf"):
+            raise UserError(f"--learning-rate must be positive. Received: {self.learning_rate}.")
+        if min(self.crop) < 1:
+            raise UserError(f"--crop must be at least 1 pixel each way. Received: {self.crop}.")
+        if not 0 < self.scale[0] <= self.scale[1]:
+            raise UserError(f"--scale needs 0 < LOW <= HIGH. Received: {self.scale}.")
+        for field in dataclasses.fields(self):
+            choices, value = field.metadata["choices"], getattr(self, field.name)
+            if choices and value not in choices:
+                raise UserError(
+                    f"{_flag(field.name)} must be one of {', '.join(map(str, choices))}. "
+                    f"Received: {value!r}."
+                )
+
+    @classmethod
+    def from_recipe(cls, recipe: str | None = None, **settings) -> TrainConfig:
+        """A recipe's settings, with some of them replaced.
+
+        Args:
+            recipe: A key of `RECIPES`. Left out, it follows from the data set:
+                `sample`, `voc2012`, or `strong` for a folder.
+            **settings: Fields of `TrainConfig`.
+
+        Raises:
+            UserError: If the recipe is unknown or a value is out of its range.
+        """
+        recipe = recipe or _recipe_of(settings.get("dataset") or "sample")
+        if recipe not in RECIPES:
+            raise UserError(f"--recipe must be one of {', '.join(RECIPES)}. Received: {recipe!r}.")
+        return cls(**{**RECIPES[recipe], **settings, "recipe": recipe})
+
+
+def _recipe_of(dataset: str) -> str:
+    return {"sample": "sample", "voc2012": "voc2012", "voc2012_aug": "voc2012"}.get(
+        dataset, "strong"
+    )
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+RECIPES: dict[str, dict[str, Any]] = {
+    # A first run on two processor cores, from random weights.
+    "sample": dict(
+        dataset="sample",
+        crop=(160, 240),
+        batch_size=8,
+        epochs=15,
+        flip=True,
+        brightness=0.1,
+        contrast=0.1,
+        optimizer="adamw",
+        learning_rate=1e-3,
+        weight_decay=1e-4,
+        schedule="poly",
+    ),
+    # d2l's. Its PyTorch loop steps along the sum of 32 per-image losses with lr
+    # 0.001, which is lr 0.001 * 32 = 0.032 for their mean. Its weight decay 1e-3
+    # is added to the gradient after that sum, so a step shrinks a weight by
+    # 0.001 * 1e-3 = 1e-6; Keras's shrinks it by lr * weight_decay, hence
+    # weight_decay = 1e-6 / 0.032 = 3.125e-5. Like PyTorch's it acts on all weights.
+    "voc2012": dict(
+        dataset="voc2012",
+        weights="imagenet",
+        crop=(320, 480),
+        batch_size=32,
+        epochs=5,
+        optimizer="sgd",
+        learning_rate=0.001 * 32,
+        weight_decay=0.001 * 1e-3 / (0.001 * 32),
+        decay_all=True,
+    ),
+    # For long training: SGD with momentum 0.9, poly schedule and scale jitter as
+    # in DeepLab (Chen et al. 2017), skips of strides 16 and 8.
+    "strong": dict(
+        dataset="voc2012",
+        crop=(320, 480),
+        batch_size=16,
+        epochs=60,
+        output_stride=8,
+        scale=(0.5, 2.0),
+        flip=True,
+        brightness=0.2,
+        contrast=0.2,
+        optimizer="sgd",
+        learning_rate=0.01,
+        momentum=0.9,
+        # 1e-4 of PyTorch's kind; decoupled, momentum no longer multiplies it by 10.
+        weight_decay=1e-3,
+        schedule="poly",
+    ),
+}

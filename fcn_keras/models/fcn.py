@@ -1,0 +1,166 @@
+"""The fully convolutional network: backbone, scores, upsampling, skips."""
+
+from __future__ import annotations
+
+import keras
+
+from fcn_keras.errors import UserError
+from fcn_keras.models.backbones import STRIDES, build_features
+from fcn_keras.models.upsampling import BilinearInitializer, CropLike
+
+# ImageNet's channel means and standard deviations, for RGB in 0..255.
+IMAGENET_MEAN = tuple(255 * value for value in (0.485, 0.456, 0.406))
+IMAGENET_STD = tuple(255 * value for value in (0.229, 0.224, 0.225))
+FREEZE_CHOICES = ("none", "batchnorm", "backbone")
+
+
+def build_fcn(
+    backbone="resnet18",
+    num_classes: int = 21,
+    output_stride: int = 32,
+    *,
+    weights: str | None = "imagenet",
+    upsampling_initializer="bilinear",
+    trainable_upsampling: bool = True,
+    skip_initializer="glorot_uniform",
+    freeze: str = "none",
+    synchronized_batchnorm: bool = False,
+    dtype=None,
+) -> keras.Model:
+    """Builds FCN-32s, FCN-16s or FCN-8s.
+
+    1x1 convolutions score the features of the coarsest stride. For FCN-16s and
+    FCN-8s these scores are upsampled twice and added to the scores of the next
+    finer stride, once or twice; at last they are upsampled to the image.
+
+    Source: Long, Shelhamer and Darrell 2015, sections 3 and 4.2, and *Dive into
+    Deep Learning*, "Fully Convolutional Networks".
+
+    Args:
+        backbone: `"resnet18"`, `"resnet34"`, `"resnet50"`, `"resnet101"`,
+            `"resnet152"`, or a KerasHub backbone with `pyramid_outputs`.
+        num_classes: Channels of the logits.
+        output_stride: 32, 16 or 8: the finest features that are scored.
+        weights: `"imagenet"`, `None`, a preset directory or a KerasHub handle
+            (see `build_features`).
+        upsampling_initializer: `"bilinear"`, or a Keras initializer or its
+            name; `"glorot_uniform"` is d2l's first exercise.
+        trainable_upsampling: Whether training changes the upsampling kernels.
+        skip_initializer: Initialises the scores of strides 16 and 8. `"zeros"`
+            makes a net that continues a coarser one begin with its predictions.
+        freeze: `"backbone"` keeps all of the backbone as it is, `"batchnorm"`
+            its batch normalisation's statistics and scales, `"none"` nothing.
+        synchronized_batchnorm: Whether batch statistics span all replicas of a
+            distribution strategy (TensorFlow backend only).
+        dtype: Dtype policy of the backbone; Keras's global policy where `None`.
+            Scores and upsampling are float32 always.
+
+    Returns:
+        A functional model from RGB images in 0..255, `(B, H, W, 3)` of any
+        height and width, to float32 logits `(B, H, W, num_classes)`.
+
+    Raises:
+        UserError: If an argument's value is not among the above.
+    """
+    if output_stride not in STRIDES:
+        raise UserError(f"output_stride must be 32, 16 or 8. Received: {output_stride!r}.")
+    if num_classes < 1:
+        raise UserError(f"num_classes must be at least 1. Received: {num_classes!r}.")
+    if freeze not in FREEZE_CHOICES:
+        raise UserError(f"freeze must be one of {', '.join(FREEZE_CHOICES)}. Received: {freeze!r}.")
+
+    features = build_features(backbone, weights, dtype)
+    _set_batchnorm(features, synchronized_batchnorm, trainable=freeze == "none")
+    if freeze == "backbone":
+        features.trainable = False
+
+    def score(stride, initializer="glorot_uniform"):
+        name = f"score_{stride}"
+        return keras.layers.Conv2D(
+            num_classes, 1, kernel_initializer=initializer, dtype="float32", name=name
+        )
+
+    def upsample(factor, name):
+        initializer = upsampling_initializer
+        return keras.layers.Conv2DTranspose(
+            num_classes,
+            kernel_size=2 * factor,
+            strides=factor,
+            padding="same",
+            kernel_initializer=(
+                BilinearInitializer() if initializer == "bilinear" else initializer
+            ),
+            trainable=trainable_upsampling,
+            dtype="float32",
+            name=name,
+        )
+
+    images = keras.Input((None, None, 3), name="images")
+    # float32, as bfloat16 has too few digits for 0..255.
+    x = keras.layers.Normalization(
+        mean=IMAGENET_MEAN,
+        variance=[std**2 for std in IMAGENET_STD],
+        dtype="float32",
+        name="normalization",
+    )(images)
+    maps = dict(zip(STRIDES, features(x)))  # stride -> (B, ceil(H/stride), ceil(W/stride), D)
+
+    scores = score(32)(maps[32])
+    for stride in (16, 8):
+        if stride < output_stride:
+            break
+        skip = score(stride, skip_initializer)(maps[stride])
+        scores = upsample(2, f"upscore_2_to_{stride}")(scores)
+        scores = CropLike(dtype="float32", name=f"crop_{stride}")([scores, skip])
+        scores = keras.layers.Add(dtype="float32", name=f"fuse_{stride}")([scores, skip])
+
+    logits = upsample(output_stride, f"upscore_{output_stride}")(scores)
+    logits = CropLike(dtype="float32", name="logits")([logits, images])  # (B, H, W, classes)
+    return keras.Model(images, logits, name=f"fcn_{output_stride}s")
+
+
+def copy_weights(source: keras.Model, target: keras.Model) -> list[str]:
+    """Copies the weights of all layers that two FCNs share by name.
+
+    So FCN-16s starts from a trained FCN-32s (Long et al., section 4.2), which
+    Keras 3's `load_weights` cannot do.
+
+    Args:
+        source: The trained model.
+        target: The model to change.
+
+    Returns:
+        The names of the copied top-level layers.
+
+    Raises:
+        UserError: If a layer of that name has another shape in the two.
+    """
+    copied = []
+    for layer in target.layers:
+        if not layer.weights or layer.name not in {other.name for other in source.layers}:
+            continue
+        values = source.get_layer(layer.name).get_weights()
+        shapes = [value.shape for value in values], [tuple(w.shape) for w in layer.weights]
+        if shapes[0] != shapes[1]:
+            raise UserError(
+                f"Layer {layer.name!r} differs between the two models: use the same backbone and "
+                f"the same classes. Received: {_first_difference(*shapes)}."
+            )
+        layer.set_weights(values)
+        copied.append(layer.name)
+    return copied
+
+
+def _first_difference(source_shapes: list, target_shapes: list) -> str:
+    if len(source_shapes) != len(target_shapes):
+        return f"{len(source_shapes)} weights to start from, {len(target_shapes)} to set"
+    pairs = zip(source_shapes, target_shapes)
+    source, target = next(pair for pair in pairs if pair[0] != pair[1])
+    return f"shape {source} to start from, {target} to set"
+
+
+def _set_batchnorm(features: keras.Model, synchronized: bool, trainable: bool) -> None:
+    for layer in features.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.synchronized = synchronized
+            layer.trainable = trainable

@@ -1,0 +1,69 @@
+"""Upsampling by transposed convolution: its bilinear kernel, and the crop behind it."""
+
+import keras
+import numpy as np
+from keras import ops
+
+
+@keras.saving.register_keras_serializable("fcn_keras")
+class BilinearInitializer(keras.initializers.Initializer):
+    """Kernel of a `Conv2DTranspose` that makes it interpolate bilinearly.
+
+    A layer with kernel `2s` (or `2s - 1`) and stride `s` then upsamples `s`
+    times, each channel on its own: output channel `i` reads input channel `i`.
+    With unequal channel counts the first `min(in, out)` are paired and the
+    other kernels are zero.
+
+    Source: *Dive into Deep Learning*, "Fully Convolutional Networks"; Long et
+    al. 2015, section 3.3.
+    """
+
+    def __call__(self, shape, dtype=None):
+        """Returns the kernel.
+
+        Args:
+            shape: `(height, width, out_channels, in_channels)`, the order of
+                `Conv2DTranspose`; any height and width.
+            dtype: The kernel's dtype; Keras's default float where `None`.
+
+        Raises:
+            ValueError: If `shape` is not of length 4.
+        """
+        if len(shape) != 4:
+            raise ValueError(
+                "BilinearInitializer makes kernels of shape (height, width, out_channels, "
+                f"in_channels), for Conv2DTranspose. Received: shape={tuple(shape)}"
+            )
+        height, width, out_channels, in_channels = shape
+        window = np.outer(_triangle(height), _triangle(width))
+        kernel = window[:, :, None, None] * np.eye(out_channels, in_channels)
+        return ops.convert_to_tensor(kernel, dtype=dtype or keras.config.floatx())
+
+
+def _triangle(size: int) -> np.ndarray:
+    """Linear interpolation's weights: 1 at the centre, falling to 0 beyond the ends."""
+    factor = (size + 1) // 2
+    center = factor - 1 if size % 2 == 1 else factor - 0.5
+    return 1 - np.abs(np.arange(size) - center) / factor
+
+
+@keras.saving.register_keras_serializable("fcn_keras")
+class CropLike(keras.layers.Layer):
+    """Crops the first of two maps to the height and width of the second.
+
+    A backbone of stride `s` rounds sizes up: its features have `ceil(H / s)`
+    rows, which upsample to `H` rows or a few more. The surplus is at the bottom
+    and right, where the backbone's padding put it.
+
+    Call with `[maps, reference]`, shapes `(B, H1, W1, C)` and `(B, H2, W2, D)`,
+    `H1 >= H2` and `W1 >= W2`; returns `(B, H2, W2, C)`.
+    """
+
+    def call(self, inputs):
+        maps, reference = inputs
+        height, width = ops.shape(reference)[1:3]
+        return maps[:, :height, :width, :]
+
+    def compute_output_shape(self, input_shape):
+        maps, reference = input_shape
+        return (maps[0], reference[1], reference[2], maps[3])

@@ -1,0 +1,164 @@
+"""The files of one training run: `config.json`, `history.csv`, models, pictures."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+from fcn_keras.config import TrainConfig
+from fcn_keras.datasets.base import LabelSet
+from fcn_keras.errors import UserError
+
+
+class RunFolder:
+    """Paths in a run's folder, and what is written and read there.
+
+    A file appears under its name when it is complete: a run may be killed at
+    any moment. The run is finished when `metrics.json` exists.
+    """
+
+    def __init__(self, path):
+        self.path = Path(path)
+        self.config = self.path / "config.json"
+        self.history = self.path / "history.csv"
+        self.best = self.path / "best.keras"
+        self.last = self.path / "last.keras"
+        self.metrics = self.path / "metrics.json"
+        self.curves = self.path / "curves.png"
+        self.predictions = self.path / "predictions.png"
+        self.logs = self.path / "logs"
+
+    @classmethod
+    def create(cls, config: TrainConfig) -> RunFolder:
+        """Makes the folder of a new run: `config.run_dir`, or one in `runs/` named by the time.
+
+        Raises:
+            UserError: If it exists and holds something, or cannot be made.
+        """
+        if config.run_dir:
+            path = Path(config.run_dir)
+        else:
+            now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+            path = Path("runs", f"{Path(config.dataset).resolve().name}-{now}")
+        if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+            raise UserError(
+                f"{path}: exists already and is never overwritten. Choose another --run-dir, or "
+                f"go on with it by --resume {path}."
+            )
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"{path}: the run folder cannot be made ({error.strerror}). Choose another "
+                "--run-dir."
+            ) from error
+        return cls(path)
+
+    def write_config(self, config: TrainConfig, labels: LabelSet) -> None:
+        """Writes the settings, classes, versions and git commit that made this run."""
+        packages = ("tensorflow", "keras", "keras-hub", "numpy")
+        content = {
+            "train": vars(config),
+            "labels": {"names": labels.names, "palette": labels.palette},
+            "versions": {
+                "fcn_keras": _version("fcn_keras"),
+                "python": platform.python_version(),
+                **{package: _version(package) for package in packages},
+            },
+            "git_commit": _git_commit(),
+            "command": sys.argv,
+        }
+        with atomic_path(self.config) as path:
+            path.write_text(json.dumps(content, indent=2) + "\n")
+
+    def read_config(self) -> TrainConfig:
+        """The run's settings.
+
+        Raises:
+            UserError: If the folder is no run, or its `config.json` is damaged.
+        """
+        return self._parse_config(lambda content: TrainConfig(**content["train"]))
+
+    def read_labels(self) -> LabelSet:
+        """The run's classes; raises `UserError` like `read_config`."""
+        return self._parse_config(lambda content: LabelSet(**content["labels"]))
+
+    def _parse_config(self, parse):
+        if not self.config.is_file():
+            raise UserError(f"{self.path}: no run folder, as it has no config.json.")
+        try:
+            return parse(json.loads(self.config.read_text()))
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{self.config}: damaged or of another version ({error}).") from error
+
+    def write_history(self, rows: list[dict]) -> None:
+        """Writes `history.csv`, one row an epoch."""
+        with atomic_path(self.history) as path, path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, rows[0])
+            writer.writeheader()
+            writer.writerows(rows)
+
+    def read_history(self) -> list[dict]:
+        """The rows of `history.csv` with numbers as floats; empty if there is none yet."""
+        if not self.history.is_file():
+            return []
+        with self.history.open(newline="") as file:
+            rows = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+        return [{**row, "epoch": int(row["epoch"])} for row in rows]
+
+    def write_metrics(self, metrics: dict) -> None:
+        """Writes `metrics.json`, which marks the run as finished."""
+        with atomic_path(self.metrics) as path:
+            path.write_text(json.dumps(metrics, indent=2) + "\n")
+
+    def read_metrics(self) -> dict:
+        """The content of `metrics.json`."""
+        return json.loads(self.metrics.read_text())
+
+
+def model_file(run_or_file) -> Path:
+    """The model that is meant by a run's folder (its `best.keras`) or by a file.
+
+    Raises:
+        UserError: If there is none.
+    """
+    path = Path(run_or_file)
+    file = RunFolder(path).best if path.is_dir() else path
+    if not file.is_file():
+        raise UserError(f"{file}: no such model. Give a run's folder or a .keras file.")
+    return file
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path):
+    """Yields a path beside `path` that takes its name once the block has succeeded."""
+    partial = path.with_name(f".partial-{path.name}")
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _git_commit() -> str | None:
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

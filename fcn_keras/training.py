@@ -1,0 +1,263 @@
+"""The story of a training run."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+
+import keras
+import tensorflow as tf
+
+from fcn_keras import objectives, pipeline, visualize
+from fcn_keras.callbacks import Recorder, StopAtStep, out_of_patience
+from fcn_keras.config import TrainConfig
+from fcn_keras.datasets import load_split
+from fcn_keras.datasets.base import LabelSet, Split
+from fcn_keras.errors import UserError
+from fcn_keras.evaluation import evaluate
+from fcn_keras.models.fcn import build_fcn, copy_weights
+from fcn_keras.run_folder import RunFolder, atomic_path, model_file
+
+POLY_POWER = 0.9
+PREDICTION_COLUMNS = 4
+
+
+def train(config: TrainConfig) -> RunFolder:
+    """Trains an FCN from the beginning, in a new run folder.
+
+    Args:
+        config: All settings.
+
+    Returns:
+        The finished run's folder, with `metrics.json`, models and pictures.
+
+    Raises:
+        UserError: If a setting, file or folder is unusable, or the loss diverges.
+    """
+    strategy = make_strategy(config.devices)
+    splits = _load_splits(config)
+    model = _build_and_compile(config, splits, strategy)
+    run = RunFolder.create(config)
+    run.write_config(config, splits[0].labels)
+    print(f"Run folder: {run.path}", flush=True)
+    return _fit_and_finish(run, config, splits, model, history=[])
+
+
+def resume(run_dir, **changes) -> RunFolder:
+    """Continues a run after its last finished epoch, as if it had never stopped.
+
+    Args:
+        run_dir: The run's folder.
+        **changes: Settings that may differ from the run's: `epochs` to go on
+            beyond its end, and `max_steps`, `devices`, `data_dir`.
+
+    Returns:
+        The run's folder, finished. A run that was finished stays as it is.
+
+    Raises:
+        UserError: If the folder is no run, or its files are unusable.
+    """
+    run = RunFolder(run_dir)
+    config = dataclasses.replace(run.read_config(), **changes)
+    history = run.read_history()
+    if run.metrics.is_file() and (
+        config.epochs <= len(history) or _stopped_early(history, config)
+    ):
+        print(f"{run.path} is finished: {len(history)} epochs. Ask for more with --epochs.")
+        return run
+
+    strategy = make_strategy(config.devices)
+    splits = _load_splits(config)
+    if splits[0].labels != run.read_labels():
+        raise UserError(f"{config.dataset}: its classes are no longer those of {run.path}.")
+    model = _build_and_compile(config, splits, strategy)
+    if run.last.is_file():
+        with strategy.scope():
+            model.load_weights(run.last)
+    steps = pipeline.steps_per_epoch(splits[0], config.batch_size)
+    done, rest = divmod(int(model.optimizer.iterations.numpy()), steps)
+    if rest:
+        raise UserError(f"{run.path}: --max-steps ended it within an epoch. Start a new run.")
+    run.metrics.unlink(missing_ok=True)
+    run.write_config(config, splits[0].labels)
+    print(f"Run folder: {run.path}, after epoch {done}", flush=True)
+    return _fit_and_finish(run, config, splits, model, history[:done])
+
+
+def make_strategy(devices: int | None = None) -> tf.distribute.MirroredStrategy:
+    """A `MirroredStrategy` over GPUs, or over the processor as one or more logical devices.
+
+    Args:
+        devices: How many; by default all GPUs, or the processor as one device.
+
+    Raises:
+        UserError: If there are fewer GPUs, or TensorFlow runs already with
+            fewer processor devices.
+    """
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        if devices and devices > len(gpus):
+            raise UserError(f"--devices: there are {len(gpus)} GPUs. Received: {devices}.")
+        for gpu in gpus:
+            tf.config.experimental.set_memory_growth(gpu, True)
+        return tf.distribute.MirroredStrategy([f"GPU:{i}" for i in range(devices or len(gpus))])
+    count = devices or 1
+    if count > 1:
+        [cpu] = tf.config.list_physical_devices("CPU")
+        try:
+            tf.config.set_logical_device_configuration(
+                cpu, [tf.config.LogicalDeviceConfiguration()] * count
+            )
+        except RuntimeError:  # TensorFlow has started; its devices may do
+            pass
+        if len(tf.config.list_logical_devices("CPU")) < count:
+            raise UserError(
+                f"--devices {count}: TensorFlow runs already with fewer processor devices. "
+                "Call train() first thing in the process."
+            )
+    return tf.distribute.MirroredStrategy([f"CPU:{index}" for index in range(count)])
+
+
+def build_model(config: TrainConfig, labels: LabelSet) -> keras.Model:
+    """The network that a configuration describes, started from `init_from` where given."""
+    source = None
+    if config.init_from:
+        source = keras.models.load_model(model_file(config.init_from), compile=False)
+    model = build_fcn(
+        config.backbone,
+        len(labels),
+        config.output_stride,
+        weights=None if source or config.weights == "none" else config.weights,
+        upsampling_initializer=config.upsampling_initializer,
+        trainable_upsampling=config.trainable_upsampling,
+        # New skips begin with no say (Long et al., section 4.2).
+        skip_initializer="zeros" if source else "glorot_uniform",
+        freeze=config.freeze,
+        synchronized_batchnorm=config.synchronized_batchnorm,
+        dtype="float32" if config.mixed_precision == "off" else f"mixed_{config.mixed_precision}",
+    )
+    if source:
+        copy_weights(source, model)
+    return model
+
+
+def make_optimizer(config: TrainConfig, model: keras.Model, steps: int) -> keras.Optimizer:
+    """The optimizer of a configuration, for runs of `steps` optimizer steps."""
+    rate = config.learning_rate
+    if config.schedule == "poly":
+        rate = keras.optimizers.schedules.PolynomialDecay(rate, steps, 0.0, power=POLY_POWER)
+    # Keras takes 0 for "decay, by nothing".
+    decay = config.weight_decay or None
+    if config.optimizer == "sgd":
+        optimizer = keras.optimizers.SGD(rate, momentum=config.momentum, weight_decay=decay)
+    else:
+        optimizer = keras.optimizers.AdamW(rate, weight_decay=decay)
+    if decay and not config.decay_all:
+        # Decay would pull the bilinear kernels away from interpolation.
+        exempt = [v for v in model.trainable_variables if len(v.shape) < 2 or "upscore" in v.path]
+        optimizer.exclude_from_weight_decay(var_list=exempt)
+    if config.mixed_precision == "float16":
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    return optimizer
+
+
+def _load_splits(config: TrainConfig) -> tuple[Split, Split]:
+    splits = [load_split(config.dataset, name, config.data_dir) for name in ("train", "val")]
+    if config.limit:
+        splits = [split.take(config.limit) for split in splits]
+    train_split, val_split = splits
+    if config.skip_smaller:
+        train_split = pipeline.drop_smaller(train_split, config.crop)
+    if len(train_split) < config.batch_size:
+        print(
+            f"Note: {len(train_split)} training images fill a batch of {config.batch_size} by "
+            "repetition; consider a smaller --batch-size.",
+            file=sys.stderr,
+        )
+    return pipeline.cached(train_split, config.cache_mb << 20), val_split
+
+
+def _build_and_compile(config: TrainConfig, splits: tuple[Split, Split], strategy) -> keras.Model:
+    labels = splits[0].labels
+    if config.batch_size % strategy.num_replicas_in_sync:
+        raise UserError(
+            f"--batch-size must be a multiple of the {strategy.num_replicas_in_sync} devices. "
+            f"Received: {config.batch_size}."
+        )
+    if config.class_weights is not None and len(config.class_weights) != len(labels):
+        raise UserError(
+            f"--class-weights needs one weight for each of the {len(labels)} classes. Received: "
+            f"{len(config.class_weights)}."
+        )
+    keras.utils.set_random_seed(config.seed)
+    steps = pipeline.steps_per_epoch(splits[0], config.batch_size) * config.epochs
+    with strategy.scope():
+        model = build_model(config, labels)
+        optimizer = make_optimizer(config, model, steps)
+        model.compile(
+            optimizer,
+            objectives.SegmentationCrossentropy(config.class_weights),
+            metrics=[objectives.PixelAccuracy(), objectives.mean_iou(len(labels))],
+            jit_compile=False,  # XLA doubles a step on processors and can hang under a strategy
+        )
+        optimizer.build(model.trainable_variables)  # so that load_weights finds its state
+    return model
+
+
+def _fit_and_finish(run, config, splits, model, history) -> RunFolder:
+    train_split, val_split = splits
+    steps = pipeline.steps_per_epoch(train_split, config.batch_size)
+    recorder = Recorder(run, history, config.early_stopping)
+    callbacks = [recorder, keras.callbacks.TensorBoard(run.logs)]
+    if config.max_steps:
+        callbacks.append(StopAtStep(config.max_steps, done=len(history) * steps))
+    if len(history) < config.epochs and not _stopped_early(history, config):
+        batches = pipeline.training_batches(
+            train_split,
+            _augmentation(config),
+            config.batch_size,
+            epochs=(len(history), config.epochs),
+            seed=config.seed,
+        )
+        replicas = model.distribute_strategy.num_replicas_in_sync
+        with pipeline.bad_files_as_user_errors():
+            model.fit(
+                batches,
+                steps_per_epoch=steps,
+                epochs=config.epochs,
+                initial_epoch=len(history),
+                validation_data=pipeline.evaluation_batches(val_split, replicas),
+                callbacks=callbacks,
+                shuffle=False,  # training_batches does
+                verbose=1 if sys.stdout.isatty() else 2,
+            )
+    _finish(run, val_split, recorder.history)
+    return run
+
+
+def _finish(run: RunFolder, val_split: Split, history: list[dict]) -> None:
+    model = keras.models.load_model(run.best, compile=False)
+    report = evaluate(model, val_split)
+    examples = [val_split.read(index) for index in range(min(PREDICTION_COLUMNS, len(val_split)))]
+    images, truths = zip(*examples)
+    predictions = [model.predict_on_batch(image[None])[0].argmax(axis=-1) for image in images]
+    figures = {
+        run.curves: visualize.draw_curves(history),
+        run.predictions: visualize.draw_grid(images, predictions, truths, val_split.labels),
+    }
+    for path, figure in figures.items():
+        with atomic_path(path) as partial:
+            figure.savefig(partial, dpi=120)
+    run.write_metrics(report.to_dict())
+    print(f"Mean IoU {report.mean_iou:.4f}, pixel accuracy {report.pixel_accuracy:.4f} on val.")
+    print(f"Results: {run.path}{os.sep}metrics.json, curves.png, predictions.png, best.keras")
+
+
+def _augmentation(config: TrainConfig) -> pipeline.Augmentation:
+    names = [field.name for field in dataclasses.fields(pipeline.Augmentation)]
+    return pipeline.Augmentation(**{name: getattr(config, name) for name in names})
+
+
+def _stopped_early(history: list[dict], config: TrainConfig) -> bool:
+    return out_of_patience(history, config.early_stopping)

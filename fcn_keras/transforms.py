@@ -1,0 +1,78 @@
+"""Augmentations: pure functions of (image, mask, seed) -> (image, mask).
+
+An image is `(H, W, 3)` RGB in 0..255, a mask `(H, W)` of class ids. The seed is
+an integer tensor of shape `(2,)`: the same seed gives the same result, eagerly
+and inside `tf.data`.
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+IGNORE_ID = 255
+# ImageNet's mean colour, which the model normalises to 0, as its own padding is.
+PADDING_RGB = (124, 116, 104)
+
+
+def random_scale(image, mask, seed, low: float, high: float):
+    """Resizes both by one factor drawn uniformly from `low..high`.
+
+    The image is interpolated bilinearly, the mask takes the nearest pixel.
+
+    Returns:
+        float32 `(h, w, 3)` and the mask `(h, w)`.
+    """
+    factor = tf.random.stateless_uniform([], seed, low, high)
+    size = tf.shape(mask)
+    size = tf.cast(tf.round(tf.cast(size, tf.float32) * factor), tf.int32)
+    size = tf.maximum(size, 1)
+    image = tf.image.resize(image, size)
+    mask = tf.image.resize(mask[..., None], size, method="nearest")[..., 0]
+    return image, mask
+
+
+def random_crop(image, mask, seed, height: int, width: int):
+    """Cuts a random window; what an image lacks is padded, with 255 in the mask.
+
+    Returns:
+        `(height, width, 3)` and `(height, width)`.
+    """
+    image, mask = pad_to(image, mask, height, width)
+    room = tf.shape(mask) - [height, width]
+    start = tf.random.stateless_uniform([2], seed, 0, 1) * tf.cast(room + 1, tf.float32)
+    top, left = tf.unstack(tf.minimum(tf.cast(start, tf.int32), room))
+    image = image[top : top + height, left : left + width]
+    mask = mask[top : top + height, left : left + width]
+    return tf.ensure_shape(image, (height, width, 3)), tf.ensure_shape(mask, (height, width))
+
+
+def pad_to(image, mask, height: int, width: int):
+    """Pads at the bottom and right up to a least height and width."""
+    missing = tf.maximum([height, width] - tf.shape(mask), 0)
+    paddings = [[0, missing[0]], [0, missing[1]]]
+    color = tf.cast(tf.constant(PADDING_RGB), image.dtype)
+    # Padding with 0 needs a shift to be padding with a colour.
+    shifted = tf.cast(image, tf.float32) - tf.cast(color, tf.float32)
+    image = tf.pad(shifted, [*paddings, [0, 0]]) + tf.cast(color, tf.float32)
+    return image, tf.pad(mask, paddings, constant_values=IGNORE_ID)
+
+
+def random_flip(image, mask, seed):
+    """Mirrors both left to right in half of the cases."""
+    flip = tf.random.stateless_uniform([], seed) < 0.5
+    image = tf.cond(flip, lambda: image[:, ::-1], lambda: image)
+    mask = tf.cond(flip, lambda: mask[:, ::-1], lambda: mask)
+    return image, mask
+
+
+def random_color(image, mask, seed, brightness: float, contrast: float):
+    """Changes brightness by up to `±brightness` of 255, contrast by up to `±contrast`.
+
+    Returns:
+        A float32 image, clipped to 0..255, and the mask as it was.
+    """
+    image = tf.cast(image, tf.float32)
+    shift, stretch = tf.unstack(tf.random.stateless_uniform([2], seed, -1, 1))
+    mean = tf.reduce_mean(image)
+    image = (image - mean) * (1 + contrast * stretch) + mean + 255 * brightness * shift
+    return tf.clip_by_value(image, 0, 255), mask

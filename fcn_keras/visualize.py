@@ -1,0 +1,79 @@
+"""Masks and histories -> pictures."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from fcn_keras.datasets.base import LabelSet
+
+
+def color_mask(mask: np.ndarray, labels: LabelSet) -> np.ndarray:
+    """Paints class ids `(H, W)` in the label set's colours: uint8 `(H, W, 3)`."""
+    return labels.colors()[mask]
+
+
+def draw_grid(
+    images: list[np.ndarray],
+    predictions: list[np.ndarray],
+    truths: list[np.ndarray],
+    labels: LabelSet,
+) -> Figure:
+    """Draws images, predictions and truth in three rows, with a legend of their classes.
+
+    Args:
+        images: uint8 `(H, W, 3)` each.
+        predictions: Class ids `(H, W)` each.
+        truths: Class ids `(H, W)` each, 255 where unlabelled.
+        labels: Names and colours.
+
+    Returns:
+        A Matplotlib figure, with one column an example.
+    """
+    rows = [
+        ("image", images),
+        ("prediction", [color_mask(mask, labels) for mask in predictions]),
+        ("truth", [color_mask(mask, labels) for mask in truths]),
+    ]
+    height = max(image.shape[0] / image.shape[1] for image in images)
+    figure = Figure(figsize=(2.4 * len(images) + 0.4, 3 * 2.4 * height + 0.9), layout="constrained")
+    grid = figure.subplots(3, len(images), squeeze=False)
+    for axes_row, (title, pictures) in zip(grid, rows):
+        axes_row[0].set_ylabel(title)
+        for axes, picture in zip(axes_row, pictures):
+            axes.imshow(picture)
+            axes.set(xticks=[], yticks=[])
+    shown = np.unique(np.concatenate([mask.ravel() for mask in [*predictions, *truths]]))
+    figure.legend(
+        handles=_legend(shown, labels),
+        loc="outside lower center",
+        ncols=min(8, 2 * len(images)),
+        frameon=False,
+    )
+    return figure
+
+
+def draw_curves(history: list[dict]) -> Figure:
+    """Draws loss, accuracy and mean IoU of training and validation by epoch.
+
+    Args:
+        history: One dictionary an epoch, with the columns of `history.csv`.
+    """
+    figure = Figure(figsize=(10, 3.2), layout="constrained")
+    epochs = [row["epoch"] for row in history]
+    titles = {"loss": "loss", "pixel_accuracy": "pixel accuracy", "mean_iou": "mean IoU"}
+    for axes, (name, title) in zip(figure.subplots(1, len(titles)), titles.items()):
+        for column, label in ((name, "train"), (f"val_{name}", "validation")):
+            axes.plot(epochs, [row[column] for row in history], marker=".", label=label)
+        axes.set(title=title, xlabel="epoch")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.3)
+    axes.legend()
+    return figure
+
+
+def _legend(ids: np.ndarray, labels: LabelSet) -> list[Patch]:
+    colors = labels.colors() / 255
+    names = [*labels.names, *["unlabelled"] * (256 - len(labels))]
+    return [Patch(facecolor=colors[i], edgecolor="grey", label=names[i]) for i in ids]
