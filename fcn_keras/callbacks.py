@@ -44,7 +44,7 @@ class Recorder(keras.callbacks.Callback):
         self.history.append({"epoch": epoch + 1, **logs, "learning_rate": learning_rate})
         if logs[BEST_BY] > best:
             # A model of the same layers has no optimizer, whose state is twice their size.
-            inference = keras.Model(self.model.inputs, self.model.outputs, name=self.model.name)
+            inference = keras.Model(self.model.input, self.model.output, name=self.model.name)
             with atomic_path(self.run.best) as path:
                 inference.save(path)
         self.run.write_history(self.history)

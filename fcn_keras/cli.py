@@ -60,8 +60,9 @@ def _add_train(commands) -> None:
     )
     parser.set_defaults(command=_train)
     parser.add_argument(
-        "--resume", metavar="RUN", help="go on with a run; may be joined by "
-        + ", ".join(_flag(name) for name in RESUMABLE)
+        "--resume",
+        metavar="RUN",
+        help="go on with a run; may be joined by " + ", ".join(_flag(name) for name in RESUMABLE),
     )
     hints = typing.get_type_hints(TrainConfig)
     for field in dataclasses.fields(TrainConfig):
@@ -133,7 +134,7 @@ def _add_data(commands) -> None:
 def _check(arguments) -> int:
     from tqdm import tqdm
 
-    from fcn_keras.datasets.directory import check_directory
+    from fcn_keras.datasets.check import check_directory
 
     def progress(items):
         return tqdm(items, unit="image", disable=not sys.stderr.isatty())
@@ -163,8 +164,7 @@ def _import_tensorflow() -> None:
         stderr, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, 2)
         try:
-            import tensorflow
-            import tensorflow_text  # KerasHub's, with notes of its own
+            pass  # KerasHub's, with notes of its own
         finally:
             os.dup2(stderr, 2)
             os.close(stderr)

@@ -67,7 +67,9 @@ class TrainConfig:
         None, "end after N epochs without a better val_mean_iou", metavar="N"
     )
     optimizer: str = _setting("sgd", "the optimizer", ("sgd", "adamw"))
-    learning_rate: float = _setting(0.01, "at the start, for the mean loss of a batch", metavar="LR")
+    learning_rate: float = _setting(
+        0.01, "at the start, for the mean loss of a batch", metavar="LR"
+    )
     schedule: str = _setting("constant", "of the learning rate", ("constant", "poly"))
     momentum: float = _setting(0.0, "of SGD", metavar="M")
     weight_decay: float = _setting(
@@ -96,7 +98,9 @@ class TrainConfig:
                 raise UserError(f"{_flag(name)} must be at least 1. Received: {value}.")
         for name in ("brightness", "contrast", "momentum", "weight_decay", "cache_mb", "seed"):
             if getattr(self, name) < 0:
-                raise UserError(f"{_flag(name)} must not be negative. Received: {getattr(self, name)}.")
+                raise UserError(
+                    f"{_flag(name)} must not be negative. Received: {getattr(self, name)}."
+                )
         if not 0 < self.learning_rate < float("inf"):
             raise UserError(f"--learning-rate must be positive. Received: {self.learning_rate}.")
         if min(self.crop) < 1:

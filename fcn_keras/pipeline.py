@@ -131,7 +131,9 @@ def drop_smaller(split: Split, crop: tuple[int, int]) -> Split:
         UserError: If none is that large, or one cannot be read.
     """
     shapes = [split.read(index)[1].shape for index in range(len(split))]
-    large = [i for i, (height, width) in enumerate(shapes) if height >= crop[0] and width >= crop[1]]
+    large = [
+        i for i, (height, width) in enumerate(shapes) if height >= crop[0] and width >= crop[1]
+    ]
     if not large:
         raise UserError(
             f"No image of {split.name} is as large as the crop {crop[0]}×{crop[1]}. Use a smaller "

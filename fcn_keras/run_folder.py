@@ -111,7 +111,9 @@ class RunFolder:
         if not self.history.is_file():
             return []
         with self.history.open(newline="") as file:
-            rows = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+            rows = [
+                {key: float(value) for key, value in row.items()} for row in csv.DictReader(file)
+            ]
         return [{**row, "epoch": int(row["epoch"])} for row in rows]
 
     def write_metrics(self, metrics: dict) -> None:

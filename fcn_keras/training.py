@@ -61,9 +61,7 @@ def resume(run_dir, **changes) -> RunFolder:
     run = RunFolder(run_dir)
     config = dataclasses.replace(run.read_config(), **changes)
     history = run.read_history()
-    if run.metrics.is_file() and (
-        config.epochs <= len(history) or _stopped_early(history, config)
-    ):
+    if run.metrics.is_file() and (config.epochs <= len(history) or _stopped_early(history, config)):
         print(f"{run.path} is finished: {len(history)} epochs. Ask for more with --epochs.")
         return run
 

@@ -1,20 +1,21 @@
 """A folder of the user's own in VOC's layout.
 
-    ROOT/JPEGImages/<id>.jpg (or .jpeg, .png)
-    ROOT/SegmentationClass/<id>.png
-    ROOT/ImageSets/Segmentation/<split>.txt     one id a line
-    ROOT/classes.txt                            one name a line, the first is id 0;
-                                                optional 'R G B' after a tab
+| file                                  | content                                          |
+|---------------------------------------|--------------------------------------------------|
+| JPEGImages/ID.jpg (or .jpeg, .png)    | a photograph                                     |
+| SegmentationClass/ID.png              | its mask: palette indices, grey ids, or colours  |
+| ImageSets/Segmentation/SPLIT.txt      | one ID a line                                    |
+| classes.txt                           | one name a line, the first is id 0; after a tab  |
+|                                       | its colour "R G B" may follow                    |
 """
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import numpy as np
 
-from fcn_keras.datasets.base import IGNORE_ID, LabelSet, Split, voc_palette
+from fcn_keras.datasets.base import LabelSet, Split, voc_palette
 from fcn_keras.datasets.decoding import decode_image, decode_mask
 from fcn_keras.errors import UserError
 
@@ -43,10 +44,13 @@ def directory_split(root, split: str, labels: LabelSet | None = None) -> Split:
     root = Path(root)
     labels = labels or read_labels(root)
     ids = read_ids(root, split)
-    pairs = [(_find_image(root, name), _find_mask(root, name)) for name in ids]
+    pairs = [(find_image(root, name), find_mask(root, name)) for name in ids]
 
     def read(index: int):
-        return read_pair(*pairs[index], labels)
+        image_path, mask_path = pairs[index]
+        image, mask = read_image(image_path), read_mask(mask_path, labels)
+        require_same_size(image, mask, mask_path)
+        return image, mask
 
     return Split(split, labels, tuple(ids), read)
 
@@ -89,113 +93,32 @@ def read_ids(root, split: str) -> list[str]:
     return ids
 
 
-def read_pair(image_path: Path, mask_path: Path, labels: LabelSet):
-    """Reads one image and its mask.
+def read_image(path: Path) -> np.ndarray:
+    """Reads an image file as uint8 `(H, W, 3)`; raises `UserError` if that fails."""
+    return decode_image(_read_bytes(path), str(path))
 
-    Returns:
-        uint8 `(H, W, 3)` and uint8 `(H, W)`.
 
-    Raises:
-        UserError: If one of them cannot be read, or their sizes differ.
-    """
-    image = decode_image(_read_bytes(image_path), str(image_path))
-    mask = decode_mask(_read_bytes(mask_path), labels, str(mask_path))
+def read_mask(path: Path, labels: LabelSet) -> np.ndarray:
+    """Reads a mask file as uint8 `(H, W)`; raises `UserError` if that fails."""
+    return decode_mask(_read_bytes(path), labels, str(path))
+
+
+def require_same_size(image: np.ndarray, mask: np.ndarray, mask_path: Path) -> None:
+    """Raises `UserError` unless image and mask have the same height and width."""
     if image.shape[:2] != mask.shape:
         raise UserError(
-            f"{mask_path}: the mask is {_size(mask)}, but its image {image_path.name} is "
-            f"{_size(image)} (height×width). Draw the mask at the image's size."
+            f"{mask_path}: the mask is {_size(mask)}, but its image is {_size(image)} "
+            "(height×width). Draw the mask at the image's size."
         )
-    return image, mask
 
 
-@dataclasses.dataclass
-class DirectoryReport:
-    """What `check_directory` found in one folder.
-
-    `images` and `pixels` count, by split, the images that hold each class and
-    the pixels of each class, int64 `(classes + 1,)`, the last for unlabelled.
-    """
-
-    labels: LabelSet | None = None
-    split_sizes: dict[str, int] = dataclasses.field(default_factory=dict)
-    images: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
-    pixels: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
-    problems: list[str] = dataclasses.field(default_factory=list)
-
-
-def check_directory(root, progress=lambda items: items) -> DirectoryReport:
-    """Reads every image and mask of a folder, and collects all that is wrong.
-
-    Args:
-        root: The folder.
-        progress: Wraps the sequence of examples, to show how far it is.
-
-    Returns:
-        A `DirectoryReport`; `problems` has a line for each fault, none of which
-        stops the check.
-    """
-    root = Path(root)
-    report = DirectoryReport()
-    try:
-        labels = report.labels = read_labels(root)
-    except UserError as error:
-        report.problems.append(str(error))
-        return report
-    splits = sorted(path.stem for path in (root / LIST_FOLDER).glob("*.txt"))
-    if not splits:
-        report.problems.append(f"{root / LIST_FOLDER}: no lists. Write train.txt and val.txt.")
-    examples = []
-    for split in splits:
-        report.images[split] = np.zeros(len(labels) + 1, np.int64)
-        report.pixels[split] = np.zeros(len(labels) + 1, np.int64)
-        try:
-            ids = read_ids(root, split)
-        except UserError as error:
-            report.problems.append(str(error))
-            ids = []
-        report.split_sizes[split] = len(ids)
-        repeated = sorted({name for name in ids if ids.count(name) > 1}) if len(ids) < 10_000 else []
-        report.problems += [
-            f"{root / LIST_FOLDER / split}.txt: {name} is listed more than once."
-            for name in repeated
-        ]
-        examples += [(split, name) for name in ids]
-
-    counted = {}  # id -> counts, as trainval lists repeat what train and val hold
-    for split, name in progress(examples):
-        if name not in counted:
-            counted[name] = _count_classes(root, name, labels, report.problems)
-        report.pixels[split] += counted[name]
-        report.images[split] += counted[name] > 0
-    return report
-
-
-def _count_classes(root: Path, name: str, labels: LabelSet, problems: list[str]) -> np.ndarray:
-    paths = []
-    for find in (_find_image, _find_mask):
-        try:
-            paths.append(find(root, name))
-        except UserError as error:
-            problems.append(str(error))
-    counts = np.zeros(len(labels) + 1, np.int64)
-    if len(paths) < 2:
-        return counts
-    try:
-        _, mask = read_pair(*paths, labels)
-    except UserError as error:
-        problems.append(str(error))
-        return counts
-    histogram = np.bincount(mask.ravel(), minlength=256)
-    counts[:-1] = histogram[: len(labels)]
-    counts[-1] = histogram[IGNORE_ID]
-    return counts
-
-
-def _find_image(root: Path, name: str) -> Path:
+def find_image(root: Path, name: str) -> Path:
+    """The image file of an id; raises `UserError` if there is none."""
     return _find(root / IMAGE_FOLDER, name, IMAGE_SUFFIXES, "image")
 
 
-def _find_mask(root: Path, name: str) -> Path:
+def find_mask(root: Path, name: str) -> Path:
+    """The mask file of an id; raises `UserError` if there is none."""
     folder = root / MASK_FOLDER
     for suffix in (".jpg", ".jpeg"):
         if (folder / (name + suffix)).is_file() and not (folder / f"{name}.png").is_file():

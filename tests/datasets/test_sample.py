@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fcn_keras.datasets import sample
+from fcn_keras.datasets import sample, sample_scenes
 from fcn_keras.datasets.base import IGNORE_ID, LabelSet
 from fcn_keras.datasets.sample import SAMPLE_LABELS, draw_scene, sample_split, write_sample
 from fcn_keras.datasets.sample_shapes import MAIN, THINGS, Part, box
@@ -23,7 +23,8 @@ def scenes(count, split=0, size=SMALL):
 def contents(root):
     return {
         path.relative_to(root).as_posix(): path.read_bytes()
-        for path in root.rglob("*") if path.is_file()
+        for path in root.rglob("*")
+        if path.is_file()
     }
 
 
@@ -36,10 +37,15 @@ def few_images(monkeypatch):
 def test_writes_the_voc_layout(tmp_path):
     write_sample(tmp_path, train=2, val=1, size=(64, 96))
     assert sorted(contents(tmp_path)) == [
-        "ImageSets/Segmentation/train.txt", "ImageSets/Segmentation/val.txt",
-        "JPEGImages/train_0000.jpg", "JPEGImages/train_0001.jpg", "JPEGImages/val_0000.jpg",
-        "SegmentationClass/train_0000.png", "SegmentationClass/train_0001.png",
-        "SegmentationClass/val_0000.png", "classes.txt",
+        "ImageSets/Segmentation/train.txt",
+        "ImageSets/Segmentation/val.txt",
+        "JPEGImages/train_0000.jpg",
+        "JPEGImages/train_0001.jpg",
+        "JPEGImages/val_0000.jpg",
+        "SegmentationClass/train_0000.png",
+        "SegmentationClass/train_0001.png",
+        "SegmentationClass/val_0000.png",
+        "classes.txt",
     ]
     listing = tmp_path / "ImageSets" / "Segmentation" / "train.txt"
     assert listing.read_text() == "train_0000\ntrain_0001\n"
@@ -98,18 +104,27 @@ def test_default_size_and_share_of_things():
 
 def test_void_separates_things_from_ground_and_from_each_other():
     for _, mask in scenes(20):
-        for a, b in ((mask[1:], mask[:-1]), (mask[:, 1:], mask[:, :-1]),
-                     (mask[1:, 1:], mask[:-1, :-1]), (mask[1:, :-1], mask[:-1, 1:])):
+        for a, b in (
+            (mask[1:], mask[:-1]),
+            (mask[:, 1:], mask[:, :-1]),
+            (mask[1:, 1:], mask[:-1, :-1]),
+            (mask[1:, :-1], mask[:-1, 1:]),
+        ):
             assert not ((a != b) & (a != IGNORE_ID) & (b != IGNORE_ID)).any()
 
 
 def test_void_is_two_pixels_wide_also_between_two_things_of_one_class(monkeypatch):
-    monkeypatch.setattr(sample, "SAMPLE_LABELS", LabelSet(("background", "square")))
+    monkeypatch.setattr(sample_scenes, "SAMPLE_LABELS", LabelSet(("background", "square")))
     square = Part(box(-1, -1, 1, 1), MAIN)
-    monkeypatch.setattr(sample, "THINGS", {"square": lambda rng: [square]})
-    monkeypatch.setattr(sample, "_places", lambda rng, size: [(20, 20, 10), (30, 20, 10)])
-    monkeypatch.setattr(sample, "_pose", lambda rng, parts, x, y, radius: [
-        Part(part.outline * radius + (x, y), part.color) for part in parts])
+    monkeypatch.setattr(sample_scenes, "THINGS", {"square": lambda rng: [square]})
+    monkeypatch.setattr(sample_scenes, "_places", lambda rng, size: [(20, 20, 10), (30, 20, 10)])
+    monkeypatch.setattr(
+        sample_scenes,
+        "_pose",
+        lambda rng, parts, x, y, radius: [
+            Part(part.outline * radius + (x, y), part.color) for part in parts
+        ],
+    )
     _, mask = draw_scene(np.random.default_rng(0), (40, 50))
     # The first square spans x = 10..20 and goes on to 30, where the second, 20..40, hides it.
     runs = [(9, 0), (2, 255), (8, 1), (2, 255), (18, 1), (2, 255), (9, 0)]
@@ -125,7 +140,7 @@ def test_things_fill_their_square():
             assert np.abs(corners).max() < 1.05, name
             assert np.ptp(corners, axis=0).min() > 0.9, name
             parts = [Part(part.outline * 50 + 50, part.color) for part in parts]
-            _, cover, _ = sample._rasterise(parts, np.zeros((4, 3)), (100, 100))
+            _, cover, _ = sample_scenes._rasterise(parts, np.zeros((4, 3)), (100, 100))
             assert cover.mean() > 0.2, name
 
 
@@ -233,8 +248,12 @@ def test_two_processes_at_once_both_end_well(tmp_path):
         "print(sample._cached_sample(sys.argv[1]))"
     )
     runs = [
-        subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], text=True,
-                         stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(tmp_path)],
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
         for _ in range(2)
     ]
     outputs = [run.communicate(timeout=60) for run in runs]

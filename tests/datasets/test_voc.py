@@ -27,6 +27,7 @@ from PIL import Image
 from tensorflow_datasets.core.download import checksums
 
 from fcn_keras.datasets import voc2012_segmentation as builder_module
+from fcn_keras.datasets import voc_download
 from fcn_keras.datasets.voc import VOC_CLASSES, VOC_COLORMAP, VOC_LABELS, voc_split
 from fcn_keras.datasets.voc2012_segmentation import Voc2012Segmentation
 from fcn_keras.errors import UserError
@@ -304,7 +305,7 @@ def test_sbd_alone_is_missing(tmp_path, monkeypatch):
 
 
 def test_silent_server_is_given_up(tmp_path, monkeypatch):
-    monkeypatch.setattr(builder_module, "PROBE_SECONDS", 0.3)
+    monkeypatch.setattr(voc_download, "PROBE_SECONDS", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as server:  # accepts, never answers
         _use_archive(monkeypatch, "VOC", f"http://127.0.0.1:{server.getsockname()[1]}/voc.tar")
         start = time.monotonic()
@@ -314,7 +315,7 @@ def test_silent_server_is_given_up(tmp_path, monkeypatch):
 
 
 def test_slow_lookup_of_a_name_is_given_up(tmp_path, monkeypatch):
-    monkeypatch.setattr(builder_module, "PROBE_SECONDS", 0.3)
+    monkeypatch.setattr(voc_download, "PROBE_SECONDS", 0.3)
     monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: time.sleep(3) or [])
     _use_archive(monkeypatch, "VOC", "http://voc.invalid/voc.tar")
     start = time.monotonic()
@@ -325,7 +326,7 @@ def test_slow_lookup_of_a_name_is_given_up(tmp_path, monkeypatch):
 
 def test_probes_stay_within_half_a_minute():
     addresses = len(builder_module.VOC.urls) + len(builder_module.SBD.urls)
-    assert addresses * builder_module.PROBE_SECONDS <= 30
+    assert addresses * voc_download.PROBE_SECONDS <= 30
 
 
 def test_downloads_and_falls_back(tmp_path, served, monkeypatch):
@@ -394,7 +395,7 @@ class _BuilderTest(tfds.testing.DatasetBuilderTestCase):
     def setUp(self):
         super().setUp()
         patches = contextlib.ExitStack()
-        patches.enter_context(mock.patch.object(builder_module, "_why_unreachable", lambda _: None))
+        patches.enter_context(mock.patch.object(voc_download, "_why_unreachable", lambda _: None))
         sbd = dataclasses.replace(
             builder_module.SBD, md5=hashlib.md5(b"stands for the archives").hexdigest()
         )

@@ -1,0 +1,108 @@
+"""What is in a folder of the user's, and all that is wrong with it."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from fcn_keras.datasets.base import IGNORE_ID, LabelSet
+from fcn_keras.datasets.directory import (
+    LIST_FOLDER,
+    find_image,
+    find_mask,
+    read_ids,
+    read_image,
+    read_labels,
+    read_mask,
+    require_same_size,
+)
+from fcn_keras.errors import UserError
+
+
+@dataclasses.dataclass
+class DirectoryReport:
+    """What `check_directory` found in one folder.
+
+    `images` and `pixels` count, by split, the images that hold each class and
+    the pixels of each class, int64 `(classes + 1,)`, the last for unlabelled.
+    """
+
+    labels: LabelSet | None = None
+    split_sizes: dict[str, int] = dataclasses.field(default_factory=dict)
+    images: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    pixels: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    problems: list[str] = dataclasses.field(default_factory=list)
+
+
+def check_directory(root, progress=lambda items: items) -> DirectoryReport:
+    """Reads every image and mask of a folder, and collects all that is wrong.
+
+    Args:
+        root: The folder.
+        progress: Wraps the sequence of examples, to show how far it is.
+
+    Returns:
+        A `DirectoryReport`; `problems` has a line for each fault, none of which
+        stops the check.
+    """
+    root = Path(root)
+    report = DirectoryReport()
+    try:
+        labels = report.labels = read_labels(root)
+    except UserError as error:
+        report.problems.append(str(error))
+        return report
+    splits = sorted(path.stem for path in (root / LIST_FOLDER).glob("*.txt"))
+    if not splits:
+        report.problems.append(f"{root / LIST_FOLDER}: no lists. Write train.txt and val.txt.")
+    examples = []
+    for split in splits:
+        report.images[split] = np.zeros(len(labels) + 1, np.int64)
+        report.pixels[split] = np.zeros(len(labels) + 1, np.int64)
+        try:
+            ids = read_ids(root, split)
+        except UserError as error:
+            report.problems.append(str(error))
+            ids = []
+        report.split_sizes[split] = len(ids)
+        report.problems += [
+            f"{root / LIST_FOLDER / split}.txt: {name} is listed {count} times."
+            for name, count in collections.Counter(ids).items()
+            if count > 1
+        ]
+        examples += [(split, name) for name in ids]
+
+    counted = {}  # id -> counts, as trainval lists repeat what train and val hold
+    for split, name in progress(examples):
+        if name not in counted:
+            counted[name] = _count_classes(root, name, labels, report.problems)
+        report.pixels[split] += counted[name]
+        report.images[split] += counted[name] > 0
+    return report
+
+
+def _count_classes(root: Path, name: str, labels: LabelSet, problems: list[str]) -> np.ndarray:
+    counts = np.zeros(len(labels) + 1, np.int64)
+    arrays = []
+    for read in (
+        lambda: read_image(find_image(root, name)),
+        lambda: read_mask(find_mask(root, name), labels),
+    ):
+        try:
+            arrays.append(read())
+        except UserError as error:
+            problems.append(str(error))
+    if len(arrays) < 2:
+        return counts
+    image, mask = arrays
+    try:
+        require_same_size(image, mask, find_mask(root, name))
+    except UserError as error:
+        problems.append(str(error))
+    histogram = np.bincount(mask.ravel(), minlength=256)
+    counts[:-1] = histogram[: len(labels)]
+    counts[-1] = histogram[IGNORE_ID]
+    return counts

@@ -1,0 +1,110 @@
+import numpy as np
+import pytest
+from fake_folder import CLASSES, save_palette_png, write_folder
+from PIL import Image
+
+from fcn_keras.datasets import load_split
+from fcn_keras.datasets.check import check_directory
+from fcn_keras.datasets.directory import directory_split, read_labels
+from fcn_keras.errors import UserError
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return write_folder(tmp_path / "data", train=3, val=2)
+
+
+def test_reads_images_and_masks(folder):
+    split = load_split(str(folder), "train")
+    assert split.labels.names == CLASSES and split.ids == ("train_0", "train_1", "train_2")
+    image, mask = split.read(1)
+    assert image.dtype == mask.dtype == np.uint8
+    assert image.shape == (48, 64, 3) and mask.shape == (48, 64)
+    np.testing.assert_array_equal(
+        mask, np.asarray(Image.open(folder / "SegmentationClass/train_1.png"))
+    )
+
+
+def test_png_images_are_found(folder):
+    path = folder / "JPEGImages/train_1.jpg"
+    Image.open(path).save(path.with_suffix(".png"))
+    path.unlink()
+    assert directory_split(folder, "train").read(1)[0].shape == (48, 64, 3)
+
+
+def test_classes_may_have_colours(folder):
+    (folder / "classes.txt").write_text("sky\t1 2 3\r\ntree\n\n")
+    labels = read_labels(folder)
+    assert labels.names == ("sky", "tree")
+    assert labels.palette == ((1, 2, 3), (128, 0, 0))  # VOC's colour of id 1
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda d: (d / "classes.txt").unlink(), "classes.txt: no such file"),
+        (lambda d: (d / "classes.txt").write_text(""), "classes.txt: .* Received: 0 classes"),
+        (
+            lambda d: (d / "classes.txt").write_text("a\t1 2 300"),
+            "classes.txt:1: a colour is",
+        ),
+        (lambda d: (d / "classes.txt").write_bytes(b"\xff\xfe"), "classes.txt: not UTF-8"),
+        (lambda d: (d / "JPEGImages/train_2.jpg").unlink(), "train_2.jpg: the image is missing"),
+        (lambda d: (d / "SegmentationClass/train_0.png").unlink(), "train_0.png: the mask is miss"),
+        (
+            lambda d: (d / "ImageSets/Segmentation/train.txt").unlink(),
+            "train.txt: .* There are",
+        ),
+        (lambda d: (d / "ImageSets/Segmentation/train.txt").write_text("\n"), "the list is empty"),
+    ],
+)
+def test_damage_is_named_before_training(folder, damage, message):
+    damage(folder)
+    with pytest.raises(UserError, match=message):
+        directory_split(folder, "train")
+
+
+def test_size_mismatch_is_named(folder):
+    save_palette_png(np.zeros((48, 63), np.uint8), folder / "SegmentationClass/train_0.png")
+    with pytest.raises(UserError, match="train_0.png: the mask is 48×63, but its image is 48×64"):
+        directory_split(folder, "train").read(0)
+
+
+def test_check_counts_images_and_pixels(folder):
+    report = check_directory(folder)
+    assert report.problems == [] and report.split_sizes == {"train": 3, "val": 2}
+    masks = [directory_split(folder, "train").read(index)[1] for index in range(3)]
+    for class_id in (0, 1, 2, 255):
+        column = 3 if class_id == 255 else class_id
+        assert report.pixels["train"][column] == sum((m == class_id).sum() for m in masks)
+        assert report.images["train"][column] == sum((m == class_id).any() for m in masks)
+
+
+def test_check_lists_every_problem(folder):
+    masks, images = folder / "SegmentationClass", folder / "JPEGImages"
+    (images / "train_0.jpg").write_bytes((images / "train_0.jpg").read_bytes()[:300])
+    (masks / "train_0.png").unlink()
+    save_palette_png(np.full((48, 64), 200, np.uint8), masks / "train_1.png")
+    Image.open(images / "val_0.jpg").save(masks / "val_0.jpg")
+    (masks / "val_0.png").unlink()
+    save_palette_png(np.zeros((4, 4), np.uint8), masks / "val_1.png")
+    (folder / "ImageSets/Segmentation/test.txt").write_text("")
+    with (folder / "ImageSets/Segmentation/train.txt").open("a") as file:
+        file.write("train_2\n")
+    found = "\n".join(check_directory(folder).problems)
+    for expected in (
+        "train_0.jpg: not a readable image",
+        "train_0.png: the mask is missing",
+        "train_1.png: the mask has id 200",
+        "val_0.jpg: a mask must not be a JPEG",
+        "val_1.png: the mask is 4×4",
+        "test.txt: the list is empty",
+        "train.txt: train_2 is listed 2 times",
+    ):
+        assert expected in found
+    assert len(found.splitlines()) == 7
+
+
+def test_unknown_data_set_is_named():
+    with pytest.raises(UserError, match="Received: 'no/such/folder'"):
+        load_split("no/such/folder", "train")
