@@ -39,7 +39,7 @@ class Recorder(keras.callbacks.Callback):
                 f"The loss became {logs['loss']} in epoch {epoch + 1}. Lower --learning-rate; the "
                 f"epochs before are kept in {self.run.path}."
             )
-        learning_rate = float(self.model.optimizer.learning_rate)
+        learning_rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         best = max((row[BEST_BY] for row in self.history), default=-1.0)
         self.history.append({"epoch": epoch + 1, **logs, "learning_rate": learning_rate})
         if logs[BEST_BY] > best:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import importlib
 import os
 import sys
 import typing
@@ -164,7 +165,8 @@ def _import_tensorflow() -> None:
         stderr, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, 2)
         try:
-            pass  # KerasHub's, with notes of its own
+            importlib.import_module("tensorflow")
+            importlib.import_module("tensorflow_text")  # KerasHub's, with notes of its own
         finally:
             os.dup2(stderr, 2)
             os.close(stderr)

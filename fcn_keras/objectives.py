@@ -35,14 +35,16 @@ class SegmentationCrossentropy(keras.losses.Loss):
         self.ignore_class = ignore_class
 
     def call(self, y_true, y_pred):
-        """Returns the scalar loss of masks `(B, H, W)` and logits `(B, H, W, C)`."""
+        """Returns the loss, `(1,)`, of masks `(B, H, W)` and logits `(B, H, W, C)`."""
         mask, labelled = _labelled(y_true, self.ignore_class)
         y_pred = ops.cast(y_pred, "float32")
         pixel_loss = ops.sparse_categorical_crossentropy(mask, y_pred, from_logits=True)
         weights = ops.cast(labelled, "float32")
         if self.class_weights is not None:
             weights = weights * ops.take(ops.array(self.class_weights, "float32"), mask)
-        return ops.sum(weights * pixel_loss) / ops.maximum(ops.sum(weights), 1e-7)
+        loss = ops.sum(weights * pixel_loss) / ops.maximum(ops.sum(weights), 1e-7)
+        # Keras divides a loss by the number of replicas unless it is a scalar.
+        return ops.reshape(loss, (1,))
 
     def get_config(self):
         return {

@@ -81,15 +81,12 @@ def build_fcn(
         )
 
     def upsample(factor, name):
-        initializer = upsampling_initializer
         return keras.layers.Conv2DTranspose(
             num_classes,
             kernel_size=2 * factor,
             strides=factor,
             padding="same",
-            kernel_initializer=(
-                BilinearInitializer() if initializer == "bilinear" else initializer
-            ),
+            kernel_initializer=_initializer(upsampling_initializer),
             trainable=trainable_upsampling,
             dtype="float32",
             name=name,
@@ -149,6 +146,18 @@ def copy_weights(source: keras.Model, target: keras.Model) -> list[str]:
         layer.set_weights(values)
         copied.append(layer.name)
     return copied
+
+
+def _initializer(identifier):
+    if identifier == "bilinear":
+        return BilinearInitializer()
+    try:
+        return keras.initializers.get(identifier)
+    except ValueError as error:
+        raise UserError(
+            "upsampling_initializer must be 'bilinear' or an initializer of Keras, such as "
+            f"'glorot_uniform'. Received: {identifier!r}."
+        ) from error
 
 
 def _first_difference(source_shapes: list, target_shapes: list) -> str:

@@ -1,0 +1,152 @@
+"""The command line by real processes for start-up and exit codes, in process for messages."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_folder import save_palette_png, write_folder
+from PIL import Image
+
+from fcn_keras.cli import main
+
+ROOT = Path(__file__).parents[1]
+
+
+def run_process(*arguments, cwd=ROOT):
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=300)
+
+
+def test_help_is_quick_and_names_every_setting():
+    start = time.monotonic()
+    done = run_process("train.py", "--help")
+    elapsed = time.monotonic() - start
+    assert done.returncode == 0 and elapsed < 5  # it takes 0.1 s; with TensorFlow, 4 s and more
+    flags = "--recipe --dataset --data-dir --backbone --weights --init-from --output-stride \
+        --freeze --epochs --batch-size --crop --learning-rate --early-stopping --run-dir --resume \
+        --devices --mixed-precision --seed --max-steps --limit"
+    for flag in flags.split():
+        assert flag in done.stdout
+
+
+def test_help_and_the_package_import_no_tensorflow():
+    code = (
+        "import sys, fcn_keras\n"
+        "from fcn_keras import VOC_CLASSES, VOC_COLORMAP, TrainConfig\n"
+        "from fcn_keras.cli import main\n"
+        "assert len(VOC_CLASSES) == len(VOC_COLORMAP) == 21\n"
+        "try: main(['train', '--help'])\n"
+        "except SystemExit: pass\n"
+        "assert not {'tensorflow', 'keras', 'matplotlib'} & set(sys.modules)"
+    )
+    done = run_process("-c", code)
+    assert done.returncode == 0, done.stderr
+
+
+def test_public_names_exist():
+    import fcn_keras
+
+    for name in fcn_keras.__all__:
+        assert getattr(fcn_keras, name) is not None
+    with pytest.raises(AttributeError, match="nothing_like_it"):
+        fcn_keras.nothing_like_it  # noqa: B018
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return write_folder(tmp_path / "data")
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:400])
+
+
+def overwrite_mask(path, value):
+    save_palette_png(np.full((48, 64), value, np.uint8), path)
+
+
+def paint(path):
+    Image.new("RGB", (64, 48), (1, 2, 3)).save(path)
+
+
+BAD_FOLDERS = {
+    "missing mask": (
+        lambda d: (d / "SegmentationClass/train_1.png").unlink(),
+        "SegmentationClass/train_1.png: the mask is missing",
+    ),
+    "truncated jpeg": (lambda d: cut(d / "JPEGImages/train_1.jpg"), "train_1.jpg: not a readable"),
+    "truncated jpeg of val": (
+        lambda d: cut(d / "JPEGImages/val_1.jpg"),
+        "val_1.jpg: not a readable",
+    ),
+    "mask with id 200": (
+        lambda d: overwrite_mask(d / "SegmentationClass/train_1.png", 200),
+        "train_1.png: the mask has id 200",
+    ),
+    "unknown colour": (
+        lambda d: paint(d / "SegmentationClass/train_1.png"),
+        "train_1.png: the mask has the colour (1, 2, 3)",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FOLDERS)
+def test_bad_folder_ends_training_in_one_line(name, folder, tmp_path, capfd):
+    damage, message = BAD_FOLDERS[name]
+    damage(folder)
+    run_dir = tmp_path / "run"
+    code = main(
+        ["train", "--dataset", str(folder), "--run-dir", str(run_dir), "--epochs", "1"]
+        + "--batch-size 6 --crop 32 32 --output-stride 32".split()
+    )
+    stderr = capfd.readouterr().err
+    assert code == 1 and message in stderr and "Traceback" not in stderr
+    assert len([line for line in stderr.splitlines() if line.startswith("error: ")]) == 1
+    assert not (run_dir / "metrics.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--batch-size", "0"], "--batch-size must be at least 1. Received: 0."),
+        (["--dataset", "no/such"], "Received: 'no/such'"),
+        (["--resume", "no/such"], "no/such: no run folder"),
+        (["--resume", "no/such", "--seed", "1"], "--seed cannot change in a resumed run"),
+        (["--init-from", "no/such"], "no/such: no such model"),
+        (["--backbone", "resnet19"], "backbone must be one of"),
+        (["--class-weights", "1", "2"], "--class-weights needs one weight for each of the 3"),
+        (["--upsampling-initializer", "x"], "upsampling_initializer must be 'bilinear' or"),
+    ],
+)
+def test_mistaken_values_are_named(flags, message, folder, tmp_path, capfd, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    defaults = [] if "--resume" in flags else ["--dataset", str(folder)]
+    assert main(["train", *defaults, *flags]) == 1
+    stderr = capfd.readouterr().err
+    assert message in stderr and "Traceback" not in stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_empty_folder_is_named(tmp_path, capfd):
+    assert main(["train", "--dataset", str(tmp_path)]) == 1
+    assert f"error: {tmp_path}/classes.txt: no such file" in capfd.readouterr().err
+
+
+def test_unknown_flag_is_one_line_and_exit_code_2():
+    done = run_process("train.py", "--batch-sise", "3")
+    assert done.returncode == 2
+    assert done.stderr == ("error: unrecognized arguments: --batch-sise 3. See fcn-keras --help.\n")
+
+
+def test_data_check_of_a_good_and_a_bad_folder(folder, capfd):
+    assert main(["data", "check", str(folder)]) == 0
+    output = capfd.readouterr().out
+    assert "train: 6 images" in output and "bar" in output and "0 problems." in output
+    cut(folder / "JPEGImages/train_1.jpg")
+    assert main(["data", "check", str(folder)]) == 1
+    captured = capfd.readouterr()
+    assert "problem: " in captured.err and "train_1.jpg" in captured.err
+    assert "1 problems." in captured.out

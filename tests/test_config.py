@@ -1,0 +1,59 @@
+import dataclasses
+import math
+
+import pytest
+
+from fcn_keras.config import RECIPES, TrainConfig
+from fcn_keras.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("dataset", "recipe"),
+    [("sample", "sample"), ("voc2012", "voc2012"), ("voc2012_aug", "voc2012"), ("/my", "strong")],
+)
+def test_the_data_set_chooses_the_recipe(dataset, recipe):
+    config = TrainConfig.from_recipe(dataset=dataset)
+    assert (config.recipe, config.dataset) == (recipe, dataset)
+
+
+def test_settings_override_the_recipe():
+    config = TrainConfig.from_recipe("voc2012", batch_size=4, dataset="/my")
+    assert (config.batch_size, config.dataset, config.crop) == (4, "/my", (320, 480))
+
+
+def test_voc2012_steps_as_d2l_does():
+    config = TrainConfig.from_recipe("voc2012")
+    assert (config.batch_size, config.crop, config.epochs) == (32, (320, 480), 5)
+    assert (config.optimizer, config.backbone, config.output_stride) == ("sgd", "resnet18", 32)
+    # One step of PyTorch's SGD(lr=0.001, weight_decay=1e-3) on the sum of 32 losses,
+    # from weight 2 with gradient 0.5 of the mean loss ...
+    theirs = 2 - 0.001 * (32 * 0.5 + 1e-3 * 2)
+    # ... and of Keras's on the mean loss.
+    ours = 2 - config.learning_rate * 0.5 - config.learning_rate * config.weight_decay * 2
+    assert math.isclose(ours, theirs, rel_tol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"batch_size": 0}, "--batch-size must be at least 1. Received: 0."),
+        ({"epochs": -1}, "--epochs must be at least 1"),
+        ({"learning_rate": 0.0}, "--learning-rate must be positive"),
+        ({"learning_rate": math.nan}, "--learning-rate must be positive"),
+        ({"crop": (0, 5)}, "--crop must be at least 1"),
+        ({"scale": (2.0, 1.0)}, "--scale needs 0 < LOW <= HIGH"),
+        ({"output_stride": 4}, "--output-stride must be one of 32, 16, 8. Received: 4"),
+        ({"momentum": -0.1}, "--momentum must not be negative"),
+        ({"recipe": "best"}, "--recipe must be one of sample, voc2012, strong"),
+    ],
+)
+def test_values_out_of_range_are_named(setting, message):
+    with pytest.raises(UserError, match=message):
+        TrainConfig.from_recipe(setting.pop("recipe", None), **setting)
+
+
+def test_recipes_set_existing_fields_and_each_field_has_help():
+    names = {field.name for field in dataclasses.fields(TrainConfig)}
+    for recipe in RECIPES.values():
+        assert set(recipe) <= names
+    assert all(field.metadata["help"] for field in dataclasses.fields(TrainConfig))

@@ -1,0 +1,69 @@
+import numpy as np
+import pytest
+
+from fcn_keras.datasets.base import LabelSet, Split
+from fcn_keras.evaluation import Report, confusion_matrix, evaluate
+
+LABELS = LabelSet(("a", "b", "c", "d"))
+
+
+def by_hand(pairs):
+    """The measures of Long et al., section 5, from (truth, prediction) pixels by loops."""
+    count = np.zeros((4, 4))
+    for truth, prediction in pairs:
+        if truth != 255:
+            count[truth, prediction] += 1
+    t = count.sum(axis=1)
+    iou = [
+        count[i, i] / (t[i] + count[:, i].sum() - count[i, i]) if t[i] + count[:, i].sum() else None
+        for i in range(4)
+    ]
+    present = [value for value in iou if value is not None]
+    accuracies = [count[i, i] / t[i] for i in range(4) if t[i]]
+    return {
+        "pixel_accuracy": sum(count[i, i] for i in range(4)) / t.sum(),
+        "mean_accuracy": sum(accuracies) / len(accuracies),
+        "mean_iou": sum(present) / len(present),
+        "frequency_weighted_iou": sum(t[i] * iou[i] for i in range(4) if iou[i] is not None)
+        / t.sum(),
+        "per_class_iou": dict(zip("abcd", iou)),
+    }
+
+
+class Oracle:
+    """Stands for a model: reads the predicted class from an image's red channel."""
+
+    def predict_on_batch(self, images):
+        return np.eye(4)[images[..., 0].astype(int)]
+
+
+def test_evaluate_agrees_with_loops_on_images_of_several_sizes():
+    rng = np.random.default_rng(0)
+    # Class d is in neither truth nor prediction; class c is predicted but never true.
+    examples = []
+    for size in ((5, 7), (3, 4), (6, 2)):
+        prediction = rng.integers(0, 3, size).astype(np.uint8)
+        truth = rng.choice([0, 1, 255], size).astype(np.uint8)
+        examples.append((np.repeat(prediction[..., None], 3, axis=-1), truth))
+    split = Split("val", LABELS, ("x", "y", "z"), lambda index: examples[index])
+    report = evaluate(Oracle(), split).to_dict()
+    pairs = [p for image, mask in examples for p in zip(mask.ravel(), image[..., 0].ravel())]
+    expected = by_hand(pairs)
+    assert report["per_class_iou"].pop("d") is None and expected["per_class_iou"].pop("d") is None
+    assert report["per_class_iou"] == pytest.approx(expected["per_class_iou"])
+    assert report["per_class_iou"]["c"] == 0
+    for name in ("pixel_accuracy", "mean_accuracy", "mean_iou", "frequency_weighted_iou"):
+        assert report[name] == pytest.approx(expected[name])
+
+
+def test_confusion_matrix_counts_exactly():
+    truth = np.array([[0, 0, 1], [2, 255, 1]])
+    prediction = np.array([[0, 1, 1], [2, 2, 0]])
+    expected = [[1, 1, 0], [1, 1, 0], [0, 0, 1]]
+    matrix = confusion_matrix(truth, prediction, 3)
+    assert matrix.tolist() == expected and matrix.dtype == np.int64
+
+
+def test_nothing_labelled_is_no_division_by_zero():
+    report = Report(LABELS, np.zeros((4, 4), np.int64))
+    assert report.mean_iou == report.pixel_accuracy == report.frequency_weighted_iou == 0

@@ -1,0 +1,277 @@
+"""Whole runs on a few small pictures; those that are killed or span devices are processes."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from fake_folder import CLASSES, write_folder
+from fake_voc import write_voc_devkit
+from PIL import Image
+
+from fcn_keras.cli import main
+from fcn_keras.config import TrainConfig
+from fcn_keras.datasets import load_split
+from fcn_keras.datasets.sample import write_sample
+from fcn_keras.errors import UserError
+from fcn_keras.evaluation import evaluate
+from fcn_keras.models.fcn import build_fcn
+from fcn_keras.training import build_model, make_optimizer, train
+
+ROOT = Path(__file__).parents[1]
+# One step an epoch, as fast as a run can be.
+QUICK = "--batch-size 6 --crop 32 32 --output-stride 32 --learning-rate 0.01".split()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_folder(tmp_path_factory.mktemp("data") / "shapes")
+
+
+def train_here(folder, run_dir, *flags):
+    return main(["train", "--dataset", str(folder), "--run-dir", str(run_dir), *QUICK, *flags])
+
+
+def start_process(*flags, **options):
+    command = [sys.executable, "train.py", *map(str, flags)]
+    return subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options
+    )
+
+
+def finish_process(*flags):
+    process = start_process(*flags)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    return output
+
+
+def history_of(run_dir):
+    with (Path(run_dir) / "history.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def final_weights(run_dir):
+    model = keras.models.load_model(Path(run_dir) / "last.keras", compile=False)
+    return model.get_weights()
+
+
+@pytest.fixture(scope="module")
+def finished(folder, tmp_path_factory):
+    """A finished run of two epochs."""
+    run_dir = tmp_path_factory.mktemp("runs") / "finished"
+    assert train_here(folder, run_dir, "--epochs", "2") == 0
+    return run_dir
+
+
+def test_a_run_leaves_all_its_files(finished, folder):
+    names = {path.name for path in finished.iterdir()}
+    assert names == {
+        *("config.json", "history.csv", "metrics.json", "best.keras", "last.keras"),
+        *("curves.png", "predictions.png", "logs"),
+    }
+    assert list((finished / "logs").rglob("events.out.tfevents.*"))
+    for picture in ("curves.png", "predictions.png"):
+        assert np.ptp(np.asarray(Image.open(finished / picture).convert("L"))) > 100
+    assert [row["epoch"] for row in history_of(finished)] == ["1", "2"]
+    config = json.loads((finished / "config.json").read_text())
+    assert config["train"]["dataset"] == str(folder) and config["train"]["crop"] == [32, 32]
+    assert config["labels"]["names"] == list(CLASSES)
+    assert config["versions"]["keras"] == keras.__version__
+
+
+def test_metrics_are_those_of_the_best_model_on_whole_images(finished, folder):
+    metrics = json.loads((finished / "metrics.json").read_text())
+    model = keras.models.load_model(finished / "best.keras", compile=False)
+    assert metrics == evaluate(model, load_split(str(folder), "val")).to_dict()
+    assert set(metrics["per_class_iou"]) == set(CLASSES)
+    best = max(float(row["val_mean_iou"]) for row in history_of(finished))
+    assert metrics["mean_iou"] == pytest.approx(best, abs=1e-5)
+
+
+def test_a_finished_run_says_so_and_goes_on_when_asked(finished, tmp_path, capfd):
+    before = (finished / "last.keras").stat().st_mtime_ns
+    assert main(["train", "--resume", str(finished)]) == 0
+    assert "is finished: 2 epochs" in capfd.readouterr().out
+    assert (finished / "last.keras").stat().st_mtime_ns == before
+    assert main(["train", "--resume", str(finished), "--epochs", "3"]) == 0
+    assert [row["epoch"] for row in history_of(finished)] == ["1", "2", "3"]
+
+
+def test_an_existing_folder_is_never_overwritten(finished, folder, capfd):
+    assert train_here(folder, finished) == 1
+    assert "exists already and is never overwritten" in capfd.readouterr().err
+
+
+def test_training_lowers_the_loss_and_learns(folder, tmp_path):
+    flags = "--epochs 6 --batch-size 2 --crop 48 64 --scale 1 1 --output-stride 8".split()
+    flags += "--optimizer adamw --learning-rate 1e-3".split()
+    assert train_here(folder, tmp_path / "run", *flags) == 0
+    losses = [float(row["loss"]) for row in history_of(tmp_path / "run")]
+    assert losses[-1] < 0.2 * losses[0]
+
+
+def test_max_steps_ends_the_run_with_the_schedule_of_the_whole(folder, tmp_path):
+    flags = "--epochs 10 --batch-size 2 --max-steps 4 --schedule poly".split()  # 3 steps an epoch
+    assert train_here(folder, tmp_path / "run", *flags) == 0
+    rows = history_of(tmp_path / "run")
+    assert len(rows) == 2 and (tmp_path / "run" / "metrics.json").exists()
+    # Polynomial decay of power 0.9 over 30 steps, after 3 and 4 of them.
+    expected = [0.01 * (1 - step / 30) ** 0.9 for step in (3, 4)]
+    assert [float(row["learning_rate"]) for row in rows] == pytest.approx(expected, rel=1e-4)
+
+
+def test_early_stopping_counts_from_the_best_epoch(folder, tmp_path):
+    flags = ["--epochs", "9", "--early-stopping", "2", "--learning-rate", "1e-12"]
+    flags += ["--freeze", "backbone"]  # nothing changes: the first epoch stays the best
+    assert train_here(folder, tmp_path / "run", *flags) == 0
+    assert len(history_of(tmp_path / "run")) == 3
+
+
+def test_limit_takes_the_first_images(folder):
+    config = TrainConfig.from_recipe(dataset=str(folder), limit=1)
+    assert load_split(str(folder), "train").take(config.limit).ids == ("train_0",)
+
+
+def test_diverging_loss_is_reported(folder, tmp_path, capfd):
+    run_dir = tmp_path / "run"
+    assert train_here(folder, run_dir, "--epochs", "4", "--learning-rate", "1e30") == 1
+    assert "The loss became" in capfd.readouterr().err
+    assert not (run_dir / "metrics.json").exists()
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_mixed_precision_trains_and_resumes(folder, tmp_path, precision):
+    run_dir = tmp_path / "run"
+    assert train_here(folder, run_dir, "--epochs", "1", "--mixed-precision", precision) == 0
+    assert main(["train", "--resume", str(run_dir), "--epochs", "2"]) == 0
+    assert len(history_of(run_dir)) == 2
+
+
+def test_finer_net_starts_from_a_coarser_run(finished, folder):
+    config = TrainConfig.from_recipe(
+        dataset=str(folder), init_from=str(finished), output_stride=16, seed=5
+    )
+    labels = load_split(str(folder), "train").labels
+    coarse = keras.models.load_model(finished / "best.keras", compile=False)
+    fine = build_model(config, labels)
+    for name in ("backbone", "score_32"):
+        for ours, theirs in zip(fine.get_layer(name).weights, coarse.get_layer(name).weights):
+            np.testing.assert_array_equal(ours, theirs)
+    assert not np.any(fine.get_layer("score_16").kernel)
+    other = TrainConfig.from_recipe(
+        dataset=str(folder), init_from=str(finished), backbone="resnet34"
+    )
+    with pytest.raises(UserError, match="Layer 'backbone' differs"):
+        build_model(other, labels)
+
+
+@pytest.mark.parametrize(
+    ("decay_all", "optimizer"), [(False, "sgd"), (False, "adamw"), (True, "sgd")]
+)
+def test_weight_decay_spares_biases_norms_and_upsampling(decay_all, optimizer):
+    model = build_fcn("resnet18", 2, weights=None)
+    config = TrainConfig(
+        optimizer=optimizer, learning_rate=0.1, weight_decay=0.5, decay_all=decay_all
+    )
+    optimizer = make_optimizer(config, model, steps=10)
+    before = [np.array(variable) for variable in model.trainable_variables]
+    optimizer.apply([keras.ops.zeros(v.shape) for v in before], model.trainable_variables)
+    for variable, old in zip(model.trainable_variables, before):
+        spared = not decay_all and (old.ndim < 2 or "upscore" in variable.path)
+        np.testing.assert_allclose(variable, old * (1 if spared else 0.95), rtol=1e-5, atol=1e-7)
+
+
+def test_train_from_python(folder, tmp_path):
+    run = train(
+        TrainConfig.from_recipe(
+            dataset=str(folder), epochs=1, batch_size=6, crop=(32, 32), run_dir=str(tmp_path / "r")
+        )
+    )
+    assert run.read_metrics()["mean_iou"] >= 0
+    assert run.read_config().epochs == 1 and run.read_labels().names == CLASSES
+
+
+def test_voc2012_recipe_on_a_small_devkit(tmp_path):
+    write_voc_devkit(tmp_path)
+    assert (
+        main(
+            ["train", "--recipe", "voc2012", "--data-dir", str(tmp_path), "--weights", "none"]
+            + ["--max-steps", "2", "--run-dir", str(tmp_path / "run")]
+        )
+        == 0
+    )
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert len(metrics["per_class_iou"]) == 21
+
+
+def test_killed_run_resumes_to_the_same_weights(folder, tmp_path):
+    flags = ["--dataset", folder, *QUICK, "--epochs", "5", "--batch-size", "2", "--flip"]
+    flags += ["--scale", "0.5", "2", "--optimizer", "adamw", "--learning-rate", "1e-4"]
+    flags += ["--schedule", "poly"]
+    finish_process(*flags, "--run-dir", tmp_path / "whole")
+
+    process = start_process(*flags, "--run-dir", tmp_path / "killed")
+    for line in process.stdout:
+        if line.startswith("Epoch 3/5"):
+            break
+    time.sleep(0.2)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert len(history_of(tmp_path / "killed")) == 2
+    assert not (tmp_path / "killed" / "metrics.json").exists()
+
+    assert "after epoch 2" in finish_process("--resume", tmp_path / "killed")
+    whole, resumed = history_of(tmp_path / "whole"), history_of(tmp_path / "killed")
+    assert [row["epoch"] for row in resumed] == ["1", "2", "3", "4", "5"]
+    for row, expected in zip(resumed, whole):
+        assert float(row["loss"]) == pytest.approx(float(expected["loss"]), rel=1e-3)
+        assert row["learning_rate"] == expected["learning_rate"]
+    pairs = list(zip(final_weights(tmp_path / "killed"), final_weights(tmp_path / "whole")))
+    assert max(np.abs(ours - theirs).max() for ours, theirs in pairs) < 1e-4
+
+
+def test_two_devices_give_the_losses_of_one(tmp_path):
+    folder = tmp_path / "data"
+    write_sample(folder, train=8, val=3, size=(64, 96))
+    for path in (folder / "SegmentationClass").iterdir():  # label what was not
+        mask = np.array(Image.open(path))
+        Image.fromarray(np.where(mask == 255, 0, mask)).save(path)
+    # One step an epoch, so that the history has the loss of every step. The rate is
+    # low: float error switches a few ReLUs, which changes a gradient by some 0.5 %.
+    flags = ["--dataset", folder, "--batch-size", "8", "--crop", "64", "96", "--epochs", "5"]
+    flags += ["--output-stride", "32", "--scale", "1", "1", "--learning-rate", "2e-5"]
+    losses = {}
+    for devices in (1, 2):
+        run_dir = tmp_path / str(devices)
+        finish_process(
+            *flags, "--synchronized-batchnorm", "--devices", devices, "--run-dir", run_dir
+        )
+        losses[devices] = [float(row["loss"]) for row in history_of(run_dir)]
+    assert losses[1] == pytest.approx(losses[2], abs=1e-4)
+    assert losses[1][0] - losses[1][4] > 0.02  # steps of the right length, not only a right start
+
+
+@pytest.mark.slow
+def test_sample_run_learns(tmp_path):
+    finish_process("--run-dir", tmp_path / "run")
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["mean_iou"] >= 0.60
+
+
+@pytest.mark.slow
+def test_camvid_loss_falls(tmp_path):
+    camvid = Path(os.environ.get("CAMVID_DIR", ROOT.parent / "shared" / "camvid"))
+    if not camvid.is_dir():
+        pytest.skip("set CAMVID_DIR to CamVid in VOC's layout")
+    flags = ["--dataset", camvid, "--epochs", "3", "--batch-size", "8"]
+    finish_process(*flags, "--run-dir", tmp_path / "run")
+    losses = [float(row["loss"]) for row in history_of(tmp_path / "run")]
+    assert losses[0] > losses[1] > losses[2]

@@ -1,0 +1,48 @@
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+from fcn_keras import visualize
+from fcn_keras.datasets.base import LabelSet
+
+LABELS = LabelSet(("sky", "tree", "road"), ((10, 20, 30), (200, 0, 0), (0, 200, 0)))
+
+
+def pixels(figure):
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3]
+
+
+def test_color_mask():
+    colors = visualize.color_mask(np.array([[0, 2, 255]], np.uint8), LABELS)
+    assert colors.tolist() == [[[10, 20, 30], [0, 200, 0], [224, 224, 192]]]
+
+
+def test_grid_shows_all_pictures_and_names_the_classes_in_them():
+    images = [np.full((20, 30, 3), 77, np.uint8), np.full((30, 20, 3), 99, np.uint8)]
+    predictions = [np.zeros((20, 30), np.uint8), np.zeros((30, 20), np.uint8)]
+    truths = [np.full((20, 30), 1, np.uint8), np.full((30, 20), 255, np.uint8)]
+    figure = visualize.draw_grid(images, predictions, truths, LABELS)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+        "sky",
+        "tree",
+        "unlabelled",
+    ]
+    drawn = pixels(figure)
+    for color in ((77,) * 3, (99,) * 3, (10, 20, 30), (200, 0, 0), (224, 224, 192)):
+        assert (drawn == color).all(axis=-1).sum() > 1000
+    assert not (drawn == (0, 200, 0)).all(axis=-1).any()
+
+
+def test_curves_plot_the_history():
+    names = ("loss", "pixel_accuracy", "mean_iou")
+    history = [
+        {"epoch": epoch, **{f"{part}{name}": epoch / 10 for name in names for part in ("", "val_")}}
+        for epoch in (1, 2, 3)
+    ]
+    figure = visualize.draw_curves(history)
+    assert [axes.get_title() for axes in figure.axes] == ["loss", "pixel accuracy", "mean IoU"]
+    for axes in figure.axes:
+        assert len(axes.lines) == 2
+        for line in axes.lines:
+            np.testing.assert_allclose(line.get_ydata(), [0.1, 0.2, 0.3])
