@@ -237,8 +237,9 @@ def _fit_and_finish(run, config, splits, model, history) -> RunFolder:
 def _finish(run: RunFolder, val_split: Split, history: list[dict]) -> None:
     model = keras.models.load_model(run.best, compile=False)
     report = evaluate(model, val_split)
-    examples = [val_split.read(index) for index in range(min(PREDICTION_COLUMNS, len(val_split)))]
-    images, truths = zip(*examples)
+    # Spread over the split, as the frames of a video come one after the other.
+    step = -(-len(val_split) // PREDICTION_COLUMNS)
+    images, truths = zip(*map(val_split.read, range(0, len(val_split), step)))
     predictions = [model.predict_on_batch(image[None])[0].argmax(axis=-1) for image in images]
     figures = {
         run.curves: visualize.draw_curves(history),
