@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "BilinearInitializer": "fcn_keras.models.upsampling",
     "LabelSet": "fcn_keras.datasets.base",
+    "Segmenter": "fcn_keras.prediction",
     "TrainConfig": "fcn_keras.config",
     "UserError": "fcn_keras.errors",
     "VOC_CLASSES": "fcn_keras.datasets.voc",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import importlib
+import json
 import os
 import sys
 import typing
@@ -47,6 +48,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=fcn_keras.__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_train(commands)
+    _add_evaluate(commands)
+    _add_predict(commands)
     _add_data(commands)
     return parser
 
@@ -118,6 +121,167 @@ def _train(arguments) -> int:
     return 0
 
 
+def _add_model_flags(parser) -> None:
+    parser.add_argument(
+        "--model", required=True, metavar="RUN_OR_FILE", help="a run's folder, or a .keras file"
+    )
+    parser.add_argument(
+        "--tile", type=int, default=1536, metavar="N", help="largest side processed in one piece"
+    )
+    parser.add_argument(
+        "--blend",
+        choices=("exact", "average", "smooth"),
+        default="exact",
+        help="how the pieces of larger images are joined: exact equals one pass, average "
+        "averages their overlapping logits, smooth does so with a smooth window",
+    )
+    parser.add_argument(
+        "--overlap", type=int, default=256, metavar="N", help="of pieces that are averaged"
+    )
+    parser.add_argument(
+        "--scales", type=float, nargs="+", default=[1.0], metavar="S", help="sizes to average over"
+    )
+    parser.add_argument("--flip", action="store_true", help="average the mirrored image in")
+
+
+def _add_split_flags(parser) -> None:
+    parser.add_argument("--split", default="val", help="its part (val)")
+    parser.add_argument("--data-dir", metavar="DIR", help="folder that holds VOCdevkit")
+    parser.add_argument("--limit", type=int, metavar="N", help="the first N images only")
+
+
+def _load_segmenter(arguments):
+    _import_tensorflow()
+    from fcn_keras.prediction import Segmenter
+
+    return Segmenter.load(
+        arguments.model,
+        tile=arguments.tile,
+        blend=arguments.blend,
+        overlap=arguments.overlap,
+        scales=tuple(arguments.scales),
+        flip=arguments.flip,
+    )
+
+
+def _load_split(arguments):
+    from fcn_keras.datasets import load_split
+
+    if arguments.limit is not None and arguments.limit < 1:
+        raise UserError(f"--limit must be at least 1. Received: {arguments.limit}.")
+    split = load_split(arguments.dataset, arguments.split, arguments.data_dir)
+    return split.take(arguments.limit) if arguments.limit else split
+
+
+def _progress(items):
+    from tqdm import tqdm
+
+    return tqdm(items, unit="image", disable=not sys.stderr.isatty())
+
+
+def _add_evaluate(commands) -> None:
+    parser = commands.add_parser(
+        "evaluate",
+        help="measure a model on a data set",
+        description="Prints the four measures of Long et al. and the IoU of every class, on whole "
+        "images at their own size. --crop 320 480 --void background is d2l's protocol.",
+    )
+    parser.set_defaults(command=_evaluate)
+    _add_model_flags(parser)
+    parser.add_argument(
+        "--dataset", required=True, help="sample, voc2012, voc2012_aug, or a folder in VOC's layout"
+    )
+    _add_split_flags(parser)
+    parser.add_argument("--json", metavar="FILE", help="write the measures to this file")
+    parser.add_argument("--confusion", metavar="FILE", help="draw the confusion matrix to this PNG")
+    parser.add_argument(
+        "--crop",
+        type=int,
+        nargs=2,
+        metavar=("H", "W"),
+        help="one random crop an image, always the same; smaller images are dropped",
+    )
+    parser.add_argument(
+        "--void",
+        choices=("ignore", "background"),
+        default="ignore",
+        help="leave unlabelled pixels out, or count them as class 0",
+    )
+
+
+def _evaluate(arguments) -> int:
+    segmenter = _load_segmenter(arguments)
+    from fcn_keras import visualize
+    from fcn_keras.evaluation import d2l_examples, evaluate, format_report, require_same_classes
+    from fcn_keras.run_folder import write_file
+
+    split = _load_split(arguments)
+    require_same_classes(segmenter.labels, split.labels)
+    if arguments.crop or arguments.void == "background":
+        split = d2l_examples(split, arguments.crop, arguments.void == "background")
+    report = evaluate(segmenter, split, _progress)
+    print(format_report(report))
+    if arguments.json:
+        text = json.dumps(report.to_dict(), indent=2) + "\n"
+        write_file(arguments.json, lambda path: path.write_text(text))
+    if arguments.confusion:
+        figure = visualize.draw_confusion(report)
+        write_file(arguments.confusion, lambda path: figure.savefig(path, dpi=120, format="png"))
+    return 0
+
+
+def _add_predict(commands) -> None:
+    parser = commands.add_parser(
+        "predict",
+        help="predict the class of every pixel of images",
+        description="Writes a palette PNG of class ids for each image. A bad image is reported "
+        "and skipped; the exit code is then 1.",
+    )
+    parser.set_defaults(command=_predict)
+    parser.add_argument("paths", nargs="*", metavar="PATH", help="images, folders or patterns")
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder for the results")
+    _add_model_flags(parser)
+    parser.add_argument("--dataset", help="predict a data set's images, not files")
+    _add_split_flags(parser)
+    parser.add_argument("--overlay", action="store_true", help="draw the classes over the images")
+    parser.add_argument("--confidence", action="store_true", help="draw the largest probability")
+    parser.add_argument("--probabilities", action="store_true", help="save all, as float16 .npz")
+    parser.add_argument("--skip-existing", action="store_true", help="go on with an earlier call")
+    parser.add_argument(
+        "--max-pixels", type=int, metavar="N", help="accept trusted images of up to N pixels"
+    )
+
+
+def _predict(arguments) -> int:
+    if bool(arguments.paths) == bool(arguments.dataset):
+        raise UserError("Give either images to predict, or --dataset.")
+    segmenter = _load_segmenter(arguments)
+    from fcn_keras.batch_prediction import EXTRAS, jobs_of_paths, jobs_of_split, predict_jobs
+    from fcn_keras.datasets.decoding import allow_pixels
+
+    allow_pixels(arguments.max_pixels)
+    if arguments.dataset:
+        jobs = jobs_of_split(_load_split(arguments))
+    else:
+        jobs = jobs_of_paths(arguments.paths, arguments.output)
+    if not jobs:
+        raise UserError(f"{arguments.paths[0]}: no images there.")
+    extras = [name for name in EXTRAS if getattr(arguments, name)]
+    done = failed = 0
+    results = predict_jobs(segmenter, jobs, arguments.output, extras, arguments.skip_existing)
+    with _progress(results) as bar:
+        bar.total = len(jobs)
+        for _, problem in bar:
+            done += 1
+            if problem:
+                failed += 1
+                bar.clear()
+                print(f"error: {problem}", file=sys.stderr)
+    skipped = f", {len(jobs) - done} were there already" if arguments.skip_existing else ""
+    print(f"{done - failed} of {len(jobs)} images predicted{skipped}, {failed} failed.")
+    return 1 if failed else 0
+
+
 def _add_data(commands) -> None:
     data = commands.add_parser("data", help="inspect a data set").add_subparsers(
         required=True, metavar="COMMAND"
@@ -133,14 +297,9 @@ def _add_data(commands) -> None:
 
 
 def _check(arguments) -> int:
-    from tqdm import tqdm
-
     from fcn_keras.datasets.check import check_directory
 
-    def progress(items):
-        return tqdm(items, unit="image", disable=not sys.stderr.isatty())
-
-    report = check_directory(arguments.directory, progress)
+    report = check_directory(arguments.directory, _progress)
     for split, size in report.split_sizes.items():
         names = [*report.labels.names, "(unlabelled)"]
         pixels, images = report.pixels[split], report.images[split]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 
 from fcn_keras.datasets.base import LabelSet, Split
+from fcn_keras.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,12 +67,13 @@ class Report:
         }
 
 
-def evaluate(model, split: Split, progress=lambda items: items) -> Report:
-    """Compares predictions and truth on whole images at their own size.
+def evaluate(segment: Callable, split: Split, progress=lambda items: items) -> Report:
+    """Compares predictions and truth, an image at a time.
 
     Args:
-        model: Maps RGB images `(1, H, W, 3)` in 0..255 to logits `(1, H, W, C)`.
-        split: The examples; one is in memory at a time.
+        segment: Maps an RGB image, uint8 `(H, W, 3)`, to class ids `(H, W)`;
+            a `Segmenter`.
+        split: The examples, at their own size.
         progress: Wraps the sequence of indices, to show how far it is.
 
     Returns:
@@ -79,12 +82,85 @@ def evaluate(model, split: Split, progress=lambda items: items) -> Report:
     Raises:
         UserError: If an example cannot be read.
     """
-    confusion = np.zeros((len(split.labels), len(split.labels)), np.int64)
+    classes = len(split.labels)
+    confusion = np.zeros((classes, classes), np.int64)
     for index in progress(range(len(split))):
         image, mask = split.read(index)
-        logits = model.predict_on_batch(image[None].astype(np.float32))[0]
-        confusion += confusion_matrix(mask, logits.argmax(axis=-1), len(split.labels))
+        confusion += confusion_matrix(mask, segment(image), classes)
     return Report(split.labels, confusion)
+
+
+def d2l_examples(split: Split, crop: tuple[int, int] | None, void_is_background: bool) -> Split:
+    """Examples as d2l measures them: random crops, smaller images dropped, void as class 0.
+
+    Args:
+        split: Where they come from.
+        crop: Height and width; `None` keeps whole images. The place of a crop
+            depends on the example's number alone.
+        void_is_background: Whether unlabelled pixels count as class 0.
+
+    Raises:
+        UserError: If no image is as large as the crop.
+    """
+    chosen = range(len(split))
+    if crop:
+        shapes = (split.read(index)[1].shape for index in chosen)
+        chosen = [
+            i for i, shape in enumerate(shapes) if shape[0] >= crop[0] and shape[1] >= crop[1]
+        ]
+        if not chosen:
+            raise UserError(f"No image is as large as the crop {crop[0]}×{crop[1]}. Use a smaller.")
+
+    def read(position):
+        image, mask = split.read(chosen[position])
+        if crop:
+            rng = np.random.default_rng(chosen[position])
+            top = rng.integers(mask.shape[0] - crop[0] + 1)
+            left = rng.integers(mask.shape[1] - crop[1] + 1)
+            window = np.s_[top : top + crop[0], left : left + crop[1]]
+            image, mask = image[window], mask[window]
+        if void_is_background:
+            mask = np.where(mask == split.labels.ignore_id, 0, mask)
+        return image, mask
+
+    ids = tuple(split.ids[index] for index in chosen)
+    return dataclasses.replace(split, ids=ids, read=read)
+
+
+def require_same_classes(model_labels: LabelSet, data_labels: LabelSet) -> None:
+    """Raises `UserError` if a model's classes are not those of a data set.
+
+    Only their number counts for a model whose classes have no names.
+    """
+    nameless = all(name == f"class_{index}" for index, name in enumerate(model_labels.names))
+    if len(model_labels) != len(data_labels) or not (
+        nameless or model_labels.names == data_labels.names
+    ):
+        raise UserError(
+            f"The model has the {len(model_labels)} classes {_few(model_labels)}, the data set the "
+            f"{len(data_labels)} classes {_few(data_labels)}. They must be the same."
+        )
+
+
+def format_report(report: Report) -> str:
+    """The measures and a line for each class, as text; "–" stands for a class left out."""
+    measures = {
+        "pixel accuracy": report.pixel_accuracy,
+        "mean accuracy": report.mean_accuracy,
+        "mean IoU": report.mean_iou,
+        "frequency-weighted IoU": report.frequency_weighted_iou,
+    }
+    lines = [f"{name:22}  {value:.4f}" for name, value in measures.items()]
+    width = max(5, *map(len, report.labels.names))
+    lines.append(f"\n{'class':{width}}     IoU  accuracy       pixels")
+    truth = report.confusion.sum(axis=1)
+    for name, iou, hits, pixels in zip(
+        report.labels.names, report.class_iou, np.diag(report.confusion), truth
+    ):
+        iou_text = "–" if np.isnan(iou) else f"{iou:.4f}"
+        accuracy = f"{hits / pixels:.4f}" if pixels else "–"
+        lines.append(f"{name:{width}}  {iou_text:>6}  {accuracy:>8}  {pixels:11}")
+    return "\n".join(lines)
 
 
 def confusion_matrix(truth: np.ndarray, prediction: np.ndarray, num_classes: int) -> np.ndarray:
@@ -101,6 +177,10 @@ def confusion_matrix(truth: np.ndarray, prediction: np.ndarray, num_classes: int
     labelled = truth < num_classes
     pairs = truth[labelled].astype(np.int64) * num_classes + prediction[labelled]
     return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+
+def _few(labels: LabelSet) -> str:
+    return ", ".join(labels.names[:4]) + (", ..." if len(labels) > 4 else "")
 
 
 def _mean(values: np.ndarray) -> float:

@@ -11,6 +11,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from fcn_keras.config import TrainConfig
@@ -148,6 +149,27 @@ def atomic_path(path: Path):
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_file(path, write: Callable[[Path], object]) -> None:
+    """Writes a file of the user's choice whole or not at all.
+
+    Args:
+        path: Its path.
+        write: Writes to the path that it is given.
+
+    Raises:
+        UserError: If that fails.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(path) as partial:
+            write(partial)
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be written ({error.strerror}). Choose another place."
+        ) from error
 
 
 def _version(package: str) -> str | None:

@@ -17,6 +17,7 @@ from fcn_keras.datasets.base import LabelSet, Split
 from fcn_keras.errors import UserError
 from fcn_keras.evaluation import evaluate
 from fcn_keras.models.fcn import build_fcn, copy_weights
+from fcn_keras.prediction import Segmenter
 from fcn_keras.run_folder import RunFolder, atomic_path, model_file
 
 POLY_POWER = 0.9
@@ -235,12 +236,12 @@ def _fit_and_finish(run, config, splits, model, history) -> RunFolder:
 
 
 def _finish(run: RunFolder, val_split: Split, history: list[dict]) -> None:
-    model = keras.models.load_model(run.best, compile=False)
-    report = evaluate(model, val_split)
+    segment = Segmenter.load(run.path)
+    report = evaluate(segment, val_split)
     # Spread over the split, as the frames of a video come one after the other.
     step = -(-len(val_split) // PREDICTION_COLUMNS)
     images, truths = zip(*map(val_split.read, range(0, len(val_split), step)))
-    predictions = [model.predict_on_batch(image[None])[0].argmax(axis=-1) for image in images]
+    predictions = [segment(image) for image in images]
     figures = {
         run.curves: visualize.draw_curves(history),
         run.predictions: visualize.draw_grid(images, predictions, truths, val_split.labels),

@@ -14,6 +14,54 @@ def color_mask(mask: np.ndarray, labels: LabelSet) -> np.ndarray:
     return labels.colors()[mask]
 
 
+def overlay(
+    image: np.ndarray, mask: np.ndarray, labels: LabelSet, opacity: float = 0.5
+) -> np.ndarray:
+    """Blends the colours of class ids `(H, W)` into an image: uint8 `(H, W, 3)`."""
+    blended = image * (1 - opacity) + color_mask(mask, labels) * opacity
+    return np.round(blended).astype(np.uint8)
+
+
+def draw_overlay(image: np.ndarray, mask: np.ndarray, labels: LabelSet) -> Figure:
+    """Draws an overlay at its own size, with a legend of its classes below."""
+    height, width = mask.shape
+    dpi = 100
+    figure = Figure(figsize=(max(width, 320) / dpi, (height + 60) / dpi), dpi=dpi)
+    axes = figure.add_axes((0, 60 / (height + 60), 1, height / (height + 60)))
+    axes.imshow(overlay(image, mask, labels))
+    axes.axis("off")
+    figure.legend(
+        handles=_legend(np.unique(mask), labels),
+        loc="lower center",
+        ncols=max(1, min(8, width // 110)),
+        fontsize="small",
+        frameon=False,
+    )
+    return figure
+
+
+def draw_confusion(report) -> Figure:
+    """Draws a `Report`'s confusion matrix, each row of the truth as shares of its pixels."""
+    labels = report.labels
+    totals = report.confusion.sum(axis=1, keepdims=True)
+    shares = report.confusion / np.maximum(totals, 1)
+    side = 2.2 + 0.42 * len(labels)
+    figure = Figure(figsize=(side, side), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    positions = range(len(labels))
+    axes.set_xticks(positions, labels.names, rotation=90)
+    axes.set_yticks(positions, labels.names)
+    axes.set(xlabel="prediction", ylabel="truth", title="share of the true class's pixels, %")
+    for row in positions:
+        for column in positions:
+            if shares[row, column] >= 0.005:
+                color = "white" if shares[row, column] > 0.5 else "black"
+                text = f"{100 * shares[row, column]:.0f}"
+                axes.text(column, row, text, ha="center", va="center", color=color, fontsize=7)
+    return figure
+
+
 def draw_grid(
     images: list[np.ndarray],
     predictions: list[np.ndarray],

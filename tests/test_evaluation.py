@@ -30,11 +30,9 @@ def by_hand(pairs):
     }
 
 
-class Oracle:
+def oracle(image):
     """Stands for a model: reads the predicted class from an image's red channel."""
-
-    def predict_on_batch(self, images):
-        return np.eye(4)[images[..., 0].astype(int)]
+    return image[..., 0]
 
 
 def test_evaluate_agrees_with_loops_on_images_of_several_sizes():
@@ -46,7 +44,7 @@ def test_evaluate_agrees_with_loops_on_images_of_several_sizes():
         truth = rng.choice([0, 1, 255], size).astype(np.uint8)
         examples.append((np.repeat(prediction[..., None], 3, axis=-1), truth))
     split = Split("val", LABELS, ("x", "y", "z"), lambda index: examples[index])
-    report = evaluate(Oracle(), split).to_dict()
+    report = evaluate(oracle, split).to_dict()
     pairs = [p for image, mask in examples for p in zip(mask.ravel(), image[..., 0].ravel())]
     expected = by_hand(pairs)
     assert report["per_class_iou"].pop("d") is None and expected["per_class_iou"].pop("d") is None

@@ -23,6 +23,7 @@ from fcn_keras.datasets.sample import write_sample
 from fcn_keras.errors import UserError
 from fcn_keras.evaluation import evaluate
 from fcn_keras.models.fcn import build_fcn
+from fcn_keras.prediction import Segmenter
 from fcn_keras.training import build_model, make_optimizer, train
 
 ROOT = Path(__file__).parents[1]
@@ -89,8 +90,8 @@ def test_a_run_leaves_all_its_files(finished, folder):
 
 def test_metrics_are_those_of_the_best_model_on_whole_images(finished, folder):
     metrics = json.loads((finished / "metrics.json").read_text())
-    model = keras.models.load_model(finished / "best.keras", compile=False)
-    assert metrics == evaluate(model, load_split(str(folder), "val")).to_dict()
+    segmenter = Segmenter.load(finished / "best.keras")
+    assert metrics == evaluate(segmenter, load_split(str(folder), "val")).to_dict()
     assert set(metrics["per_class_iou"]) == set(CLASSES)
     best = max(float(row["val_mean_iou"]) for row in history_of(finished))
     assert metrics["mean_iou"] == pytest.approx(best, abs=1e-5)

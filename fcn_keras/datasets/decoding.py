@@ -7,6 +7,7 @@ decoder expands them to RGB) and a bad file is reported with its name.
 from __future__ import annotations
 
 import io
+import warnings
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -15,27 +16,49 @@ from fcn_keras.datasets.base import IGNORE_ID, LabelSet, voc_palette
 from fcn_keras.errors import UserError
 
 
-def decode_image(data: bytes, name: str) -> np.ndarray:
-    """Decodes a photograph.
+def allow_pixels(max_pixels: int | None) -> None:
+    """Raises Pillow's limit for this process, for a user who trusts their images.
+
+    Args:
+        max_pixels: The largest image to accept. Left out, it stays at what Pillow
+            takes for a decompression bomb, 179 million pixels.
+    """
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+    if max_pixels is not None:
+        # Pillow refuses images of twice its limit, and warns from the limit on.
+        Image.MAX_IMAGE_PIXELS = -(-max_pixels // 2)
+
+
+def open_image(source, name: str) -> Image.Image:
+    """Opens a photograph for reading in parts.
 
     EXIF orientation is applied, grey is repeated, transparency is dropped, and
     16-bit samples keep their high byte.
 
     Args:
-        data: The bytes of a JPEG, PNG, or other file that Pillow reads.
+        source: A path, or a binary file.
         name: The file's name for error messages.
 
     Returns:
-        uint8 `(H, W, 3)` in RGB.
+        An image of mode `"RGB"`.
 
     Raises:
-        UserError: If the bytes are no complete image.
+        UserError: If it is no complete image, or too large.
     """
-    image = _open(data, name)
-    image = ImageOps.exif_transpose(image)
+    image = _open(source, name)
+    ImageOps.exif_transpose(image, in_place=True)
     if image.mode.startswith("I"):  # convert() would clip 16 bits at 255
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    return np.asarray(image.convert("RGB"))
+    return image if image.mode == "RGB" else image.convert("RGB")  # which copies even RGB
+
+
+def decode_image(data: bytes, name: str) -> np.ndarray:
+    """Decodes a photograph, as `open_image` does, to uint8 `(H, W, 3)` in RGB.
+
+    Raises:
+        UserError: If the bytes are no complete image, or it is too large.
+    """
+    return np.asarray(open_image(io.BytesIO(data), name))
 
 
 def decode_mask(data: bytes, labels: LabelSet, name: str) -> np.ndarray:
@@ -53,7 +76,7 @@ def decode_mask(data: bytes, labels: LabelSet, name: str) -> np.ndarray:
         UserError: If the bytes are no complete image, are a JPEG (its losses
             invent classes), or hold an id or colour that the label set lacks.
     """
-    image = _open(data, name)
+    image = _open(io.BytesIO(data), name)
     if image.format == "JPEG":
         raise UserError(
             f"{name}: a mask must not be a JPEG, whose losses change class ids. "
@@ -93,12 +116,15 @@ def _ids_of_colors(rgb: np.ndarray, labels: LabelSet, name: str) -> np.ndarray:
     return mask
 
 
-def _open(data: bytes, name: str) -> Image.Image:
+def _open(source, name: str) -> Image.Image:
     try:
-        image = Image.open(io.BytesIO(data))
+        image = Image.open(source)
         image.load()
     except Image.DecompressionBombError as error:
-        raise UserError(f"{name}: too large an image ({error}).") from error
+        raise UserError(
+            f"{name}: more than {2 * Image.MAX_IMAGE_PIXELS:,} pixels. If you trust the file, use "
+            "--max-pixels."
+        ) from error
     except Exception as error:  # Pillow raises OSError, SyntaxError, struct.error, ...
         raise UserError(
             f"{name}: not a readable image ({_first_line(error)}). Replace or remove it."

@@ -1,0 +1,135 @@
+"""How far a network looks: computed from its layers, for exact tiling."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import keras
+
+from fcn_keras.errors import UserError
+from fcn_keras.models.upsampling import CropLike
+
+_POINTWISE = (
+    keras.layers.Activation,
+    keras.layers.BatchNormalization,
+    keras.layers.Dropout,
+    keras.layers.Normalization,
+    keras.layers.ReLU,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Field:
+    """What element `i` of a map depends on: image rows `jump * i + low` to `jump * i + high`.
+
+    Args:
+        jump: Image rows from one element to the next.
+        low: First row that element 0 depends on; negative before the image's edge.
+        high: Last row.
+        stride: The largest jump on the way: windows that start at its multiples
+            have the grid of the whole image.
+    """
+
+    jump: float = 1.0
+    low: float = 0.0
+    high: float = 0.0
+    stride: int = 1
+
+    @property
+    def halo(self) -> int:
+        """Rows around a window that its values may depend on, a multiple of `stride`."""
+        return math.ceil(max(-self.low, self.high) / self.stride) * self.stride
+
+    def after_convolution(self, kernel: int, stride: int, padding: tuple[int, int]) -> Field:
+        """The field behind a convolution or pooling with the least and most left padding."""
+        jump = self.jump * stride
+        return Field(
+            jump,
+            self.low - self.jump * padding[1],
+            self.high + self.jump * (kernel - 1 - padding[0]),
+            max(self.stride, math.ceil(jump)),
+        )
+
+    def after_transposed_convolution(self, kernel: int, stride: int, crop: int) -> Field:
+        """The field behind a transposed convolution that crops `crop` elements at the top."""
+        # Output o sums inputs i with 0 <= o + crop - stride * i < kernel.
+        jump = self.jump / stride
+        return Field(
+            jump, self.low + jump * (crop - kernel + 1), self.high + jump * crop, self.stride
+        )
+
+    def joined(self, other: Field) -> Field:
+        """The field of the sum of two maps."""
+        if self.jump != other.jump:
+            raise UserError(f"Maps of strides {self.jump} and {other.jump} are combined.")
+        low, high = min(self.low, other.low), max(self.high, other.high)
+        return Field(self.jump, low, high, max(self.stride, other.stride))
+
+
+def receptive_field(model: keras.Model) -> Field:
+    """The field of a model's output, the larger one of height and width.
+
+    Source: Araujo, Norris and Sim 2019, "Computing Receptive Fields of
+    Convolutional Neural Networks".
+
+    Args:
+        model: A functional model of one image to one map, such as `build_fcn`'s.
+
+    Raises:
+        UserError: If it has a layer whose reach is not known here.
+    """
+    fields = [_field_of(model.outputs[0], model, [Field()], axis, {}) for axis in (0, 1)]
+    return max(fields, key=lambda field: field.halo)
+
+
+def _field_of(tensor, model: keras.Model, inputs: list[Field], axis: int, known: dict) -> Field:
+    """The field of a tensor within `model`, whose inputs have the given fields."""
+    for position, model_input in enumerate(model.inputs):
+        if tensor is model_input:
+            return inputs[position]
+    if id(tensor) not in known:
+        history = tensor._keras_history
+        layer = history.operation
+        sources = layer._inbound_nodes[history.node_index].input_tensors
+        fields = [_field_of(source, model, inputs, axis, known) for source in sources]
+        if isinstance(layer, keras.Model):
+            inner = layer.outputs[history.tensor_index]
+            known[id(tensor)] = _field_of(inner, layer, fields, axis, {})
+        else:
+            known[id(tensor)] = _after_layer(layer, fields, axis)
+    return known[id(tensor)]
+
+
+def _after_layer(layer, fields: list[Field], axis: int) -> Field:
+    field = fields[0]
+    if isinstance(layer, (*_POINTWISE, CropLike)):  # CropLike keeps the top left
+        return field
+    if isinstance(layer, keras.layers.Add):
+        for other in fields[1:]:
+            field = field.joined(other)
+        return field
+    if isinstance(layer, keras.layers.ZeroPadding2D):
+        return field.after_convolution(1, 1, (layer.padding[axis][0],) * 2)
+    if isinstance(layer, keras.layers.Conv2DTranspose):
+        kernel, stride = layer.kernel_size[axis], layer.strides[axis]
+        crop = (kernel - stride) // 2 if layer.padding == "same" else 0
+        return field.after_transposed_convolution(kernel, stride, crop)
+    if isinstance(layer, keras.layers.Conv2D):
+        kernel = (layer.kernel_size[axis] - 1) * layer.dilation_rate[axis] + 1
+        return field.after_convolution(kernel, layer.strides[axis], _padding(layer, kernel, axis))
+    if isinstance(layer, (keras.layers.MaxPooling2D, keras.layers.AveragePooling2D)):
+        kernel = layer.pool_size[axis]
+        return field.after_convolution(kernel, layer.strides[axis], _padding(layer, kernel, axis))
+    raise UserError(
+        f"The reach of layer {layer.name!r} ({type(layer).__name__}) is not known, so tiles cannot "
+        "be exact. Use --blend average."
+    )
+
+
+def _padding(layer, kernel: int, axis: int) -> tuple[int, int]:
+    if layer.padding == "valid":
+        return 0, 0
+    most = (kernel - 1) // 2
+    # With strides, "same" padding depends on the size of the map.
+    return (most if layer.strides[axis] == 1 else 0), most

@@ -1,0 +1,213 @@
+"""Image + model -> the class of every pixel."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+from collections.abc import Iterator
+
+import keras
+import numpy as np
+from PIL import Image
+
+from fcn_keras import tiling
+from fcn_keras.datasets.base import LabelSet
+from fcn_keras.datasets.decoding import open_image
+from fcn_keras.errors import UserError
+from fcn_keras.models.receptive_field import Field, receptive_field
+from fcn_keras.run_folder import RunFolder, model_file
+from fcn_keras.visualize import overlay
+
+BLENDS = ("exact", "average", "smooth")
+
+
+@dataclasses.dataclass
+class Segmenter:
+    """A model ready for photographs of any size.
+
+    Args:
+        model: Maps RGB images `(B, H, W, 3)` in 0..255 to logits `(B, H, W, C)`.
+        labels: Its classes.
+        tile: Larger images are processed in windows of at most this height and
+            width. It bounds the memory.
+        blend: How windows are put together: `"exact"` equals one pass over the
+            whole image; `"average"` averages overlapping logits as d2l does;
+            `"smooth"` too, with weights that fall towards a window's edges.
+        overlap: Rows and columns that windows share in the latter two.
+        scales: Sizes at which the image is seen; their logits are averaged.
+        flip: Whether the mirrored image is averaged in.
+    """
+
+    model: keras.Model
+    labels: LabelSet
+    tile: int = 1536
+    blend: str = "exact"
+    overlap: int = 256
+    scales: tuple[float, ...] = (1.0,)
+    flip: bool = False
+
+    def __post_init__(self):
+        if self.blend not in BLENDS:
+            raise UserError(f"blend must be one of {', '.join(BLENDS)}. Received: {self.blend!r}.")
+        if min(self.scales) <= 0:
+            raise UserError(f"scales must be positive. Received: {self.scales}.")
+        if self.blend != "exact" and not 0 <= self.overlap < self.tile:
+            raise UserError(
+                f"overlap must be less than the tile's {self.tile}. Received: {self.overlap}."
+            )
+
+    @classmethod
+    def load(cls, run_or_file, **options) -> Segmenter:
+        """Loads a run's best model, or a `.keras` file.
+
+        The classes are those of the run whose folder holds the file; elsewhere
+        they are called `class_0`, `class_1` and so on.
+
+        Args:
+            run_or_file: A run's folder or a `.keras` file.
+            **options: The other fields of `Segmenter`.
+
+        Raises:
+            UserError: If there is no model, or it cannot be loaded.
+        """
+        path = model_file(run_or_file)
+        try:
+            model = keras.models.load_model(path, compile=False)
+        except Exception as error:  # of zipfile, h5py, json and Keras
+            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+            raise UserError(f"{path}: not a model that can be loaded ({reason}).") from error
+        classes = model.output_shape[-1]
+        if RunFolder(path.parent).config.is_file():
+            labels = RunFolder(path.parent).read_labels()
+        else:
+            labels = LabelSet(tuple(f"class_{index}" for index in range(classes)))
+        if len(labels) != classes:
+            raise UserError(
+                f"{path}: it has {classes} classes, but the config.json beside it {len(labels)}."
+            )
+        return cls(model, labels, **options)
+
+    def __call__(self, image) -> np.ndarray:
+        """The most likely class of every pixel.
+
+        Args:
+            image: A path, a Pillow image, or an array `(H, W)`, `(H, W, 1)`,
+                `(H, W, 3)` or `(H, W, 4)` in 0..255, integers or floats.
+
+        Returns:
+            uint8 `(H, W)` of class ids.
+
+        Raises:
+            UserError: If it is not such an image.
+        """
+        image = as_image(image)
+        mask = np.empty((image.height, image.width), np.uint8)
+        for top, left, logits in self.pieces(image):
+            height, width = logits.shape[:2]
+            mask[top : top + height, left : left + width] = logits.argmax(axis=-1)
+        return mask
+
+    def probabilities(self, image) -> np.ndarray:
+        """The probability of every class: float32 `(H, W, C)`, for an image as in `__call__`."""
+        logits = self.logits(as_image(image))
+        logits -= logits.max(axis=-1, keepdims=True)
+        np.exp(logits, out=logits)
+        return logits / logits.sum(axis=-1, keepdims=True)
+
+    def overlay(self, image) -> Image.Image:
+        """The image with its predicted classes painted over it."""
+        image = as_image(image)
+        return Image.fromarray(overlay(np.asarray(image), self(image), self.labels))
+
+    def logits(self, image: Image.Image) -> np.ndarray:
+        """The logits of a whole image: float32 `(H, W, C)`."""
+        whole = np.empty((image.height, image.width, len(self.labels)), np.float32)
+        for top, left, logits in self.pieces(image):
+            height, width = logits.shape[:2]
+            whole[top : top + height, left : left + width] = logits
+        return whole
+
+    def pieces(self, image: Image.Image) -> Iterator[tiling.Piece]:
+        """Logits by pieces `(top, left, logits)` that cover the image once."""
+        if self.scales == (1.0,) and not self.flip:
+            yield from self._tiles(image)
+            return
+        plain = dataclasses.replace(self, scales=(1.0,), flip=False)
+        total = 0.0
+        for scale in self.scales:
+            size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+            scaled = image if scale == 1 else image.resize(size, Image.Resampling.BILINEAR)
+            total = total + _resized(plain.logits(scaled), image)
+            if self.flip:
+                mirrored = scaled.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+                total = total + _resized(plain.logits(mirrored)[:, ::-1], image)
+        yield 0, 0, total / (len(self.scales) * (1 + self.flip))
+
+    def _tiles(self, image: Image.Image) -> Iterator[tiling.Piece]:
+        size = image.height, image.width
+
+        def read(top, left, height, width):
+            return np.asarray(image.crop((left, top, left + width, top + height)))
+
+        if max(size) <= self.tile:
+            yield 0, 0, self._logits_of(read(0, 0, *size))
+        elif self.blend == "exact":
+            field = self._field
+            least = 2 * field.halo + field.stride
+            if self.tile < least:
+                raise UserError(
+                    f"Exact tiles of this model must be at least {least}, as it sees "
+                    f"{field.halo} pixels around. Received: tile {self.tile}."
+                )
+            yield from tiling.exact_pieces(
+                size, self.tile, field.halo, field.stride, read, self._logits_of
+            )
+        else:
+            yield from tiling.average_pieces(
+                size, self.tile, self.overlap, read, self._logits_of, self.blend == "smooth"
+            )
+
+    @functools.cached_property
+    def _field(self) -> Field:
+        return receptive_field(self.model)
+
+    def _logits_of(self, window: np.ndarray) -> np.ndarray:
+        return self.model.predict_on_batch(window[None].astype(np.float32))[0]
+
+
+def as_image(image) -> Image.Image:
+    """Turns what `Segmenter` takes into a Pillow image of mode RGB.
+
+    Raises:
+        UserError: If it is of another kind, shape or range.
+    """
+    if isinstance(image, (str, os.PathLike)):
+        return open_image(image, str(image))
+    if isinstance(image, Image.Image):
+        return image if image.mode == "RGB" else image.convert("RGB")
+    array = np.asarray(image)
+    if array.ndim == 2:
+        array = array[..., None]
+    if array.ndim != 3 or array.shape[-1] not in (1, 3, 4) or 0 in array.shape:
+        raise UserError(
+            "An image array has the shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4). Received: "
+            f"shape {np.shape(image)}."
+        )
+    low, high = array.min(), array.max()
+    if not (low >= 0 and high <= 255) or (array.dtype.kind == "f" and 0 < high <= 1):
+        raise UserError(
+            f"An image array has values in 0..255. Received: {low} to {high}; "
+            "multiply values in 0..1 by 255."
+        )
+    rgb = np.repeat(array, 3, axis=-1) if array.shape[-1] == 1 else array[..., :3]
+    return Image.fromarray(np.ascontiguousarray(np.round(rgb).astype(np.uint8)))
+
+
+def _resized(logits: np.ndarray, image: Image.Image) -> np.ndarray:
+    if logits.shape[:2] == (image.height, image.width):
+        return logits
+    resized = keras.ops.image.resize(
+        logits[None], (image.height, image.width), interpolation="bilinear"
+    )
+    return keras.ops.convert_to_numpy(resized)[0]

@@ -1,0 +1,144 @@
+import json
+
+import keras
+import matplotlib.cbook
+import numpy as np
+import pytest
+from fake_folder import CLASSES
+from PIL import Image
+
+from fcn_keras import Segmenter, UserError, build_fcn
+from fcn_keras.datasets.base import LabelSet
+from fcn_keras.prediction import as_image
+
+LABELS = LabelSet(("a", "b", "c"))
+
+
+@pytest.fixture(scope="module", params=[32, 16, 8])
+def model(request):
+    keras.utils.set_random_seed(0)
+    return build_fcn("resnet18", 3, request.param, weights=None)
+
+
+@pytest.fixture(scope="module")
+def photo():
+    with matplotlib.cbook.get_sample_data("grace_hopper.jpg") as file:
+        return Image.open(file).convert("RGB")
+
+
+def test_exact_tiles_equal_one_pass(model, photo):
+    image = photo.resize((1500, 1100))
+    whole = Segmenter(model, LABELS, tile=1500)
+    tiled = Segmenter(model, LABELS, tile=800)
+    assert len(list(tiled.pieces(image))) == 35  # cores of 224: 5 rows of 7
+    expected = whole.logits(image)
+    assert expected.std() > 0.05
+    assert np.abs(tiled.logits(image) - expected).max() <= 1e-3
+    np.testing.assert_array_equal(tiled(image), whole(image))
+
+
+@pytest.fixture(scope="module")
+def small():
+    keras.utils.set_random_seed(0)
+    return Segmenter(build_fcn("resnet18", 3, 8, weights=None), LABELS)
+
+
+def test_averaged_tiles_cover_the_image_and_stay_near(small, photo):
+    image = photo.resize((333, 517))
+    for blend in ("average", "smooth"):
+        tiled = Segmenter(small.model, LABELS, tile=256, overlap=128, blend=blend)
+        logits = tiled.logits(image)
+        assert np.isfinite(logits).all() and logits.shape == (517, 333, 3)
+        assert np.corrcoef(logits.ravel(), small.logits(image).ravel())[0, 1] > 0.8
+        assert np.abs(logits - small.logits(image)).max() > 1e-3
+
+
+def test_a_tile_below_the_reach_is_refused(small, photo):
+    tight = Segmenter(small.model, LABELS, tile=600)
+    with pytest.raises(UserError, match="must be at least 608.*Received: tile 600"):
+        tight(photo.resize((700, 700)))
+    assert tight(photo.resize((500, 600))).shape == (600, 500)  # needs no tiles
+
+
+def test_flip_makes_the_result_symmetric(small, photo):
+    image = photo.resize((64, 64))
+    both = Segmenter(small.model, LABELS, flip=True)
+    mirrored = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    np.testing.assert_allclose(both.logits(image), both.logits(mirrored)[:, ::-1], atol=1e-4)
+    expected = (small.logits(image) + small.logits(mirrored)[:, ::-1]) / 2
+    np.testing.assert_allclose(both.logits(image), expected, atol=1e-5)
+
+
+def test_scales_are_averaged(small, photo):
+    image = photo.resize((64, 48))
+    pair = Segmenter(small.model, LABELS, scales=(1.0, 2.0))
+    big = small.logits(image.resize((128, 96), Image.Resampling.BILINEAR))
+    big = keras.ops.convert_to_numpy(keras.ops.image.resize(big[None], (48, 64)))[0]
+    np.testing.assert_allclose(pair.logits(image), (small.logits(image) + big) / 2, atol=1e-5)
+
+
+def test_probabilities_are_the_softmax(small, photo):
+    image = photo.resize((40, 30))
+    logits = small.logits(image).astype("float64")
+    expected = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
+    np.testing.assert_allclose(small.probabilities(image), expected, atol=1e-6)
+
+
+def test_kinds_of_images_give_the_same(small, photo, tmp_path):
+    image = photo.resize((50, 40))
+    pixels = np.asarray(image)
+    image.save(tmp_path / "photo.png")
+    expected = small(image)
+    assert expected.dtype == np.uint8 and expected.shape == (40, 50)
+    alpha = np.dstack([pixels, np.full(pixels.shape[:2], 7, np.uint8)])
+    for same in (
+        *(tmp_path / "photo.png", str(tmp_path / "photo.png"), pixels, pixels.astype(float)),
+        *(pixels.astype("float32"), alpha, Image.fromarray(alpha)),
+    ):
+        np.testing.assert_array_equal(small(same), expected)
+    grey = np.asarray(image.convert("L"))
+    for same in (grey, grey[..., None], image.convert("L")):
+        np.testing.assert_array_equal(small(same), small(np.repeat(grey[..., None], 3, axis=-1)))
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.full((4, 4, 3), 0.5), "multiply values in 0..1 by 255"),
+        (np.full((4, 4, 3), -1), "Received: -1 to -1"),
+        (np.full((4, 4, 3), np.nan), "Received: nan"),
+        (np.zeros((4, 4, 2)), r"shape \(4, 4, 2\)"),
+        (np.zeros((0, 4, 3)), r"shape \(0, 4, 3\)"),
+        (np.zeros(4), r"shape \(4,\)"),
+    ],
+)
+def test_what_is_no_image_is_refused(array, message):
+    with pytest.raises(UserError, match=message):
+        as_image(array)
+
+
+def test_overlay_blends_colours(small, photo):
+    image = photo.resize((50, 40))
+    blended = np.asarray(small.overlay(image)).astype(float)
+    colors = np.array(LABELS.palette)[small(image)]
+    np.testing.assert_allclose(blended, (np.asarray(image) + colors) / 2, atol=0.51)
+
+
+def test_load_takes_the_classes_of_the_run(small, tmp_path):
+    small.model.save(tmp_path / "best.keras")
+    assert Segmenter.load(tmp_path / "best.keras").labels.names == ("class_0", "class_1", "class_2")
+    config = {"labels": {"names": CLASSES, "palette": LABELS.palette}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert Segmenter.load(tmp_path).labels.names == CLASSES
+    config["labels"] = {"names": ["x"], "palette": [[0, 0, 0]]}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match="it has 3 classes, but the config.json beside it 1"):
+        Segmenter.load(tmp_path)
+
+
+def test_load_names_what_is_no_model(tmp_path):
+    (tmp_path / "bad.keras").write_bytes(b"nothing of the kind")
+    with pytest.raises(UserError, match=r"bad.keras: not a model that can be loaded"):
+        Segmenter.load(tmp_path / "bad.keras")
+    with pytest.raises(UserError, match="no such model"):
+        Segmenter.load(tmp_path / "none.keras")
