@@ -126,7 +126,7 @@ def _add_model_flags(parser) -> None:
         "--model", required=True, metavar="RUN_OR_FILE", help="a run's folder, or a .keras file"
     )
     parser.add_argument(
-        "--tile", type=int, default=1536, metavar="N", help="largest side processed in one piece"
+        "--tile", type=int, default=1408, metavar="N", help="largest side processed in one piece"
     )
     parser.add_argument(
         "--blend",
@@ -161,6 +161,7 @@ def _load_segmenter(arguments):
         overlap=arguments.overlap,
         scales=tuple(arguments.scales),
         flip=arguments.flip,
+        progress=_tile_progress,
     )
 
 
@@ -173,10 +174,15 @@ def _load_split(arguments):
     return split.take(arguments.limit) if arguments.limit else split
 
 
-def _progress(items):
+def _progress(items, total: int | None = None, unit: str = "image", **options):
+    """A progress bar on a terminal, nothing elsewhere."""
     from tqdm import tqdm
 
-    return tqdm(items, unit="image", disable=not sys.stderr.isatty())
+    return tqdm(items, total=total, unit=unit, disable=not sys.stderr.isatty(), **options)
+
+
+def _tile_progress(pieces, total: int):
+    return _progress(pieces, total, unit="tile", leave=False, position=1)
 
 
 def _add_evaluate(commands) -> None:
@@ -269,8 +275,7 @@ def _predict(arguments) -> int:
     extras = [name for name in EXTRAS if getattr(arguments, name)]
     done = failed = 0
     results = predict_jobs(segmenter, jobs, arguments.output, extras, arguments.skip_existing)
-    with _progress(results) as bar:
-        bar.total = len(jobs)
+    with _progress(results, total=len(jobs)) as bar:
         for _, problem in bar:
             done += 1
             if problem:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import keras
 import numpy as np
@@ -37,15 +38,18 @@ class Segmenter:
         overlap: Rows and columns that windows share in the latter two.
         scales: Sizes at which the image is seen; their logits are averaged.
         flip: Whether the mirrored image is averaged in.
+        progress: Wraps the iterator over the pieces of a large image, given it
+            and their number, to show how far it is.
     """
 
     model: keras.Model
     labels: LabelSet
-    tile: int = 1536
+    tile: int = 1408
     blend: str = "exact"
     overlap: int = 256
     scales: tuple[float, ...] = (1.0,)
     flip: bool = False
+    progress: Callable = lambda pieces, total: pieces
 
     def __post_init__(self):
         if self.blend not in BLENDS:
@@ -160,13 +164,16 @@ class Segmenter:
                     f"Exact tiles of this model must be at least {least}, as it sees "
                     f"{field.halo} pixels around. Received: tile {self.tile}."
                 )
-            yield from tiling.exact_pieces(
-                size, self.tile, field.halo, field.stride, read, self._logits_of
-            )
+            grid = self.tile, field.halo, field.stride
+            total = math.prod(len(tiling.exact_spans(length, *grid)) for length in size)
+            pieces = tiling.exact_pieces(size, *grid, read, self._logits_of)
+            yield from self.progress(pieces, total)
         else:
-            yield from tiling.average_pieces(
+            total = len(tiling.average_starts(size[0], self.tile, self.overlap))
+            pieces = tiling.average_pieces(
                 size, self.tile, self.overlap, read, self._logits_of, self.blend == "smooth"
             )
+            yield from self.progress(pieces, total)
 
     @functools.cached_property
     def _field(self) -> Field:

@@ -1,0 +1,50 @@
+"""How close `predict` over a folder comes to the network alone.
+
+    python benchmarks/predict_folder.py --model runs/FOLDER IMAGES
+
+Alternates in one process: `predict` (read, network, write masks) over a folder,
+and bare `model.predict_on_batch` over the same images in memory. Prints images
+per second of both and their ratio, round by round.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+
+import numpy as np
+
+from fcn_keras.batch_prediction import jobs_of_paths, predict_jobs
+from fcn_keras.prediction import Segmenter
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", required=True, metavar="RUN_OR_FILE")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("folder")
+    arguments = parser.parse_args()
+
+    segmenter = Segmenter.load(arguments.model)
+    with tempfile.TemporaryDirectory() as output:
+        jobs = jobs_of_paths([arguments.folder], output)
+        images = [np.asarray(job.read(), np.float32)[None] for job in jobs]
+        for image in images[:3]:  # compiles
+            segmenter.model.predict_on_batch(image)
+        ratios = []
+        for _ in range(arguments.rounds):
+            bare = rate(lambda: [segmenter.model.predict_on_batch(i) for i in images], len(jobs))
+            whole = rate(lambda: list(predict_jobs(segmenter, jobs, output)), len(jobs))
+            ratios.append(whole / bare)
+            print(f"predict {whole:6.2f}  bare {bare:6.2f} images/s  ratio {ratios[-1]:.3f}")
+    print(f"{len(jobs)} images, median ratio {statistics.median(ratios):.3f}")
+
+
+def rate(work, count: int) -> float:
+    start = time.perf_counter()
+    work()
+    return count / (time.perf_counter() - start)
+
+
+if __name__ == "__main__":
+    main()
