@@ -34,11 +34,12 @@ class Recorder(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         logs = {name: float(value) for name, value in logs.items()}
-        if not math.isfinite(logs["loss"]):
-            raise UserError(
-                f"The loss became {logs['loss']} in epoch {epoch + 1}. Lower --learning-rate; the "
-                f"epochs before are kept in {self.run.path}."
-            )
+        for name in ("loss", "val_loss"):
+            if not math.isfinite(logs[name]):
+                raise UserError(
+                    f"The {name} became {logs[name]} in epoch {epoch + 1}. Lower --learning-rate; "
+                    f"the epochs before are kept in {self.run.path}."
+                )
         learning_rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         best = max((row[BEST_BY] for row in self.history), default=-1.0)
         self.history.append({"epoch": epoch + 1, **logs, "learning_rate": learning_rate})
@@ -52,6 +53,18 @@ class Recorder(keras.callbacks.Callback):
             self.model.save(path)
         if out_of_patience(self.history, self.patience):
             self.model.stop_training = True
+
+
+class ShareStatistics(keras.callbacks.Callback):
+    """Before validation gives all replicas the first one's BatchNorm statistics.
+
+    Those are what is saved. Each replica has its own where BatchNorm is not
+    synchronised, and would validate with them.
+    """
+
+    def on_test_begin(self, logs=None):
+        for variable in self.model.non_trainable_variables:
+            variable.assign(keras.ops.convert_to_numpy(variable))
 
 
 class StopAtStep(keras.callbacks.Callback):

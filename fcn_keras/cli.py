@@ -10,6 +10,7 @@ import argparse
 import dataclasses
 import importlib
 import json
+import logging
 import os
 import sys
 import typing
@@ -23,7 +24,9 @@ RESUMABLE = ("epochs", "max_steps", "devices", "data_dir")
 
 def main(argv: list[str] | None = None) -> int:
     """Runs a command; returns its exit code: 0 only on success."""
-    arguments = _parser().parse_args(argv)
+    arguments, unknown = _parser().parse_known_args(argv)
+    if unknown:
+        arguments.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     try:
         return arguments.command(arguments)
     except UserError as error:
@@ -62,7 +65,7 @@ def _add_train(commands) -> None:
         epilog="Flags replace the recipe's settings. Recipes: "
         + "; ".join(f"{name} ({_recipe_summary(name)})" for name in RECIPES),
     )
-    parser.set_defaults(command=_train)
+    parser.set_defaults(command=_train, parser=parser)
     parser.add_argument(
         "--resume",
         metavar="RUN",
@@ -192,7 +195,7 @@ def _add_evaluate(commands) -> None:
         description="Prints the four measures of Long et al. and the IoU of every class, on whole "
         "images at their own size. --crop 320 480 --void background is d2l's protocol.",
     )
-    parser.set_defaults(command=_evaluate)
+    parser.set_defaults(command=_evaluate, parser=parser)
     _add_model_flags(parser)
     parser.add_argument(
         "--dataset", required=True, help="sample, voc2012, voc2012_aug, or a folder in VOC's layout"
@@ -243,7 +246,7 @@ def _add_predict(commands) -> None:
         description="Writes a palette PNG of class ids for each image. A bad image is reported "
         "and skipped; the exit code is then 1.",
     )
-    parser.set_defaults(command=_predict)
+    parser.set_defaults(command=_predict, parser=parser)
     parser.add_argument("paths", nargs="*", metavar="PATH", help="images, folders or patterns")
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for the results")
     _add_model_flags(parser)
@@ -298,7 +301,7 @@ def _add_data(commands) -> None:
         "every problem. The exit code is 1 if there is any.",
     )
     check.add_argument("directory", metavar="DIR")
-    check.set_defaults(command=_check)
+    check.set_defaults(command=_check, parser=check)
 
 
 def _check(arguments) -> int:
@@ -315,7 +318,7 @@ def _check(arguments) -> int:
             print(f"  {name:{width}}  {image_count:6}  {pixel_count:11}  {share:6.2%}")
     for problem in report.problems:
         print(f"problem: {problem}", file=sys.stderr)
-    print(f"{len(report.problems)} problems.")
+    print("1 problem." if len(report.problems) == 1 else f"{len(report.problems)} problems.")
     return 1 if report.problems else 0
 
 
@@ -331,6 +334,8 @@ def _import_tensorflow() -> None:
         try:
             importlib.import_module("tensorflow")
             importlib.import_module("tensorflow_text")  # KerasHub's, with notes of its own
+            # Images of many sizes make it warn of retracing, which ends after a few.
+            logging.getLogger("tensorflow").setLevel(logging.ERROR)
         finally:
             os.dup2(stderr, 2)
             os.close(stderr)

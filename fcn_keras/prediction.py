@@ -16,6 +16,7 @@ from fcn_keras import tiling
 from fcn_keras.datasets.base import LabelSet
 from fcn_keras.datasets.decoding import open_image
 from fcn_keras.errors import UserError
+from fcn_keras.models.loading import load_model
 from fcn_keras.models.receptive_field import Field, receptive_field
 from fcn_keras.run_folder import RunFolder, model_file
 from fcn_keras.visualize import overlay
@@ -76,11 +77,7 @@ class Segmenter:
             UserError: If there is no model, or it cannot be loaded.
         """
         path = model_file(run_or_file)
-        try:
-            model = keras.models.load_model(path, compile=False)
-        except Exception as error:  # of zipfile, h5py, json and Keras
-            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-            raise UserError(f"{path}: not a model that can be loaded ({reason}).") from error
+        model = load_model(path)
         classes = model.output_shape[-1]
         if RunFolder(path.parent).config.is_file():
             labels = RunFolder(path.parent).read_labels()

@@ -44,16 +44,10 @@ class RunFolder:
         Raises:
             UserError: If it exists and holds something, or cannot be made.
         """
-        if config.run_dir:
-            path = Path(config.run_dir)
-        else:
-            now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-            path = Path("runs", f"{Path(config.dataset).resolve().name}-{now}")
-        if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-            raise UserError(
-                f"{path}: exists already and is never overwritten. Choose another --run-dir, or "
-                f"go on with it by --resume {path}."
-            )
+        require_free(config.run_dir)
+        now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+        default = Path("runs", f"{Path(config.dataset).resolve().name}-{now}")
+        path = Path(config.run_dir or default)
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -127,17 +121,20 @@ class RunFolder:
         return json.loads(self.metrics.read_text())
 
 
-def model_file(run_or_file) -> Path:
-    """The model that is meant by a run's folder (its `best.keras`) or by a file.
+def require_free(run_dir: str | None) -> None:
+    """Raises `UserError` if something is in the folder of a new run."""
+    path = Path(run_dir or "")
+    if run_dir and path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise UserError(
+            f"{path}: exists already and is never overwritten. Choose another --run-dir, or "
+            f"go on with it by --resume {path}."
+        )
 
-    Raises:
-        UserError: If there is none.
-    """
+
+def model_file(run_or_file) -> Path:
+    """The model that is meant by a run's folder, its `best.keras`, or by a file."""
     path = Path(run_or_file)
-    file = RunFolder(path).best if path.is_dir() else path
-    if not file.is_file():
-        raise UserError(f"{file}: no such model. Give a run's folder or a .keras file.")
-    return file
+    return RunFolder(path).best if path.is_dir() else path
 
 
 @contextlib.contextmanager

@@ -10,15 +10,16 @@ import keras
 import tensorflow as tf
 
 from fcn_keras import objectives, pipeline, visualize
-from fcn_keras.callbacks import Recorder, StopAtStep, out_of_patience
+from fcn_keras.callbacks import Recorder, ShareStatistics, StopAtStep, out_of_patience
 from fcn_keras.config import TrainConfig
 from fcn_keras.datasets import load_split
 from fcn_keras.datasets.base import LabelSet, Split
 from fcn_keras.errors import UserError
 from fcn_keras.evaluation import evaluate
 from fcn_keras.models.fcn import build_fcn, copy_weights
+from fcn_keras.models.loading import load_model, restore
 from fcn_keras.prediction import Segmenter
-from fcn_keras.run_folder import RunFolder, atomic_path, model_file
+from fcn_keras.run_folder import RunFolder, atomic_path, model_file, require_free
 
 POLY_POWER = 0.9
 PREDICTION_COLUMNS = 4
@@ -36,6 +37,7 @@ def train(config: TrainConfig) -> RunFolder:
     Raises:
         UserError: If a setting, file or folder is unusable, or the loss diverges.
     """
+    require_free(config.run_dir)
     strategy = make_strategy(config.devices)
     splits = _load_splits(config)
     model = _build_and_compile(config, splits, strategy)
@@ -60,9 +62,14 @@ def resume(run_dir, **changes) -> RunFolder:
         UserError: If the folder is no run, or its files are unusable.
     """
     run = RunFolder(run_dir)
-    config = dataclasses.replace(run.read_config(), **changes)
+    saved = run.read_config()
+    config = dataclasses.replace(saved, **changes)
     history = run.read_history()
-    if run.metrics.is_file() and (config.epochs <= len(history) or _stopped_early(history, config)):
+    if run.metrics.is_file() and (
+        config.epochs <= len(history)
+        or _stopped_early(history, config)
+        or (saved.max_steps and config.max_steps == saved.max_steps)
+    ):
         print(f"{run.path} is finished: {len(history)} epochs. Ask for more with --epochs.")
         return run
 
@@ -73,7 +80,7 @@ def resume(run_dir, **changes) -> RunFolder:
     model = _build_and_compile(config, splits, strategy)
     if run.last.is_file():
         with strategy.scope():
-            model.load_weights(run.last)
+            restore(model, run.last)
     steps = pipeline.steps_per_epoch(splits[0], config.batch_size)
     done, rest = divmod(int(model.optimizer.iterations.numpy()), steps)
     if rest:
@@ -122,7 +129,7 @@ def build_model(config: TrainConfig, labels: LabelSet) -> keras.Model:
     """The network that a configuration describes, started from `init_from` where given."""
     source = None
     if config.init_from:
-        source = keras.models.load_model(model_file(config.init_from), compile=False)
+        source = load_model(model_file(config.init_from))
     model = build_fcn(
         config.backbone,
         len(labels),
@@ -174,6 +181,11 @@ def _load_splits(config: TrainConfig) -> tuple[Split, Split]:
             "repetition; consider a smaller --batch-size.",
             file=sys.stderr,
         )
+    if config.freeze != "none" and config.weights == "none" and not config.init_from:
+        print(
+            f"Note: --freeze {config.freeze} keeps random values, as --weights is none.",
+            file=sys.stderr,
+        )
     return pipeline.cached(train_split, config.cache_mb << 20), val_split
 
 
@@ -208,7 +220,7 @@ def _fit_and_finish(run, config, splits, model, history) -> RunFolder:
     train_split, val_split = splits
     steps = pipeline.steps_per_epoch(train_split, config.batch_size)
     recorder = Recorder(run, history, config.early_stopping)
-    callbacks = [recorder, keras.callbacks.TensorBoard(run.logs)]
+    callbacks = [ShareStatistics(), recorder, keras.callbacks.TensorBoard(run.logs)]
     if config.max_steps:
         callbacks.append(StopAtStep(config.max_steps, done=len(history) * steps))
     if len(history) < config.epochs and not _stopped_early(history, config):

@@ -33,7 +33,7 @@ def draw_overlay(image: np.ndarray, mask: np.ndarray, labels: LabelSet) -> Figur
     figure.legend(
         handles=_legend(np.unique(mask), labels),
         loc="lower center",
-        ncols=max(1, min(8, width // 110)),
+        ncols=max(1, max(width, 320) // 130),
         fontsize="small",
         frameon=False,
     )
@@ -96,7 +96,7 @@ def draw_grid(
     figure.legend(
         handles=_legend(shown, labels),
         loc="outside lower center",
-        ncols=min(8, 2 * len(images)),
+        ncols=max(1, int(figure.get_figwidth() // 1.5)),
         frameon=False,
     )
     return figure

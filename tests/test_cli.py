@@ -138,7 +138,9 @@ def test_empty_folder_is_named(tmp_path, capfd):
 def test_unknown_flag_is_one_line_and_exit_code_2():
     done = run_process("train.py", "--batch-sise", "3")
     assert done.returncode == 2
-    assert done.stderr == ("error: unrecognized arguments: --batch-sise 3. See fcn-keras --help.\n")
+    assert done.stderr == (
+        "error: unrecognized arguments: --batch-sise 3. See fcn-keras train --help.\n"
+    )
 
 
 def test_data_check_of_a_good_and_a_bad_folder(folder, capfd):
@@ -149,4 +151,4 @@ def test_data_check_of_a_good_and_a_bad_folder(folder, capfd):
     assert main(["data", "check", str(folder)]) == 1
     captured = capfd.readouterr()
     assert "problem: " in captured.err and "train_1.jpg" in captured.err
-    assert "1 problems." in captured.out
+    assert "1 problem." in captured.out

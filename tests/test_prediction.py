@@ -138,7 +138,7 @@ def test_load_takes_the_classes_of_the_run(small, tmp_path):
 
 def test_load_names_what_is_no_model(tmp_path):
     (tmp_path / "bad.keras").write_bytes(b"nothing of the kind")
-    with pytest.raises(UserError, match=r"bad.keras: not a model that can be loaded"):
+    with pytest.raises(UserError, match=r"bad.keras: no .keras model, or a damaged"):
         Segmenter.load(tmp_path / "bad.keras")
     with pytest.raises(UserError, match="no such model"):
         Segmenter.load(tmp_path / "none.keras")

@@ -124,6 +124,8 @@ def test_max_steps_ends_the_run_with_the_schedule_of_the_whole(folder, tmp_path)
     assert train_here(folder, tmp_path / "run", *flags) == 0
     rows = history_of(tmp_path / "run")
     assert len(rows) == 2 and (tmp_path / "run" / "metrics.json").exists()
+    assert main(["train", "--resume", str(tmp_path / "run")]) == 0  # says that it is finished
+    assert len(history_of(tmp_path / "run")) == 2
     # Polynomial decay of power 0.9 over 30 steps, after 3 and 4 of them.
     expected = [0.01 * (1 - step / 30) ** 0.9 for step in (3, 4)]
     assert [float(row["learning_rate"]) for row in rows] == pytest.approx(expected, rel=1e-4)
@@ -136,15 +138,31 @@ def test_early_stopping_counts_from_the_best_epoch(folder, tmp_path):
     assert len(history_of(tmp_path / "run")) == 3
 
 
+def test_damaged_models_are_named(finished, folder, tmp_path, capfd):
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    for path in finished.glob("*.*"):
+        (damaged / path.name).write_bytes(
+            path.read_bytes()[: 1000 if path.suffix == ".keras" else None]
+        )
+    (damaged / "metrics.json").unlink()
+    assert main(["train", "--resume", str(damaged)]) == 1
+    assert "last.keras: damaged, or of other settings" in capfd.readouterr().err
+    assert train_here(folder, tmp_path / "new", "--init-from", str(damaged)) == 1
+    stderr = capfd.readouterr().err
+    assert "best.keras: no .keras model, or a damaged one" in stderr and "Traceback" not in stderr
+
+
 def test_limit_takes_the_first_images(folder):
     config = TrainConfig.from_recipe(dataset=str(folder), limit=1)
     assert load_split(str(folder), "train").take(config.limit).ids == ("train_0",)
 
 
-def test_diverging_loss_is_reported(folder, tmp_path, capfd):
+@pytest.mark.parametrize("epochs", ["1", "4"])  # in one, only the validation loss is bad
+def test_diverging_loss_is_reported(folder, tmp_path, capfd, epochs):
     run_dir = tmp_path / "run"
-    assert train_here(folder, run_dir, "--epochs", "4", "--learning-rate", "1e30") == 1
-    assert "The loss became" in capfd.readouterr().err
+    assert train_here(folder, run_dir, "--epochs", epochs, "--learning-rate", "1e30") == 1
+    assert "loss became nan" in capfd.readouterr().err
     assert not (run_dir / "metrics.json").exists()
 
 
@@ -258,6 +276,15 @@ def test_two_devices_give_the_losses_of_one(tmp_path):
         losses[devices] = [float(row["loss"]) for row in history_of(run_dir)]
     assert losses[1] == pytest.approx(losses[2], abs=1e-4)
     assert losses[1][0] - losses[1][4] > 0.02  # steps of the right length, not only a right start
+
+
+def test_two_devices_validate_the_statistics_that_are_saved(folder, tmp_path):
+    """Without synchronised BatchNorm each replica has moving statistics of its own."""
+    flags = ["--dataset", folder, *QUICK, "--epochs", "2", "--devices", "2"]
+    finish_process(*flags, "--run-dir", tmp_path)
+    best = max(float(row["val_mean_iou"]) for row in history_of(tmp_path))
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["mean_iou"] == pytest.approx(best, abs=1e-5)
 
 
 @pytest.mark.slow

@@ -50,14 +50,20 @@ def check_directory(root, progress=lambda items: items) -> DirectoryReport:
     """
     root = Path(root)
     report = DirectoryReport()
+    if not root.is_dir():
+        report.problems.append(f"{root}: no such folder.")
+        return report
     try:
         labels = report.labels = read_labels(root)
     except UserError as error:
         report.problems.append(str(error))
         return report
     splits = sorted(path.stem for path in (root / LIST_FOLDER).glob("*.txt"))
-    if not splits:
-        report.problems.append(f"{root / LIST_FOLDER}: no lists. Write train.txt and val.txt.")
+    report.problems += [
+        f"{root / LIST_FOLDER / split}.txt: no such file. Training needs train.txt and val.txt."
+        for split in ("train", "val")
+        if split not in splits
+    ]
     examples = []
     for split in splits:
         report.images[split] = np.zeros(len(labels) + 1, np.int64)
@@ -75,12 +81,25 @@ def check_directory(root, progress=lambda items: items) -> DirectoryReport:
         ]
         examples += [(split, name) for name in ids]
 
+    names = {part: {name for split, name in examples if split == part} for part in splits}
+    shared = sorted(names.get("train", set()) & names.get("val", set()))
+    if shared:
+        report.problems.append(
+            f"{root / LIST_FOLDER}: train.txt and val.txt share {len(shared)} images, such as "
+            f"{shared[0]}. Validation must not see training images."
+        )
+
     counted = {}  # id -> counts, as trainval lists repeat what train and val hold
     for split, name in progress(examples):
         if name not in counted:
             counted[name] = _count_classes(root, name, labels, report.problems)
         report.pixels[split] += counted[name]
         report.images[split] += counted[name] > 0
+    report.problems += [
+        f"{root / LIST_FOLDER / split}.txt: no mask of this list has a labelled pixel."
+        for split, pixels in report.pixels.items()
+        if pixels[-1] and not pixels[:-1].any()
+    ]
     return report
 
 

@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +69,11 @@ def read_labels(root) -> LabelSet:
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
-        name, _, color = line.partition("\t")
+        name, tab, color = line.partition("\t")
+        if not tab and re.search(r"\s\d+\s+\d+\s+\d+\s*$", line):
+            raise UserError(
+                f"{path}:{number}: put a tab between name and colour. Received: {line!r}."
+            )
         names.append(name.strip())
         palette.append(_parse_color(color, f"{path}:{number}") or default[len(palette) % 255])
     try:
@@ -86,8 +91,8 @@ def read_ids(root, split: str) -> list[str]:
     folder = Path(root) / LIST_FOLDER
     path = folder / f"{split}.txt"
     others = sorted(other.stem for other in folder.glob("*.txt"))
-    remedy = f"There are {', '.join(others)}." if others else "Write one image id a line."
-    ids = _read_text(path, remedy).split()
+    remedy = f"Write one image id a line. The lists here: {', '.join(others) or 'none'}."
+    ids = [line.strip() for line in _read_text(path, remedy).splitlines() if line.strip()]
     if not ids:
         raise UserError(f"{path}: the list is empty. Write one image id a line.")
     return ids

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
-import sys
 import tempfile
 from pathlib import Path
 
@@ -77,6 +77,11 @@ def voc_split(
 def _data_root(data_dir: str | os.PathLike | None) -> Path:
     given = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     root = Path(given).expanduser().absolute()
+    if data_dir and not root.is_dir():
+        raise UserError(
+            f"--data-dir {root}: no such folder. Give the one that holds VOCdevkit, or make an "
+            "empty one to have VOC downloaded into it."
+        )
     if root.name == "VOCdevkit" or (root / "JPEGImages").is_dir():
         raise UserError(
             f"{root}: give the folder that holds VOCdevkit, not one inside it, such as "
@@ -120,8 +125,8 @@ def _prepare(builder) -> None:
     try:
         root.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=root).close()
-        # stdout is for results: TFDS's two lines go where its progress bars go.
-        with contextlib.redirect_stdout(sys.stderr):
+        # Its progress bars, on stderr, say enough.
+        with contextlib.redirect_stdout(io.StringIO()):
             builder.download_and_prepare(
                 download_config=tfds.download.DownloadConfig(try_download_gcs=False)
             )

@@ -98,7 +98,8 @@ def _download(root: Path, archive: Archive, dl_manager: tfds.download.DownloadMa
             reason = type(error).__name__
         reasons.append(f"{urllib.parse.urlsplit(url).netloc}: {reason}")
     raise UserError(
-        f"{archive.file} cannot be downloaded ({'; '.join(reasons)}). On a machine with network "
+        f"{root} has no {archive.folder}, and {archive.file} cannot be downloaded "
+        f"({'; '.join(reasons)}). On a machine with network "
         f"fetch {' or '.join(archive.urls)} ({archive.checksum}),\n"
         f"bring it here, unpack it with: tar -xf {archive.file} -C {root} "
         f"and run again with --data-dir {root}"

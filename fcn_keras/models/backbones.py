@@ -101,9 +101,13 @@ def _load_preset(backbone_class, preset: str, name: str, dtype):
         with _no_long_retries(preset):
             return backbone_class.from_preset(preset, dtype=dtype)
     except Exception as error:  # each hub raises its own kinds
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         if os.path.isdir(preset):
-            raise UserError(f"{preset}: no usable preset of {name} ({reason}).") from error
+            raise UserError(
+                f"{preset}: no usable preset of {name} ({type(error).__name__}). It needs "
+                "KerasHub's config.json and model.weights.h5, or timm's config.json and "
+                "model.safetensors."
+            ) from error
+        reason = "no connection" if isinstance(error, OSError) else type(error).__name__
         raise UserError(
             f"The weights {preset!r} could not be fetched ({reason}). Use --weights none, or "
             "--weights DIR with a directory made on a machine with network by:\n"
@@ -124,12 +128,14 @@ def _no_long_retries(preset: str):
     import huggingface_hub.constants as hub
     import requests
 
-    offline = hub.HF_HUB_OFFLINE
+    offline, unreachable = hub.HF_HUB_OFFLINE, None
     try:
         requests.head(hub.ENDPOINT, timeout=10)
-    except requests.RequestException:
-        hub.HF_HUB_OFFLINE = True
+    except requests.RequestException as error:
+        hub.HF_HUB_OFFLINE, unreachable = True, error
     try:
         yield
+    except Exception as error:
+        raise (unreachable or error) from error
     finally:
         hub.HF_HUB_OFFLINE = offline

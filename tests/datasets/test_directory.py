@@ -53,7 +53,7 @@ def test_classes_may_have_colours(folder):
         (lambda d: (d / "SegmentationClass/train_0.png").unlink(), "train_0.png: the mask is miss"),
         (
             lambda d: (d / "ImageSets/Segmentation/train.txt").unlink(),
-            "train.txt: .* There are",
+            "train.txt: no such file. .* here: val",
         ),
         (lambda d: (d / "ImageSets/Segmentation/train.txt").write_text("\n"), "the list is empty"),
     ],
@@ -68,6 +68,33 @@ def test_size_mismatch_is_named(folder):
     save_palette_png(np.zeros((48, 63), np.uint8), folder / "SegmentationClass/train_0.png")
     with pytest.raises(UserError, match="train_0.png: the mask is 48×63, but its image is 48×64"):
         directory_split(folder, "train").read(0)
+
+
+def test_names_may_have_spaces(folder):
+    for part in ("JPEGImages", "SegmentationClass"):
+        [path] = (folder / part).glob("train_0.*")
+        path.rename(path.with_stem("my photo 0"))
+    (folder / "ImageSets/Segmentation/train.txt").write_bytes(b"my photo 0 \r\n\r\ntrain_1")
+    assert directory_split(folder, "train").ids == ("my photo 0", "train_1")
+
+
+def test_a_colour_without_a_tab_is_noticed(folder):
+    (folder / "classes.txt").write_text("sky 8 191 182\ntree\n")
+    with pytest.raises(UserError, match="classes.txt:1: put a tab between name and colour"):
+        read_labels(folder)
+
+
+def test_check_sees_what_makes_training_useless(folder, tmp_path):
+    lists = folder / "ImageSets/Segmentation"
+    (lists / "val.txt").write_text("train_0\n")
+    save_palette_png(np.full((48, 64), 255, np.uint8), folder / "SegmentationClass/train_0.png")
+    found = "\n".join(check_directory(folder).problems)
+    assert "share 1 images, such as train_0" in found
+    assert "val.txt: no mask of this list has a labelled pixel" in found
+    (lists / "val.txt").unlink()
+    [problem] = check_directory(folder).problems
+    assert "val.txt: no such file" in problem
+    assert check_directory(tmp_path / "none").problems == [f"{tmp_path / 'none'}: no such folder."]
 
 
 def test_check_counts_images_and_pixels(folder):

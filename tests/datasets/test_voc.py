@@ -248,9 +248,18 @@ def test_wrong_arguments(tmp_path):
 
 
 def test_folder_that_cannot_be_written(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="--data-dir"):
-        voc_split("train", tmp_path / "file" / "data")
+    if os.geteuid() == 0:  # root may write anywhere but there
+        root = Path("/proc/self")
+    else:
+        root = tmp_path / "locked"
+        root.mkdir(mode=0o500)
+    with pytest.raises(UserError, match=f"{root}: VOC cannot be prepared there.*--data-dir"):
+        voc_split("train", root)
+
+
+def test_folder_that_does_not_exist_is_a_mistake(tmp_path):
+    with pytest.raises(UserError, match="--data-dir .*none: no such folder"):
+        voc_split("train", tmp_path / "none")
 
 
 def test_half_made_records_are_not_used(tmp_path):
@@ -342,6 +351,7 @@ def test_downloads_and_falls_back(tmp_path, served, monkeypatch):
     monkeypatch.setattr(Voc2012Segmentation, "url_infos", info)
 
     root = tmp_path / "data"
+    root.mkdir()
     assert voc_split("train", root, augmented=True).ids == AUG_TRAIN
     # The other config needs no network any more.
     _use_archive(monkeypatch, "VOC", "http://127.0.0.1:1/voc.tar")
