@@ -49,7 +49,7 @@ class RunFolder:
         default = Path("runs", f"{Path(config.dataset).resolve().name}-{now}")
         path = Path(config.run_dir or default)
         try:
-            path.mkdir(parents=True, exist_ok=True)
+            path.mkdir(parents=True, exist_ok=bool(config.run_dir))
         except OSError as error:
             raise UserError(
                 f"{path}: the run folder cannot be made ({error.strerror}). Choose another "

@@ -77,18 +77,25 @@ def resume(run_dir, **changes) -> RunFolder:
     splits = _load_splits(config)
     if splits[0].labels != run.read_labels():
         raise UserError(f"{config.dataset}: its classes are no longer those of {run.path}.")
-    model = _build_and_compile(config, splits, strategy)
     if run.last.is_file():
+        # All weights come from the run: what it began with may be gone by now.
+        bare = dataclasses.replace(config, weights="none", init_from=None)
+        model = _build_and_compile(bare, splits, strategy)
         with strategy.scope():
             restore(model, run.last)
+    else:
+        model = _build_and_compile(config, splits, strategy)
     steps = pipeline.steps_per_epoch(splits[0], config.batch_size)
-    done, rest = divmod(int(model.optimizer.iterations.numpy()), steps)
-    if rest:
+    steps_done = int(model.optimizer.iterations.numpy())
+    epochs_done, rest = divmod(steps_done, steps)
+    if config.max_steps and steps_done >= config.max_steps:
+        epochs_done = len(history)  # its last epoch may be cut short
+    elif rest:
         raise UserError(f"{run.path}: --max-steps ended it within an epoch. Start a new run.")
     run.metrics.unlink(missing_ok=True)
     run.write_config(config, splits[0].labels)
-    print(f"Run folder: {run.path}, after epoch {done}", flush=True)
-    return _fit_and_finish(run, config, splits, model, history[:done])
+    print(f"Run folder: {run.path}, after epoch {epochs_done}", flush=True)
+    return _fit_and_finish(run, config, splits, model, history[:epochs_done], steps_done)
 
 
 def make_strategy(devices: int | None = None) -> tf.distribute.MirroredStrategy:
@@ -216,14 +223,19 @@ def _build_and_compile(config: TrainConfig, splits: tuple[Split, Split], strateg
     return model
 
 
-def _fit_and_finish(run, config, splits, model, history) -> RunFolder:
+def _fit_and_finish(run, config, splits, model, history, steps_done=0) -> RunFolder:
     train_split, val_split = splits
+    complete = (
+        len(history) >= config.epochs
+        or _stopped_early(history, config)
+        or (config.max_steps and steps_done >= config.max_steps)
+    )
     steps = pipeline.steps_per_epoch(train_split, config.batch_size)
     recorder = Recorder(run, history, config.early_stopping)
     callbacks = [ShareStatistics(), recorder, keras.callbacks.TensorBoard(run.logs)]
     if config.max_steps:
-        callbacks.append(StopAtStep(config.max_steps, done=len(history) * steps))
-    if len(history) < config.epochs and not _stopped_early(history, config):
+        callbacks.append(StopAtStep(config.max_steps, steps_done))
+    if not complete:
         batches = pipeline.training_batches(
             train_split,
             _augmentation(config),

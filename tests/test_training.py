@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -124,8 +125,10 @@ def test_max_steps_ends_the_run_with_the_schedule_of_the_whole(folder, tmp_path)
     assert train_here(folder, tmp_path / "run", *flags) == 0
     rows = history_of(tmp_path / "run")
     assert len(rows) == 2 and (tmp_path / "run" / "metrics.json").exists()
-    assert main(["train", "--resume", str(tmp_path / "run")]) == 0  # says that it is finished
-    assert len(history_of(tmp_path / "run")) == 2
+    for _ in range(2):  # as finished, then as killed before its metrics were written
+        assert main(["train", "--resume", str(tmp_path / "run")]) == 0
+        assert len(history_of(tmp_path / "run")) == 2
+        (tmp_path / "run" / "metrics.json").unlink()
     # Polynomial decay of power 0.9 over 30 steps, after 3 and 4 of them.
     expected = [0.01 * (1 - step / 30) ** 0.9 for step in (3, 4)]
     assert [float(row["learning_rate"]) for row in rows] == pytest.approx(expected, rel=1e-4)
@@ -136,6 +139,15 @@ def test_early_stopping_counts_from_the_best_epoch(folder, tmp_path):
     flags += ["--freeze", "backbone"]  # nothing changes: the first epoch stays the best
     assert train_here(folder, tmp_path / "run", *flags) == 0
     assert len(history_of(tmp_path / "run")) == 3
+
+
+def test_a_run_resumes_when_what_it_began_with_is_gone(finished, folder, tmp_path):
+    start = shutil.copytree(finished, tmp_path / "start")
+    flags = ["--init-from", str(start), "--output-stride", "16", "--epochs", "1"]
+    assert train_here(folder, tmp_path / "run", *flags) == 0
+    shutil.rmtree(start)
+    assert main(["train", "--resume", str(tmp_path / "run"), "--epochs", "2"]) == 0
+    assert len(history_of(tmp_path / "run")) == 2
 
 
 def test_damaged_models_are_named(finished, folder, tmp_path, capfd):
