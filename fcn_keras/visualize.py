@@ -25,15 +25,17 @@ def overlay(
 def draw_overlay(image: np.ndarray, mask: np.ndarray, labels: LabelSet) -> Figure:
     """Draws an overlay at its own size, with a legend of its classes below."""
     height, width = mask.shape
-    dpi = 100
-    figure = Figure(figsize=(max(width, 320) / dpi, (height + 60) / dpi), dpi=dpi)
-    axes = figure.add_axes((0, 60 / (height + 60), 1, height / (height + 60)))
+    shown, columns, dpi = np.unique(mask), max(1, max(width, 320) // 130), 100
+    legend = 20 * -(-len(shown) // columns) + 20
+    total = height + legend
+    figure = Figure(figsize=(max(width, 320) / dpi, total / dpi), dpi=dpi)
+    axes = figure.add_axes((0, legend / total, 1, height / total))
     axes.imshow(overlay(image, mask, labels))
     axes.axis("off")
     figure.legend(
-        handles=_legend(np.unique(mask), labels),
+        handles=_legend(shown, labels),
         loc="lower center",
-        ncols=max(1, max(width, 320) // 130),
+        ncols=columns,
         fontsize="small",
         frameon=False,
     )

@@ -34,6 +34,15 @@ def test_grid_shows_all_pictures_and_names_the_classes_in_them():
     assert not (drawn == (0, 200, 0)).all(axis=-1).any()
 
 
+def test_overlay_keeps_the_pictures_size_and_has_room_for_every_class():
+    labels = LabelSet(tuple(f"class {index}" for index in range(21)))
+    mask = np.arange(200 * 400).reshape(200, 400).astype(np.uint8) % 21
+    drawn = pixels(visualize.draw_overlay(np.full((200, 400, 3), 200, np.uint8), mask, labels))
+    assert drawn.shape == (200 + 7 * 20 + 20, 400, 3)  # 3 columns of 7
+    assert (drawn[200:210] == 255).all()  # the legend stays below the picture
+    assert (drawn[:200] != 255).any(axis=-1).all()
+
+
 def test_curves_plot_the_history():
     names = ("loss", "pixel_accuracy", "mean_iou")
     history = [
