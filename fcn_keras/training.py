@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import sys
@@ -112,18 +113,17 @@ def make_strategy(devices: int | None = None) -> tf.distribute.MirroredStrategy:
     if gpus:
         if devices and devices > len(gpus):
             raise UserError(f"--devices: there are {len(gpus)} GPUs. Received: {devices}.")
-        for gpu in gpus:
-            tf.config.experimental.set_memory_growth(gpu, True)
+        with contextlib.suppress(RuntimeError):  # TensorFlow has started; they stay as they are
+            for gpu in gpus:
+                tf.config.experimental.set_memory_growth(gpu, True)
         return tf.distribute.MirroredStrategy([f"GPU:{i}" for i in range(devices or len(gpus))])
     count = devices or 1
     if count > 1:
         [cpu] = tf.config.list_physical_devices("CPU")
-        try:
+        with contextlib.suppress(RuntimeError):  # TensorFlow has started; its devices may do
             tf.config.set_logical_device_configuration(
                 cpu, [tf.config.LogicalDeviceConfiguration()] * count
             )
-        except RuntimeError:  # TensorFlow has started; its devices may do
-            pass
         if len(tf.config.list_logical_devices("CPU")) < count:
             raise UserError(
                 f"--devices {count}: TensorFlow runs already with fewer processor devices. "
