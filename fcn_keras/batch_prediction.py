@@ -33,11 +33,13 @@ class Job:
         source: What messages call it.
         name: Its result's path below the output folder, without ending.
         read: Returns the image in RGB; raises `UserError`.
+        changed: When its file was changed last; older results are not its own.
     """
 
     source: str
     name: str
     read: Callable[[], Image.Image]
+    changed: float = 0.0
 
 
 def jobs_of_paths(paths: Iterable[str], output) -> list[Job]:
@@ -48,21 +50,23 @@ def jobs_of_paths(paths: Iterable[str], output) -> list[Job]:
 
     Args:
         paths: Files, folders (searched through) and glob patterns.
-        output: The output folder; what lies in it is no input.
+        output: The output folder; folders are searched without it.
     """
     output = Path(output).absolute()
     taken: set[str] = set()
     jobs = []
-    for path, name in _expand(paths):
-        if output in path.absolute().parents:
-            continue
+    for path, name in _expand(paths, output):
+        first, *rest = Path(name).parts
+        if rest and first in EXTRAS:  # these folders are for the extras
+            name = str(Path(f"{first}_2", *rest))
         unique = name
         for number in itertools.count(2):
             if unique not in taken:
                 break
             unique = f"{name}_{number}"
         taken.add(unique)
-        jobs.append(Job(str(path), unique, lambda path=path: _open(path)))
+        changed = path.stat().st_mtime if path.exists() else 0.0
+        jobs.append(Job(str(path), unique, lambda path=path: _open(path), changed))
     return jobs
 
 
@@ -93,7 +97,8 @@ def predict_jobs(
         jobs: The images.
         output: The folder for the results; made if need be.
         extras: Names from `EXTRAS`.
-        skip_existing: Leave out jobs whose results are there already.
+        skip_existing: Leave out jobs whose results are there already, made after
+            the image was changed last.
 
     Yields:
         Each job when it is done, with `None` or the reason why it failed. A
@@ -166,7 +171,7 @@ def _write(output: Path, job: Job, image, results, labels: LabelSet, extras) -> 
 
 def _missing(output: Path, job: Job, extras) -> bool:
     paths = [_result_path(output, job, kind) for kind in (*extras, "mask")]
-    return not all(path.is_file() for path in paths)
+    return not all(path.is_file() and path.stat().st_mtime >= job.changed for path in paths)
 
 
 def _result_path(output: Path, job: Job, kind: str) -> Path:
@@ -174,13 +179,14 @@ def _result_path(output: Path, job: Job, kind: str) -> Path:
     return folder / (job.name + (".npz" if kind == "probabilities" else ".png"))
 
 
-def _expand(paths: Iterable[str]) -> Iterator[tuple[Path, str]]:
+def _expand(paths: Iterable[str], output: Path) -> Iterator[tuple[Path, str]]:
     """Image files with the names that their results get."""
     for given in paths:
         path = Path(given)
         if path.is_dir():
             for inner in sorted(path.rglob("*")):
-                if inner.suffix.lower() in IMAGE_SUFFIXES and not inner.name.startswith("."):
+                hidden = inner.name.startswith(".") or output in inner.absolute().parents
+                if inner.suffix.lower() in IMAGE_SUFFIXES and not hidden and inner.is_file():
                     yield inner, str(inner.relative_to(path).with_suffix(""))
         elif path.exists() or not glob.has_magic(given):
             yield path, path.stem

@@ -148,7 +148,7 @@ def _add_model_flags(parser) -> None:
 
 
 def _add_split_flags(parser) -> None:
-    parser.add_argument("--split", default="val", help="its part (val)")
+    parser.add_argument("--split", help="its part (val)")
     parser.add_argument("--data-dir", metavar="DIR", help="folder that holds VOCdevkit")
     parser.add_argument("--limit", type=int, metavar="N", help="the first N images only")
 
@@ -173,7 +173,7 @@ def _load_split(arguments):
 
     if arguments.limit is not None and arguments.limit < 1:
         raise UserError(f"--limit must be at least 1. Received: {arguments.limit}.")
-    split = load_split(arguments.dataset, arguments.split, arguments.data_dir)
+    split = load_split(arguments.dataset, arguments.split or "val", arguments.data_dir)
     return split.take(arguments.limit) if arguments.limit else split
 
 
@@ -219,6 +219,8 @@ def _add_evaluate(commands) -> None:
 
 
 def _evaluate(arguments) -> int:
+    if arguments.crop and min(arguments.crop) < 1:
+        raise UserError(f"--crop must be at least 1 pixel each way. Received: {arguments.crop}.")
     segmenter = _load_segmenter(arguments)
     from fcn_keras import visualize
     from fcn_keras.evaluation import d2l_examples, evaluate, format_report, require_same_classes
@@ -264,6 +266,8 @@ def _add_predict(commands) -> None:
 def _predict(arguments) -> int:
     if bool(arguments.paths) == bool(arguments.dataset):
         raise UserError("Give either images to predict, or --dataset.")
+    if arguments.paths and (arguments.limit is not None or arguments.split):
+        raise UserError("--limit and --split go with --dataset.")
     segmenter = _load_segmenter(arguments)
     from fcn_keras.batch_prediction import EXTRAS, jobs_of_paths, jobs_of_split, predict_jobs
     from fcn_keras.datasets.decoding import allow_pixels
@@ -274,7 +278,7 @@ def _predict(arguments) -> int:
     else:
         jobs = jobs_of_paths(arguments.paths, arguments.output)
     if not jobs:
-        raise UserError(f"{arguments.paths[0]}: no images there.")
+        raise UserError(f"{arguments.paths[0]}: no images there, outside of --output.")
     extras = [name for name in EXTRAS if getattr(arguments, name)]
     done = failed = 0
     results = predict_jobs(segmenter, jobs, arguments.output, extras, arguments.skip_existing)

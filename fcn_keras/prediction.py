@@ -10,17 +10,18 @@ from collections.abc import Callable, Iterator
 
 import keras
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from fcn_keras import tiling
 from fcn_keras.datasets.base import LabelSet
-from fcn_keras.datasets.decoding import open_image
+from fcn_keras.datasets.decoding import open_image, to_rgb
 from fcn_keras.errors import UserError
 from fcn_keras.models.loading import load_model
 from fcn_keras.models.receptive_field import Field, receptive_field
 from fcn_keras.run_folder import RunFolder, model_file
 from fcn_keras.visualize import overlay
 
+MAX_SCALE = 8
 BLENDS = ("exact", "average", "smooth")
 
 
@@ -55,11 +56,16 @@ class Segmenter:
     def __post_init__(self):
         if self.blend not in BLENDS:
             raise UserError(f"blend must be one of {', '.join(BLENDS)}. Received: {self.blend!r}.")
-        if min(self.scales) <= 0:
-            raise UserError(f"scales must be positive. Received: {self.scales}.")
+        if not self.scales or not all(0 < scale <= MAX_SCALE for scale in self.scales):
+            raise UserError(
+                f"scales must be positive and at most {MAX_SCALE}. Received: {self.scales}."
+            )
+        if self.tile < 1:
+            raise UserError(f"tile must be at least 1. Received: {self.tile}.")
         if self.blend != "exact" and not 0 <= self.overlap < self.tile:
             raise UserError(
-                f"overlap must be less than the tile's {self.tile}. Received: {self.overlap}."
+                f"overlap must be 0 to {self.tile - 1}, as a tile has {self.tile}. Received: "
+                f"{self.overlap}."
             )
 
     @classmethod
@@ -158,8 +164,8 @@ class Segmenter:
             least = 2 * field.halo + field.stride
             if self.tile < least:
                 raise UserError(
-                    f"Exact tiles of this model must be at least {least}, as it sees "
-                    f"{field.halo} pixels around. Received: tile {self.tile}."
+                    f"Exact tiles of this model must be at least {least}, as it sees {field.halo} "
+                    f"pixels around; or use --blend average. Received: tile {self.tile}."
                 )
             grid = self.tile, field.halo, field.stride
             total = math.prod(len(tiling.exact_spans(length, *grid)) for length in size)
@@ -189,8 +195,10 @@ def as_image(image) -> Image.Image:
     if isinstance(image, (str, os.PathLike)):
         return open_image(image, str(image))
     if isinstance(image, Image.Image):
-        return image if image.mode == "RGB" else image.convert("RGB")
+        return to_rgb(ImageOps.exif_transpose(image), "The image")
     array = np.asarray(image)
+    if array.dtype.kind not in "iuf":
+        raise UserError(f"An image array has numbers. Received: dtype {array.dtype}.")
     if array.ndim == 2:
         array = array[..., None]
     if array.ndim != 3 or array.shape[-1] not in (1, 3, 4) or 0 in array.shape:

@@ -119,11 +119,33 @@ def test_skip_existing_does_what_is_missing_alone(run, data, tmp_path, capfd):
     assert (tmp_path / "confidence" / "val_0.png").is_file()
 
 
+def test_skip_existing_repeats_what_has_changed(run, data, tmp_path, capfd):
+    (tmp_path / "in").mkdir()
+    image = Image.open(data / "JPEGImages" / "val_0.jpg")
+    image.save(tmp_path / "in" / "x.png")
+    assert predict(run, tmp_path / "out", tmp_path / "in") == 0
+    time.sleep(0.05)
+    image.resize((20, 10)).save(tmp_path / "in" / "x.jpg")  # takes the name of x.png
+    assert predict(run, tmp_path / "out", tmp_path / "in", "--skip-existing") == 0
+    sizes = {path.name: Image.open(path).size for path in (tmp_path / "out").iterdir()}
+    assert sizes == {"x.png": (20, 10), "x_2.png": (64, 48)}
+
+
+def test_folders_named_like_extras_keep_apart(data, tmp_path):
+    (tmp_path / "overlay").mkdir()
+    Image.open(data / "JPEGImages" / "val_0.jpg").save(tmp_path / "overlay" / "x.png")
+    [job] = jobs_of_paths([str(tmp_path)], tmp_path / "out")
+    assert job.name == "overlay_2/x"
+    # A file that is named is taken, also from the output folder.
+    named = str(tmp_path / "overlay" / "x.png")
+    assert [job.name for job in jobs_of_paths([named], tmp_path / "overlay")] == ["x"]
+
+
 def test_large_images_need_leave(run, tmp_path, capfd, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     Image.new("RGB", (60, 50), (9, 9, 9)).save(tmp_path / "big.png")
     assert predict(run, tmp_path / "out", tmp_path / "big.png") == 1
-    assert "big.png: more than 2,000 pixels. If you trust" in capfd.readouterr().err
+    assert "big.png: more than 2,000 pixels. If you trust the file, allow" in capfd.readouterr().err
     assert predict(run, tmp_path / "out", tmp_path / "big.png", "--max-pixels", "3000") == 0
 
 
@@ -133,7 +155,11 @@ def test_large_images_need_leave(run, tmp_path, capfd, monkeypatch):
         ([], "Give either images to predict, or --dataset."),
         (["a.jpg", "--dataset", "sample"], "Give either images to predict, or --dataset."),
         (["--scales", "0", "--dataset", "sample"], "scales must be positive"),
-        (["a.jpg", "--blend", "average", "--overlap", "9999"], "overlap must be less than"),
+        (["--scales", "nan", "--dataset", "sample"], "scales must be positive"),
+        (["a.jpg", "--limit", "3"], "--limit and --split go with --dataset"),
+        (["a.jpg", "--max-pixels", "-3"], "--max-pixels must be at least 1. Received: -3"),
+        (["a.jpg", "--tile", "0"], "tile must be at least 1. Received: 0"),
+        (["a.jpg", "--blend", "average", "--overlap", "9999"], "overlap must be 0 to 1407"),
     ],
 )
 def test_mistakes_are_named(run, tmp_path, arguments, message, capfd):

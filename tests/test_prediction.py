@@ -101,6 +101,17 @@ def test_kinds_of_images_give_the_same(small, photo, tmp_path):
         np.testing.assert_array_equal(small(same), small(np.repeat(grey[..., None], 3, axis=-1)))
 
 
+def test_a_pillow_image_is_read_like_its_file(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (30, 20), (9, 9, 9)).save(tmp_path / "turned.jpg", exif=exif)
+    Image.fromarray(np.full((5, 6), 0x4080, np.uint16)).save(tmp_path / "deep.png")
+    for name in ("turned.jpg", "deep.png"):
+        from_file, from_image = as_image(tmp_path / name), as_image(Image.open(tmp_path / name))
+        np.testing.assert_array_equal(from_file, from_image)
+    assert as_image(tmp_path / "turned.jpg").size == (20, 30)
+
+
 @pytest.mark.parametrize(
     ("array", "message"),
     [
@@ -110,6 +121,8 @@ def test_kinds_of_images_give_the_same(small, photo, tmp_path):
         (np.zeros((4, 4, 2)), r"shape \(4, 4, 2\)"),
         (np.zeros((0, 4, 3)), r"shape \(0, 4, 3\)"),
         (np.zeros(4), r"shape \(4,\)"),
+        (np.zeros((4, 4, 3), bool), "Received: dtype bool"),
+        (Image.new("F", (4, 4)), "an image of floats"),
     ],
 )
 def test_what_is_no_image_is_refused(array, message):

@@ -25,6 +25,8 @@ def allow_pixels(max_pixels: int | None) -> None:
     """
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     if max_pixels is not None:
+        if max_pixels < 1:
+            raise UserError(f"--max-pixels must be at least 1. Received: {max_pixels}.")
         # Pillow refuses images of twice its limit, and warns from the limit on.
         Image.MAX_IMAGE_PIXELS = -(-max_pixels // 2)
 
@@ -47,6 +49,17 @@ def open_image(source, name: str) -> Image.Image:
     """
     image = _open(source, name)
     ImageOps.exif_transpose(image, in_place=True)
+    return to_rgb(image, name)
+
+
+def to_rgb(image: Image.Image, name: str) -> Image.Image:
+    """An image in mode `"RGB"`: grey repeated, alpha dropped, the high byte of 16 bits.
+
+    Raises:
+        UserError: If its samples are floats, whose range is unknown.
+    """
+    if image.mode == "F":
+        raise UserError(f"{name}: an image of floats. Save it with 8 or 16 bits.")
     if image.mode.startswith("I"):  # convert() would clip 16 bits at 255
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     return image if image.mode == "RGB" else image.convert("RGB")  # which copies even RGB
@@ -122,8 +135,8 @@ def _open(source, name: str) -> Image.Image:
         image.load()
     except Image.DecompressionBombError as error:
         raise UserError(
-            f"{name}: more than {2 * Image.MAX_IMAGE_PIXELS:,} pixels. If you trust the file, use "
-            "--max-pixels."
+            f"{name}: more than {2 * Image.MAX_IMAGE_PIXELS:,} pixels. If you trust the file, "
+            "allow as many by --max-pixels."
         ) from error
     except Exception as error:  # Pillow raises OSError, SyntaxError, struct.error, ...
         raise UserError(
