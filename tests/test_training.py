@@ -276,7 +276,7 @@ def test_two_devices_give_the_losses_of_one(tmp_path):
         mask = np.array(Image.open(path))
         Image.fromarray(np.where(mask == 255, 0, mask)).save(path)
     # One step an epoch, so that the history has the loss of every step. The rate is
-    # low: float error switches a few ReLUs, which changes a gradient by some 0.5 %.
+    # low: float error changes gradients by 0.2 to 1 %, probably by switching ReLUs.
     flags = ["--dataset", folder, "--batch-size", "8", "--crop", "64", "96", "--epochs", "5"]
     flags += ["--output-stride", "32", "--scale", "1", "1", "--learning-rate", "2e-5"]
     losses = {}
@@ -308,8 +308,8 @@ def test_sample_run_learns(tmp_path):
 
 @pytest.mark.slow
 def test_camvid_loss_falls(tmp_path):
-    camvid = Path(os.environ.get("CAMVID_DIR", ROOT.parent / "shared" / "camvid"))
-    if not camvid.is_dir():
+    camvid = os.environ.get("CAMVID_DIR")
+    if not camvid:
         pytest.skip("set CAMVID_DIR to CamVid in VOC's layout")
     flags = ["--dataset", camvid, "--epochs", "3", "--batch-size", "8"]
     finish_process(*flags, "--run-dir", tmp_path / "run")
