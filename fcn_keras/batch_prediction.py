@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import glob
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,11 +15,10 @@ from PIL import Image
 from fcn_keras.datasets.base import LabelSet, Split
 from fcn_keras.datasets.decoding import open_image
 from fcn_keras.errors import UserError
+from fcn_keras.files import named_images, write_file
 from fcn_keras.prediction import Segmenter
-from fcn_keras.run_folder import write_file
 from fcn_keras.visualize import draw_overlay
 
-IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 EXTRAS = ("overlay", "confidence", "probabilities")
 AHEAD = 2  # images that are decoded or written while the network works on another
 
@@ -43,30 +41,11 @@ class Job:
 
 
 def jobs_of_paths(paths: Iterable[str], output) -> list[Job]:
-    """The images that files, folders and patterns stand for, each with a name of its own.
-
-    A file's result has its name, a folder's images keep their subfolders. Where
-    two would share a name, the later ones get `_2`, `_3` and so on.
-
-    Args:
-        paths: Files, folders (searched through) and glob patterns.
-        output: The output folder; folders are searched without it.
-    """
-    output = Path(output).absolute()
-    taken: set[str] = set()
+    """The images that files, folders and patterns stand for, named by `named_images`."""
     jobs = []
-    for path, name in _expand(paths, output):
-        first, *rest = Path(name).parts
-        if rest and first in EXTRAS:  # these folders are for the extras
-            name = str(Path(f"{first}_2", *rest))
-        unique = name
-        for number in itertools.count(2):
-            if unique not in taken:
-                break
-            unique = f"{name}_{number}"
-        taken.add(unique)
+    for path, name in named_images(paths, output, EXTRAS):
         changed = path.stat().st_mtime if path.exists() else 0.0
-        jobs.append(Job(str(path), unique, lambda path=path: _open(path), changed))
+        jobs.append(Job(str(path), name, lambda path=path: _open(path), changed))
     return jobs
 
 
@@ -177,24 +156,6 @@ def _missing(output: Path, job: Job, extras) -> bool:
 def _result_path(output: Path, job: Job, kind: str) -> Path:
     folder = output if kind == "mask" else output / kind
     return folder / (job.name + (".npz" if kind == "probabilities" else ".png"))
-
-
-def _expand(paths: Iterable[str], output: Path) -> Iterator[tuple[Path, str]]:
-    """Image files with the names that their results get."""
-    for given in paths:
-        path = Path(given)
-        if path.is_dir():
-            for inner in sorted(path.rglob("*")):
-                hidden = inner.name.startswith(".") or output in inner.absolute().parents
-                if inner.suffix.lower() in IMAGE_SUFFIXES and not hidden and inner.is_file():
-                    yield inner, str(inner.relative_to(path).with_suffix(""))
-        elif path.exists() or not glob.has_magic(given):
-            yield path, path.stem
-        else:
-            matches = sorted(glob.glob(given, recursive=True))
-            if not matches:
-                yield path, path.stem  # reported as missing
-            yield from ((Path(match), Path(match).stem) for match in matches)
 
 
 def _open(path: Path) -> Image.Image:

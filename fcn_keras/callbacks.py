@@ -7,7 +7,8 @@ import math
 import keras
 
 from fcn_keras.errors import UserError
-from fcn_keras.run_folder import RunFolder, atomic_path
+from fcn_keras.files import atomic_path
+from fcn_keras.run_folder import RunFolder
 
 BEST_BY = "val_mean_iou"
 

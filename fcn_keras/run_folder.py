@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import datetime
 import importlib.metadata
 import json
-import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 from fcn_keras.config import TrainConfig
 from fcn_keras.datasets.base import LabelSet
 from fcn_keras.errors import UserError
+from fcn_keras.files import atomic_path
 
 
 class RunFolder:
@@ -135,38 +133,6 @@ def model_file(run_or_file) -> Path:
     """The model that is meant by a run's folder, its `best.keras`, or by a file."""
     path = Path(run_or_file)
     return RunFolder(path).best if path.is_dir() else path
-
-
-@contextlib.contextmanager
-def atomic_path(path: Path):
-    """Yields a path beside `path` that takes its name once the block has succeeded."""
-    partial = path.with_name(f".partial-{path.name}")
-    try:
-        yield partial
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def write_file(path, write: Callable[[Path], object]) -> None:
-    """Writes a file of the user's choice whole or not at all.
-
-    Args:
-        path: Its path.
-        write: Writes to the path that it is given.
-
-    Raises:
-        UserError: If that fails.
-    """
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(path) as partial:
-            write(partial)
-    except OSError as error:
-        raise UserError(
-            f"{path}: cannot be written ({error.strerror}). Choose another place."
-        ) from error
 
 
 def _version(package: str) -> str | None:

@@ -17,10 +17,11 @@ from fcn_keras.datasets import load_split
 from fcn_keras.datasets.base import LabelSet, Split
 from fcn_keras.errors import UserError
 from fcn_keras.evaluation import evaluate
+from fcn_keras.files import atomic_path
 from fcn_keras.models.fcn import build_fcn, copy_weights
 from fcn_keras.models.loading import load_model, restore
 from fcn_keras.prediction import Segmenter
-from fcn_keras.run_folder import RunFolder, atomic_path, model_file, require_free
+from fcn_keras.run_folder import RunFolder, model_file, require_free
 
 POLY_POWER = 0.9
 PREDICTION_COLUMNS = 4

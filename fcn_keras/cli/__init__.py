@@ -1,0 +1,48 @@
+"""The command line: flags in, exit codes and short error messages out.
+
+Each command has a file with `add`, which defines its flags, and what it runs; flags are
+defined nowhere else. TensorFlow is imported after they are parsed, so that `--help` and
+mistakes answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+import fcn_keras
+from fcn_keras.cli import data, evaluate, predict, train
+from fcn_keras.errors import UserError
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs a command; returns its exit code: 0 only on success."""
+    arguments, unknown = _parser().parse_known_args(argv)
+    if unknown:
+        arguments.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    try:
+        return arguments.command(arguments)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("Interrupted. A run goes on with --resume and its folder.", file=sys.stderr)
+        return 130
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports a mistake in one line; argparse would print all flags first."""
+
+    def error(self, message):
+        self.exit(2, f"error: {message}. See {self.prog} --help.\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="fcn-keras", description="Fully convolutional networks for semantic segmentation."
+    )
+    parser.add_argument("--version", action="version", version=fcn_keras.__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for command in (train, evaluate, predict, data):
+        command.add(commands)
+    return parser

@@ -1,0 +1,67 @@
+"""`fcn-keras evaluate`: model + data set -> measures."""
+
+from __future__ import annotations
+
+import json
+
+from fcn_keras.cli.shared import (
+    add_model_flags,
+    add_split_flags,
+    load_segmenter,
+    progress,
+    selected_split,
+)
+from fcn_keras.errors import UserError
+
+
+def add(commands) -> None:
+    parser = commands.add_parser(
+        "evaluate",
+        help="measure a model on a data set",
+        description="Prints the four measures of Long et al. and the IoU of every class, on whole "
+        "images at their own size. --crop 320 480 --void background is d2l's protocol.",
+    )
+    parser.set_defaults(command=_evaluate, parser=parser)
+    add_model_flags(parser)
+    parser.add_argument(
+        "--dataset", required=True, help="sample, voc2012, voc2012_aug, or a folder in VOC's layout"
+    )
+    add_split_flags(parser)
+    parser.add_argument("--json", metavar="FILE", help="write the measures to this file")
+    parser.add_argument("--confusion", metavar="FILE", help="draw the confusion matrix to this PNG")
+    parser.add_argument(
+        "--crop",
+        type=int,
+        nargs=2,
+        metavar=("H", "W"),
+        help="one random crop an image, always the same; smaller images are dropped",
+    )
+    parser.add_argument(
+        "--void",
+        choices=("ignore", "background"),
+        default="ignore",
+        help="leave unlabelled pixels out, or count them as class 0",
+    )
+
+
+def _evaluate(arguments) -> int:
+    if arguments.crop and min(arguments.crop) < 1:
+        raise UserError(f"--crop must be at least 1 pixel each way. Received: {arguments.crop}.")
+    segmenter = load_segmenter(arguments)
+    from fcn_keras import visualize
+    from fcn_keras.evaluation import d2l_examples, evaluate, format_report, require_same_classes
+    from fcn_keras.files import write_file
+
+    split = selected_split(arguments)
+    require_same_classes(segmenter.labels, split.labels)
+    if arguments.crop or arguments.void == "background":
+        split = d2l_examples(split, arguments.crop, arguments.void == "background")
+    report = evaluate(segmenter, split, progress)
+    print(format_report(report))
+    if arguments.json:
+        text = json.dumps(report.to_dict(), indent=2) + "\n"
+        write_file(arguments.json, lambda path: path.write_text(text))
+    if arguments.confusion:
+        figure = visualize.draw_confusion(report)
+        write_file(arguments.confusion, lambda path: figure.savefig(path, dpi=120, format="png"))
+    return 0

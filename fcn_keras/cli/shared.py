@@ -1,0 +1,94 @@
+"""What several commands share: flags of models and data, progress, TensorFlow's import."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import sys
+
+from fcn_keras.errors import UserError
+
+
+def add_model_flags(parser) -> None:
+    parser.add_argument(
+        "--model", required=True, metavar="RUN_OR_FILE", help="a run's folder, or a .keras file"
+    )
+    parser.add_argument(
+        "--tile", type=int, default=1408, metavar="N", help="largest side processed in one piece"
+    )
+    parser.add_argument(
+        "--blend",
+        choices=("exact", "average", "smooth"),
+        default="exact",
+        help="how the pieces of larger images are joined: exact equals one pass, average "
+        "averages their overlapping logits, smooth does so with a smooth window",
+    )
+    parser.add_argument(
+        "--overlap", type=int, default=256, metavar="N", help="of pieces that are averaged"
+    )
+    parser.add_argument(
+        "--scales", type=float, nargs="+", default=[1.0], metavar="S", help="sizes to average over"
+    )
+    parser.add_argument("--flip", action="store_true", help="average the mirrored image in")
+
+
+def add_split_flags(parser) -> None:
+    parser.add_argument("--split", help="its part (val)")
+    parser.add_argument("--data-dir", metavar="DIR", help="folder that holds VOCdevkit")
+    parser.add_argument("--limit", type=int, metavar="N", help="the first N images only")
+
+
+def load_segmenter(arguments):
+    import_tensorflow()
+    from fcn_keras.prediction import Segmenter
+
+    return Segmenter.load(
+        arguments.model,
+        tile=arguments.tile,
+        blend=arguments.blend,
+        overlap=arguments.overlap,
+        scales=tuple(arguments.scales),
+        flip=arguments.flip,
+        progress=_tile_progress,
+    )
+
+
+def selected_split(arguments):
+    from fcn_keras.datasets import load_split
+
+    if arguments.limit is not None and arguments.limit < 1:
+        raise UserError(f"--limit must be at least 1. Received: {arguments.limit}.")
+    split = load_split(arguments.dataset, arguments.split or "val", arguments.data_dir)
+    return split.take(arguments.limit) if arguments.limit else split
+
+
+def progress(items, total: int | None = None, unit: str = "image", **options):
+    """A progress bar on a terminal, nothing elsewhere."""
+    from tqdm import tqdm
+
+    return tqdm(items, total=total, unit=unit, disable=not sys.stderr.isatty(), **options)
+
+
+def _tile_progress(pieces, total: int):
+    return progress(pieces, total, unit="tile", leave=False, position=1)
+
+
+def import_tensorflow() -> None:
+    """Imports TensorFlow without the notes on its build, which no log level hides.
+
+    They pass where the user has set `TF_CPP_MIN_LOG_LEVEL`.
+    """
+    if "TF_CPP_MIN_LOG_LEVEL" not in os.environ:
+        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+        stderr, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 2)
+        try:
+            importlib.import_module("tensorflow")
+            importlib.import_module("tensorflow_text")  # KerasHub's, with notes of its own
+            # Images of many sizes make it warn of retracing, which ends after a few.
+            logging.getLogger("tensorflow").setLevel(logging.ERROR)
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            os.close(null)

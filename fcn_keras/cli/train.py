@@ -1,0 +1,92 @@
+"""`fcn-keras train`: one flag for every field of `TrainConfig`."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import typing
+
+from fcn_keras.cli.shared import import_tensorflow
+from fcn_keras.config import RECIPES, TrainConfig
+from fcn_keras.errors import UserError
+
+RESUMABLE = ("epochs", "max_steps", "devices", "data_dir")
+
+
+def add(commands) -> None:
+    parser = commands.add_parser(
+        "train",
+        help="train a network",
+        description="Trains an FCN; with no flags, on drawn sample data that needs no download.",
+        epilog="Flags replace the recipe's settings. Recipes: "
+        + "; ".join(f"{name} ({_recipe_summary(name)})" for name in RECIPES),
+    )
+    parser.set_defaults(command=_train, parser=parser)
+    parser.add_argument(
+        "--resume",
+        metavar="RUN",
+        help="go on with a run; may be joined by " + ", ".join(_flag(name) for name in RESUMABLE),
+    )
+    hints = typing.get_type_hints(TrainConfig)
+    for field in dataclasses.fields(TrainConfig):
+        parser.add_argument(_flag(field.name), **_flag_options(field, hints[field.name]))
+
+
+def _flag_options(field: dataclasses.Field, hint) -> dict:
+    """`add_argument`'s options for a field. Flags that are not given set nothing."""
+    metadata = field.metadata
+    options = {"default": argparse.SUPPRESS, "help": metadata["help"]}
+    if hint is bool:
+        return {**options, "action": argparse.BooleanOptionalAction}
+    inner = [kind for kind in typing.get_args(hint) if kind is not type(None)]
+    if typing.get_origin(hint) is not tuple and inner:  # X | None
+        hint = inner[0]
+    if typing.get_origin(hint) is tuple:
+        elements = typing.get_args(hint)
+        options["nargs"] = "+" if elements[-1] is Ellipsis else len(elements)
+        hint = elements[0]
+    if field.name == "recipe":
+        options["choices"] = list(RECIPES)
+    elif metadata["choices"]:
+        options["choices"] = metadata["choices"]
+    else:
+        options["metavar"] = metadata["metavar"] or field.name.upper()
+    return {**options, "type": hint}
+
+
+def _train(arguments) -> int:
+    settings = {
+        field.name: getattr(arguments, field.name)
+        for field in dataclasses.fields(TrainConfig)
+        if hasattr(arguments, field.name)
+    }
+    if arguments.resume:
+        fixed = sorted(set(settings) - set(RESUMABLE))
+        if fixed:
+            raise UserError(
+                f"{_flag(fixed[0])} cannot change in a resumed run; only "
+                f"{', '.join(map(_flag, RESUMABLE))} can."
+            )
+        import_tensorflow()
+        from fcn_keras.training import resume
+
+        resume(arguments.resume, **settings)
+        return 0
+    config = TrainConfig.from_recipe(settings.pop("recipe", None), **settings)
+    import_tensorflow()
+    from fcn_keras.training import train
+
+    train(config)
+    return 0
+
+
+def _recipe_summary(name: str) -> str:
+    config = TrainConfig.from_recipe(name)
+    return (
+        f"FCN-{config.output_stride}s, {config.epochs} epochs, batch {config.batch_size}, "
+        f"{config.optimizer} {config.learning_rate:g}"
+    )
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
