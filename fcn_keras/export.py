@@ -1,8 +1,9 @@
-"""Model -> versioned SavedModel: photograph bytes in, mask bytes out."""
+"""Model -> versioned SavedModel for TF Serving: photograph files in, mask files out."""
 
 from __future__ import annotations
 
-import dataclasses
+import io
+import itertools
 import json
 import os
 import shutil
@@ -13,81 +14,154 @@ from pathlib import Path
 import keras
 import numpy as np
 import tensorflow as tf
+from PIL import Image
+from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
-from fcn_keras.datasets.base import LabelSet
+from fcn_keras.datasets.decoding import decode_image
+from fcn_keras.datasets.sample_scenes import draw_scene
 from fcn_keras.errors import UserError
-from fcn_keras.graph_decoding import decode_photograph
 from fcn_keras.prediction import Segmenter
+from fcn_keras.serving import MAX_PIXELS, MAX_SIDE
+from fcn_keras.serving.signatures import add_signatures
 
-MAX_SIDE = 2048
-MAX_PIXELS = 64_000_000
+PARTIAL = ".partial-"  # servers look at folders with a number for a name only
+ABANDONED_SECONDS = 3600
 
 
-def add_endpoints(archive, model, labels: LabelSet, metadata: str, max_side, max_pixels) -> None:
-    def logits_of(images):
-        return model(tf.cast(images, tf.float32), training=False)
+def export_saved_model(
+    segmenter: Segmenter,
+    directory,
+    metadata: dict | None = None,
+    *,
+    max_side: int = MAX_SIDE,
+    max_pixels: int = MAX_PIXELS,
+) -> Path:
+    """Writes a model as `<directory>/<version>/`, which TF Serving loads.
 
-    def mask_of(images):
-        return tf.cast(tf.argmax(logits_of(images), axis=-1), tf.uint8)
+    The version is the next free number. The folder takes that name when all is
+    in it and the model in it has given this segmenter's masks, so that a server
+    that watches the directory sees a whole model or none. In it are:
 
-    def segment_file(index_and_data):
-        index, data = index_and_data
-        name = tf.strings.join(["image_bytes[", tf.strings.as_string(index), "]"])
-        image = decode_photograph(data, name, max_pixels)
-        size = tf.shape(image)[:2]
-        longest = tf.reduce_max(size)
+    - the signatures of `serving.signatures.add_signatures`
+    - `assets/labels.json`: class names, palette and ignore id
+    - `assets.extra/tf_serving_warmup_requests`: a request to each signature
+    - `assets.extra/metadata.json`: what the signature `metadata` answers
 
-        def direct():
-            return mask_of(image[None])[0]
+    Args:
+        segmenter: The model and its labels. Its options for tiles, scales and
+            flipping are not part of the export.
+        directory: The folder of all versions of this model; made if need be.
+        metadata: What else the signature `metadata` answers, such as
+            `run_folder.provenance`.
+        max_side: Photographs with a longer side are downscaled for the network,
+            which bounds its memory; their masks have the photographs' size.
+        max_pixels: Photographs with more pixels are refused.
 
-        def reduced():
-            small = tf.cast(
-                tf.round(tf.cast(size, tf.float64) * max_side / tf.cast(longest, tf.float64)),
-                tf.int32,
-            )
-            smaller = tf.image.resize(image, tf.maximum(small, 1), antialias=True)
-            mask = mask_of(smaller[None])[0]
-            return tf.image.resize(mask[..., None], size, method="nearest")[..., 0]
+    Returns:
+        The version's folder.
 
-        mask = tf.cond(longest > max_side, reduced, direct)
-        counts = tf.math.bincount(tf.cast(mask, tf.int32), minlength=len(labels))
-        fractions = counts / tf.size(mask)
-        return tf.io.encode_png(mask[..., None]), tf.cast(fractions, tf.float32)
+    Raises:
+        UserError: If a limit is not positive or the folder cannot be written.
+    """
+    for name, value in (("max_side", max_side), ("max_pixels", max_pixels)):
+        if value < 1:
+            raise UserError(f"{name} must be at least 1. Received: {value}.")
+    directory = Path(directory)
+    metadata = {
+        "model": segmenter.model.name,
+        "classes": len(segmenter.labels),
+        "max_side": max_side,
+        "max_pixels": max_pixels,
+        "exported": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        **(metadata or {}),
+    }
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(directory)
+        with tempfile.TemporaryDirectory(prefix=PARTIAL, dir=directory) as temporary:
+            partial = Path(temporary) / "model"
+            _write(segmenter, partial, json.dumps(metadata), max_side, max_pixels)
+            _verify(segmenter, partial, max_side)
+            return _publish(partial, directory)
+    except (OSError, tf.errors.OpError) as error:
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise UserError(
+            f"{directory}: the model cannot be written there ({reason}). Choose another --output."
+        ) from error
 
-    def segment_files(image_bytes):
-        indices = tf.range(tf.size(image_bytes))
-        masks, fractions = tf.map_fn(
-            segment_file,
-            (indices, image_bytes),
-            fn_output_signature=(
-                tf.TensorSpec([], tf.string),
-                tf.TensorSpec([len(labels)], tf.float32),
-            ),
-            parallel_iterations=1,
-        )
-        return {"mask_png_bytes": masks, "class_fractions": fractions}
 
-    def images_spec(dtype):
-        return [tf.TensorSpec([None, None, None, 3], dtype, name="images")]
+def _write(segmenter: Segmenter, folder: Path, metadata: str, max_side, max_pixels) -> None:
+    archive = keras.export.ExportArchive()
+    add_signatures(archive, segmenter.model, segmenter.labels, metadata, max_side, max_pixels)
+    archive.write_out(str(folder), verbose=False)
+    labels = segmenter.labels
+    content = {"names": labels.names, "palette": labels.palette, "ignore_id": labels.ignore_id}
+    extra = folder / "assets.extra"
+    extra.mkdir()
+    (folder / "assets" / "labels.json").write_text(json.dumps(content, indent=2) + "\n")
+    (extra / "metadata.json").write_text(metadata + "\n")
+    with tf.io.TFRecordWriter(str(extra / "tf_serving_warmup_requests")) as writer:
+        for request in _warmup_requests():
+            log = prediction_log_pb2.PredictLog(request=request)
+            record = prediction_log_pb2.PredictionLog(predict_log=log)
+            writer.write(record.SerializeToString())
 
-    archive.track(model)
-    archive.add_endpoint(
-        "serving_default", segment_files, [tf.TensorSpec([None], tf.string, name="image_bytes")]
-    )
-    archive.add_endpoint(
-        "predict_images", lambda images: {"mask": mask_of(images)}, images_spec(tf.uint8)
-    )
-    archive.add_endpoint(
-        "predict_float_images", lambda images: {"mask": mask_of(images)}, images_spec(tf.float32)
-    )
-    archive.add_endpoint(
-        "predict_probabilities",
-        lambda images: {"probabilities": tf.nn.softmax(logits_of(images))},
-        images_spec(tf.uint8),
-    )
-    archive.add_endpoint(
-        "labels",
-        lambda: {"names": tf.constant(labels.names), "palette": tf.constant(labels.palette, tf.uint8)},
-        [],
-    )
-    archive.add_endpoint("metadata", lambda: {"json": tf.constant(metadata)}, [])
+
+def _warmup_requests() -> list[predict_pb2.PredictRequest]:
+    """A drawn photograph for each signature, as a client would send it."""
+    image, _ = draw_scene(np.random.default_rng(0))
+    batch = image[None]
+    inputs = {
+        "serving_default": {"image_bytes": np.array([_encoded(image)], object)},
+        "predict_images": {"images": batch},
+        "predict_float_images": {"images": batch.astype(np.float32)},
+        "predict_probabilities": {"images": batch},
+        "labels": {},
+        "metadata": {},
+    }
+    requests = []
+    for signature, tensors in inputs.items():
+        request = predict_pb2.PredictRequest()
+        request.model_spec.name = "fcn"
+        request.model_spec.signature_name = signature
+        for name, value in tensors.items():
+            request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
+        requests.append(request)
+    return requests
+
+
+def _encoded(image: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "JPEG", quality=92)
+    return file.getvalue()
+
+
+def _verify(segmenter: Segmenter, folder: Path, max_side: int) -> None:
+    """Loads the folder and compares a photograph's mask with the segmenter's."""
+    image, _ = draw_scene(np.random.default_rng(1))
+    data = _encoded(image)
+    signature = tf.saved_model.load(str(folder)).signatures["serving_default"]
+    answer = signature(image_bytes=tf.constant([data]))["mask_png_bytes"][0].numpy()
+    mask = np.asarray(Image.open(io.BytesIO(answer)))
+    expected = segmenter.model.predict_on_batch(decode_image(data, "")[None].astype(np.float32))
+    if max(image.shape) <= max_side and not np.array_equal(mask, expected[0].argmax(axis=-1)):
+        raise RuntimeError("The exported model gives another mask than the model itself.")
+
+
+def _publish(partial: Path, directory: Path) -> Path:
+    versions = [int(path.name) for path in directory.iterdir() if path.name.isdecimal()]
+    for version in itertools.count(max(versions, default=0) + 1):
+        folder = directory / str(version)
+        try:
+            os.rename(partial, folder)
+            return folder
+        except OSError:
+            if not folder.exists():  # else another export has just taken the number
+                raise
+
+
+def _remove_abandoned(directory: Path) -> None:
+    """Removes what exports left that were killed."""
+    for path in directory.glob(PARTIAL + "*"):
+        if time.time() - path.stat().st_mtime > ABANDONED_SECONDS:
+            shutil.rmtree(path, ignore_errors=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import datetime
 import importlib.metadata
@@ -57,16 +58,10 @@ class RunFolder:
 
     def write_config(self, config: TrainConfig, labels: LabelSet) -> None:
         """Writes the settings, classes, versions and git commit that made this run."""
-        packages = ("tensorflow", "keras", "keras-hub", "numpy")
         content = {
             "train": vars(config),
             "labels": {"names": labels.names, "palette": labels.palette},
-            "versions": {
-                "fcn_keras": _version("fcn_keras"),
-                "python": platform.python_version(),
-                **{package: _version(package) for package in packages},
-            },
-            "git_commit": _git_commit(),
+            **_software(),
             "command": sys.argv,
         }
         with atomic_path(self.config) as path:
@@ -133,6 +128,35 @@ def model_file(run_or_file) -> Path:
     """The model that is meant by a run's folder, its `best.keras`, or by a file."""
     path = Path(run_or_file)
     return RunFolder(path).best if path.is_dir() else path
+
+
+def provenance(run_or_file) -> dict:
+    """Where a model comes from, for those who meet it without its run.
+
+    Args:
+        run_or_file: A run's folder or a `.keras` file, as for `model_file`.
+
+    Returns:
+        A dictionary for JSON: the file's name, the software that is running, and
+        of a run its settings, its git commit and its measures.
+    """
+    path = model_file(run_or_file)
+    origin = {"file": path.name, **_software()}
+    run = RunFolder(path.parent)
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        content = json.loads(run.config.read_text())
+        origin["run"] = {key: content.get(key) for key in ("train", "git_commit", "versions")}
+        origin["run"]["metrics"] = run.read_metrics() if run.metrics.is_file() else None
+    return origin
+
+
+def _software() -> dict:
+    packages = ("fcn_keras", "tensorflow", "keras", "keras-hub", "numpy")
+    versions = {package: _version(package) for package in packages}
+    return {
+        "versions": {"python": platform.python_version(), **versions},
+        "git_commit": _git_commit(),
+    }
 
 
 def _version(package: str) -> str | None:

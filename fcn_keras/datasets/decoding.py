@@ -48,6 +48,8 @@ def open_image(source, name: str) -> Image.Image:
         UserError: If it is no complete image, or too large.
     """
     image = _open(source, name)
+    for other in ("xmp", "XML:com.adobe.xmp", "Raw profile type exif"):
+        image.info.pop(other, None)  # exported models read EXIF data only
     ImageOps.exif_transpose(image, in_place=True)
     return to_rgb(image, name)
 

@@ -30,17 +30,19 @@ def decode_photograph(data: tf.Tensor, name: tf.Tensor, max_pixels: int) -> tf.T
     magic = tf.strings.substr(data, 0, 4)
     is_png = tf.equal(magic, b"\x89PNG")
     is_jpeg = tf.equal(tf.strings.substr(data, 0, 3), b"\xff\xd8\xff")
+    length = tf.strings.as_string(tf.strings.length(data))
     readable = tf.debugging.Assert(
         is_jpeg | is_png,
-        [name, "is no JPEG or PNG file. Its bytes:", tf.strings.length(data)],
+        [tf.strings.join([name, " is neither a JPEG nor a PNG file (", length, " bytes)."])],
     )
     with tf.control_dependencies([readable]):
         file_bytes = tf.cast(tf.io.decode_raw(data, tf.uint8), tf.int64)
 
     def decode(height, width, decoder):
+        sides = [tf.strings.as_string(height), "x", tf.strings.as_string(width)]
+        limit = f" pixels; at most {max_pixels} pixels in all are accepted."
         small = tf.debugging.Assert(
-            height * width <= max_pixels,
-            [name, "has more than", max_pixels, "pixels. Height, width:", height, width],
+            height * width <= max_pixels, [tf.strings.join([name, " has ", *sides, limit])]
         )
         with tf.control_dependencies([small]):
             image = decoder(data)

@@ -1,0 +1,75 @@
+"""`fcn-keras export`: model -> SavedModel for TF Serving, or a file of another format."""
+
+from __future__ import annotations
+
+from fcn_keras.cli.shared import import_tensorflow
+from fcn_keras.errors import UserError
+from fcn_keras.serving import MAX_PIXELS, MAX_SIDE
+
+FILE_FORMATS = ("onnx", "litert", "keras")
+
+
+def add(commands) -> None:
+    parser = commands.add_parser(
+        "export",
+        help="write a model for TF Serving, ONNX Runtime or LiteRT",
+        description="Writes a SavedModel to DIR/VERSION, the next free number, where TF Serving "
+        "finds it whole or not at all; or one file of another format. Each is run and compared "
+        "with the model before it gets its name.",
+    )
+    parser.set_defaults(command=_export, parser=parser)
+    parser.add_argument(
+        "--model", required=True, metavar="RUN_OR_FILE", help="a run's folder, or a .keras file"
+    )
+    parser.add_argument(
+        "--output",
+        required=True,
+        metavar="DIR_OR_FILE",
+        help="folder of all versions of the SavedModel; for the other formats a file",
+    )
+    parser.add_argument(
+        "--format",
+        choices=("saved_model", *FILE_FORMATS),
+        default="saved_model",
+        help="onnx takes and gives tensors of any size, litert does so with float16 weights, "
+        "keras is a small file without optimizer (saved_model)",
+    )
+    parser.add_argument(
+        "--max-side",
+        type=int,
+        metavar="N",
+        help="the SavedModel downscales photographs with a longer side for the network, and "
+        f"upscales their masks ({MAX_SIDE})",
+    )
+    parser.add_argument(
+        "--max-pixels",
+        type=int,
+        metavar="N",
+        help=f"the SavedModel refuses photographs with more pixels ({MAX_PIXELS})",
+    )
+
+
+def _export(arguments) -> int:
+    limits = {
+        name: value
+        for name in ("max_side", "max_pixels")
+        if (value := getattr(arguments, name)) is not None
+    }
+    if limits and arguments.format != "saved_model":
+        raise UserError("--max-side and --max-pixels go with --format saved_model.")
+    import_tensorflow()
+    from fcn_keras.prediction import Segmenter
+    from fcn_keras.run_folder import provenance
+
+    segmenter = Segmenter.load(arguments.model)
+    if arguments.format == "saved_model":
+        from fcn_keras.export import export_saved_model
+
+        origin = provenance(arguments.model)
+        path = export_saved_model(segmenter, arguments.output, origin, **limits)
+    else:
+        from fcn_keras.file_formats import export_file
+
+        path = export_file(segmenter, arguments.output, arguments.format)
+    print(f"Exported and verified: {path}")
+    return 0
