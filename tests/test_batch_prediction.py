@@ -8,7 +8,6 @@ import sys
 import time
 from pathlib import Path
 
-import keras
 import numpy as np
 import pytest
 from fake_folder import CLASSES, write_folder
@@ -16,22 +15,14 @@ from PIL import Image
 
 from fcn_keras.batch_prediction import jobs_of_paths
 from fcn_keras.cli import main
-from fcn_keras.datasets.base import voc_palette
-from fcn_keras.models.fcn import build_fcn
 from fcn_keras.prediction import Segmenter
 
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """A folder with an untrained model and the classes of the fake data set."""
-    folder = tmp_path_factory.mktemp("run")
-    keras.utils.set_random_seed(1)
-    build_fcn("resnet18", len(CLASSES), 8, weights=None).save(folder / "best.keras")
-    labels = {"names": CLASSES, "palette": voc_palette(len(CLASSES))}
-    (folder / "config.json").write_text(json.dumps({"labels": labels}))
-    return folder
+@pytest.fixture
+def run(untrained_run):
+    return untrained_run
 
 
 @pytest.fixture(scope="module")
