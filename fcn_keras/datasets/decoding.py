@@ -1,7 +1,8 @@
 """Bytes of an image or mask file -> arrays: the one decoding rule of the package.
 
 Pillow decodes, so that palette masks keep their indices (TensorFlow's PNG
-decoder expands them to RGB) and a bad file is reported with its name.
+decoder expands them to RGB) and a bad file is reported with its name. Exported
+models follow the same rule for photographs (`serving.graph_decoding`).
 """
 
 from __future__ import annotations
