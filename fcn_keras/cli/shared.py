@@ -64,10 +64,29 @@ def selected_split(arguments):
 
 
 def progress(items, total: int | None = None, unit: str = "image", **options):
-    """A progress bar on a terminal, nothing elsewhere."""
-    from tqdm import tqdm
-
+    """A progress bar on a terminal, nothing elsewhere or where tqdm is missing."""
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        return _NoBar(items)
     return tqdm(items, total=total, unit=unit, disable=not sys.stderr.isatty(), **options)
+
+
+class _NoBar:
+    def __init__(self, items):
+        self.items = items
+
+    def __iter__(self):
+        return iter(self.items)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def clear(self):
+        pass
 
 
 def _tile_progress(pieces, total: int):

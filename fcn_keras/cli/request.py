@@ -1,0 +1,158 @@
+"""`fcn-keras request`: a server + photographs -> masks. Needs no TensorFlow, unless for gRPC."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+
+from fcn_keras.cli.shared import import_tensorflow, progress
+from fcn_keras.errors import UserError
+from fcn_keras.files import named_images, write_file
+
+OVERLAYS = "overlay"  # a folder in the output folder
+
+
+def add(commands) -> None:
+    parser = commands.add_parser(
+        "request",
+        help="have a server predict photographs",
+        description="Sends photographs to a server of an exported model, TensorFlow Serving or "
+        "fcn-keras serve, and writes a palette PNG of class ids for each. Formats other than JPEG "
+        "and PNG are converted first. A bad file is reported and skipped; the exit code is then 1.",
+    )
+    parser.set_defaults(command=_request, parser=parser)
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="images, folders or patterns")
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder for the results")
+    parser.add_argument(
+        "--url",
+        default="http://localhost:8501",
+        help="the server's address; http:// and https:// speak REST, grpc:// gRPC "
+        "(http://localhost:8501)",
+    )
+    parser.add_argument("--model", default="fcn", metavar="NAME", help="its name there (fcn)")
+    parser.add_argument("--version", type=int, metavar="N", help="its version (the newest)")
+    parser.add_argument("--label", help="the label of its version, in place of --version")
+    parser.add_argument("--overlay", action="store_true", help="draw the classes over the images")
+    parser.add_argument(
+        "--fractions", metavar="FILE", help="write each class's share of each image, as JSON"
+    )
+    parser.add_argument("--skip-existing", action="store_true", help="go on with an earlier call")
+    parser.add_argument(
+        "--parallel", type=int, default=8, metavar="N", help="images on their way at a time (8)"
+    )
+    parser.add_argument(
+        "--timeout", type=float, default=60, metavar="S", help="seconds for one answer (60)"
+    )
+    parser.add_argument(
+        "--retries",
+        type=int,
+        default=4,
+        metavar="N",
+        help="how often an image is sent again when the server is away, overloaded or slow (4)",
+    )
+
+
+def _request(arguments) -> int:
+    if arguments.parallel < 1:
+        raise UserError(f"--parallel must be at least 1. Received: {arguments.parallel}.")
+    if arguments.fractions and arguments.skip_existing:
+        raise UserError("--fractions is of all images: leave out --skip-existing.")
+    jobs = list(named_images(arguments.paths, arguments.output, (OVERLAYS,)))
+    if not jobs:
+        raise UserError(f"{arguments.paths[0]}: no images there, outside of --output.")
+    client = _connect(arguments)
+    names, palette = client.labels()
+    _make_folder(Path(arguments.output))
+    todo = [job for job in jobs if not (arguments.skip_existing and _is_done(*job, arguments))]
+    shares = _segment_all(client, names, palette, todo, arguments)
+    if arguments.fractions:
+        text = json.dumps(dict(sorted(shares.items())), indent=1)
+        write_file(arguments.fractions, lambda path: path.write_text(text + "\n"))
+    if len(jobs) == 1:
+        _print_shares(shares)
+    failed, skipped = len(todo) - len(shares), ""
+    if arguments.skip_existing:
+        skipped = f", {len(jobs) - len(todo)} were there already"
+    print(f"{len(shares)} of {len(jobs)} images segmented{skipped}, {failed} failed.")
+    return 1 if failed else 0
+
+
+def _connect(arguments):
+    if arguments.url.startswith("grpc:"):
+        with contextlib.suppress(ImportError):  # connect() says what is missing
+            import_tensorflow()
+    from fcn_keras.serving.client import connect
+
+    names = ("model", "version", "label", "timeout", "retries")
+    return connect(arguments.url, **{name: getattr(arguments, name) for name in names})
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{path}: no folder can be made there ({error.strerror}). Choose another --output."
+        ) from error
+
+
+def _segment_all(client, names, palette, jobs, arguments) -> dict[str, dict[str, float]]:
+    """Each class's share of the images that succeeded; failures are printed."""
+    shares = {}
+    with ThreadPoolExecutor(arguments.parallel) as threads:
+        try:
+            futures = {
+                threads.submit(_segment, client, *job, palette, arguments): job[0] for job in jobs
+            }
+            with progress(as_completed(futures), total=len(jobs)) as bar:
+                for future in bar:
+                    try:
+                        shares[str(futures[future])] = dict(zip(names, future.result()))
+                    except UserError as error:
+                        bar.clear()
+                        print(f"error: {error}", file=sys.stderr)
+        finally:
+            threads.shutdown(cancel_futures=True)  # an interrupted call must not do the rest
+    return shares
+
+
+def _segment(client, path: Path, name: str, palette, arguments) -> tuple[float, ...]:
+    from fcn_keras.serving import pictures
+
+    data = pictures.sendable_bytes(path)
+    try:
+        segmentation = client.segment(data)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    if len(segmentation.class_fractions) != len(palette):
+        raise UserError(f"{path}: the server's model has other classes than before. Start again.")
+    mask = pictures.colored_mask(segmentation.mask_png, palette, str(path))
+    mask_path, overlay_path = _result_paths(name, arguments)
+    if arguments.overlay:
+        picture = pictures.overlay(pictures.upright(data, str(path)), mask, str(path))
+        write_file(overlay_path, lambda partial: picture.save(partial, "PNG"))
+    write_file(mask_path, lambda partial: mask.save(partial, "PNG"))  # last: where it is, all is
+    return segmentation.class_fractions
+
+
+def _result_paths(name: str, arguments) -> tuple[Path, Path]:
+    output = Path(arguments.output)
+    return output / f"{name}.png", output / OVERLAYS / f"{name}.png"
+
+
+def _is_done(path: Path, name: str, arguments) -> bool:
+    changed = path.stat().st_mtime if path.exists() else 0.0
+    mask, overlay = _result_paths(name, arguments)
+    results = [mask, overlay] if arguments.overlay else [mask]
+    return all(result.is_file() and result.stat().st_mtime >= changed for result in results)
+
+
+def _print_shares(shares: dict[str, dict[str, float]]) -> None:
+    for by_class in shares.values():
+        width = max(map(len, by_class))
+        for name, share in sorted(by_class.items(), key=lambda item: -item[1]):
+            if share > 0:
+                print(f"  {name:{width}}  {share:6.1%}")

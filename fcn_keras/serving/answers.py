@@ -1,0 +1,88 @@
+"""What the REST and the gRPC client have in common: questions, answers and errors."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+from fcn_keras.errors import UserError
+from fcn_keras.serving.retrying import Answer, RefusedError, TemporaryError
+
+
+@dataclasses.dataclass(frozen=True)
+class Segmentation:
+    """What a server makes of a photograph.
+
+    Args:
+        mask_png: A grey PNG file of class ids, at the upright photograph's size.
+        class_fractions: Each class's share of the pixels; together 1.
+    """
+
+    mask_png: bytes
+    class_fractions: tuple[float, ...]
+
+
+def check_options(version, label, timeout, retries) -> None:
+    """Raises `UserError` where the options of a client contradict or make no sense."""
+    if version is not None and label is not None:
+        raise UserError(f"Give a version or a label, not both. Received: {version}, {label}.")
+    if not timeout > 0:
+        raise UserError(f"timeout must be more than 0 seconds. Received: {timeout}.")
+    if retries < 0:
+        raise UserError(f"retries must be 0 or more. Received: {retries}.")
+
+
+def ask_labels(ask: Callable[[dict], Answer]) -> Answer:
+    """Calls `ask` with inputs for the signature that tells the classes.
+
+    TensorFlow Serving's REST interface refuses signatures without inputs, so there is
+    one that means nothing. Models without it are asked without.
+    """
+    try:
+        return ask({"query": [0]})
+    except RefusedError:
+        return ask({})
+
+
+def checked_labels(names: list, palette: list):
+    """Names `(C,)` or `(1, C)`, and colours, as tuples; raises `ValueError` if they are not."""
+    if names and isinstance(names[0], list):
+        [names], [palette] = names, palette
+    colors = tuple((int(red), int(green), int(blue)) for red, green, blue in palette)
+    if not names or len(names) != len(colors) or not all(isinstance(name, str) for name in names):
+        raise ValueError("not a name and a colour a class")
+    return tuple(names), colors
+
+
+def unreachable(url: str, reason: str) -> TemporaryError:
+    return TemporaryError(
+        f"{url}: no server answers there ({reason}). Start it, or check the address."
+    )
+
+
+def too_slow(url: str, timeout: float) -> TemporaryError:
+    return TemporaryError(f"{url}: no answer in {timeout:g} s. Allow more time, or try later.")
+
+
+def refused(url: str, said: str) -> RefusedError:
+    return RefusedError(
+        f"{url} refused the request ({said}). Send whole JPEG or PNG files, to a model "
+        "that fcn-keras exported."
+    )
+
+
+def no_model(url: str, said: str) -> UserError:
+    return UserError(f"{url}: no such model ({said}). Check the model's name, version and label.")
+
+
+def wrong_answer(url: str, answer) -> UserError:
+    return UserError(
+        f"{url} answers otherwise than a model that fcn-keras exported ({one_line(answer)}). "
+        "Check the model's name."
+    )
+
+
+def one_line(text) -> str:
+    """The first line, at most 200 characters: TensorFlow's errors go on with its graph's nodes."""
+    line = next((line for line in str(text).splitlines() if line.strip()), "")
+    return line.strip() if len(line) <= 200 else f"{line.strip()[:200]}..."

@@ -1,0 +1,190 @@
+"""Photographs to a TensorFlow Serving server and masks back, over REST.
+
+Needs neither TensorFlow nor NumPy. Over gRPC it is `serving.grpc_client`.
+"""
+
+from __future__ import annotations
+
+import base64
+import threading
+import urllib.parse
+
+import requests
+import urllib3
+
+from fcn_keras.errors import UserError
+from fcn_keras.serving.answers import (
+    Segmentation,
+    ask_labels,
+    check_options,
+    checked_labels,
+    no_model,
+    one_line,
+    refused,
+    too_slow,
+    unreachable,
+    wrong_answer,
+)
+from fcn_keras.serving.retrying import TemporaryError, retrying
+
+TEMPORARY = {429, 503, 504}  # TensorFlow Serving's for overload, absence and a passed deadline
+
+
+def connect(url: str, **options):
+    """The client for an address: `http://`, `https://` or `grpc://`.
+
+    Args:
+        url: The server's address; paths of a proxy before `/v1/models` are kept.
+        **options: `model`, `version`, `label`, `timeout` and `retries` of `RestClient`.
+
+    Raises:
+        UserError: If the address is none of these, or `options` contradict.
+    """
+    scheme, _, host = url.partition("://")
+    if scheme in ("http", "https") and host:
+        return RestClient(url, **options)
+    if scheme == "grpc" and host:
+        try:
+            from fcn_keras.serving.grpc_client import GrpcClient
+        except ImportError as error:
+            raise UserError(
+                f"{url}: gRPC needs the package tensorflow-serving-api ({error}). Install it, "
+                "or use the server's http:// address."
+            ) from error
+        return GrpcClient(host, **options)
+    raise UserError(f"{url}: no address of a server. Use http://, https:// or grpc://, and a host.")
+
+
+class RestClient:
+    """Asks a server over REST. Safe to use from many threads.
+
+    Args:
+        url: The server's address, such as `"http://localhost:8501"`.
+        model: The name that the server gave the model.
+        version: The model's version. Left out, the newest.
+        label: Instead of a version, the label that the server gave it.
+        timeout: How many seconds to wait for a connection, and for an answer.
+        retries: How often to ask again where the server is away, overloaded or
+            too slow; see `retrying`.
+
+    Raises:
+        UserError: If both a version and a label are given.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        model: str = "fcn",
+        version: int | None = None,
+        label: str | None = None,
+        timeout: float = 60,
+        retries: int = 4,
+    ):
+        check_options(version, label, timeout, retries)
+        self.url, self.timeout, self.retries = url.rstrip("/"), timeout, retries
+        path = f"/v1/models/{urllib.parse.quote(model, safe='')}"
+        if version is not None:
+            path += f"/versions/{version}"
+        if label is not None:
+            path += f"/labels/{urllib.parse.quote(label, safe='')}"
+        self._predict_url = f"{self.url}{path}:predict"
+        self._threads = threading.local()  # requests does not promise a session to many threads
+
+    def segment(self, image_bytes: bytes) -> Segmentation:
+        """Segments a photograph.
+
+        Args:
+            image_bytes: A JPEG or PNG file.
+
+        Raises:
+            TemporaryError: If the server stays away, overloaded or too slow.
+            RefusedError: If it refuses the file.
+            UserError: If it has no such model, or answers something else.
+        """
+        encoded = base64.b64encode(image_bytes).decode()
+        answer = self._ask({"instances": [{"image_bytes": {"b64": encoded}}]})
+        try:
+            [row] = answer["predictions"]
+            mask_png = base64.b64decode(row["mask_png_bytes"]["b64"], validate=True)
+            return Segmentation(mask_png, tuple(map(float, row["class_fractions"])))
+        except (KeyError, TypeError, ValueError) as error:
+            raise wrong_answer(self.url, answer) from error
+
+    def labels(self) -> tuple[tuple[str, ...], tuple[tuple[int, int, int], ...]]:
+        """The model's classes: their names, and their colours in 0..255.
+
+        Raises:
+            UserError: As `segment` does.
+        """
+        answer = ask_labels(
+            lambda inputs: self._ask({"signature_name": "labels", "inputs": inputs})
+        )
+        try:
+            return checked_labels(answer["outputs"]["names"], answer["outputs"]["palette"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise wrong_answer(self.url, answer) from error
+
+    def _ask(self, body: dict) -> dict:
+        return retrying(lambda: self._ask_once(body), self.retries)
+
+    def _ask_once(self, body: dict) -> dict:
+        if not hasattr(self._threads, "session"):
+            self._threads.session = requests.Session()
+        try:
+            response = self._threads.session.post(
+                self._predict_url, json=body, timeout=self.timeout
+            )
+        except requests.exceptions.Timeout as error:
+            raise too_slow(self.url, self.timeout) from error
+        except requests.exceptions.SSLError as error:
+            raise UserError(f"{self.url}: no trusted server ({_reason(error)}).") from error
+        except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError) as error:
+            if "timed out" in str(error):  # while the body was read
+                raise too_slow(self.url, self.timeout) from error
+            raise unreachable(self.url, _reason(error)) from error
+        except requests.RequestException as error:
+            raise UserError(f"{self.url}: {one_line(error)}. Check the address.") from error
+        return self._checked(response)
+
+    def _checked(self, response: requests.Response) -> dict:
+        status = f"status {response.status_code}"
+        try:
+            answer = response.json()
+            said = answer.get("error")
+        except (ValueError, AttributeError):
+            answer = said = None
+        if response.ok and answer is not None and not said:
+            return answer
+        said = one_line(said or (response.text if answer else status))
+        if response.status_code in TEMPORARY:
+            raise TemporaryError(
+                f"{self.url} is overloaded or not ready ({said}). Try later.",
+                _retry_after(response),
+            )
+        if answer is None:
+            kind = response.headers.get("Content-Type", "no type").split(";")[0]
+            raise UserError(
+                f"{self.url} answers, but not as TensorFlow Serving does ({status}, {kind}). "
+                "Check the address; its port for REST is usually 8501."
+            )
+        if response.status_code == 404:
+            raise no_model(self.url, said)
+        if 400 <= response.status_code < 500:
+            raise refused(self.url, said)
+        raise UserError(f"{self.url} failed ({status}, {said}). Look at the server's log.")
+
+
+def _reason(error: BaseException) -> str:
+    """What the operating system said; urllib3 wraps it several times."""
+    while isinstance(
+        inner := getattr(error, "reason", None) or next(iter(error.args), None), BaseException
+    ):
+        error = inner
+    return one_line(error).rpartition(": ")[2]
+
+
+def _retry_after(response: requests.Response) -> float | None:
+    try:
+        return urllib3.Retry().get_retry_after(response.raw)
+    except urllib3.exceptions.InvalidHeader:
+        return None

@@ -1,0 +1,140 @@
+"""Photographs to a TensorFlow Serving server and masks back, over gRPC.
+
+Needs TensorFlow, which the messages' classes import.
+"""
+
+from __future__ import annotations
+
+import grpc
+import numpy as np
+import tensorflow as tf
+from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+
+from fcn_keras.errors import UserError
+from fcn_keras.serving.answers import (
+    Segmentation,
+    ask_labels,
+    check_options,
+    checked_labels,
+    no_model,
+    one_line,
+    refused,
+    too_slow,
+    unreachable,
+    wrong_answer,
+)
+from fcn_keras.serving.retrying import TemporaryError, retrying
+
+MAX_MESSAGE_BYTES = 64 * 2**20
+OPTIONS = [
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    # While a channel waits to connect again, calls fail at once; by default, for 20 s and more.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+]
+
+
+class GrpcClient:
+    """Asks a server over gRPC. Safe to use from many threads.
+
+    Args:
+        target: The server's address without scheme, such as `"localhost:8500"`.
+        model: As for `RestClient`, and so are the others.
+        version: The model's version. Left out, the newest.
+        label: Instead of a version, the label that the server gave it.
+        timeout: How many seconds an answer may take.
+        retries: How often to ask again; see `retrying`.
+
+    Raises:
+        UserError: If both a version and a label are given.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        model: str = "fcn",
+        version: int | None = None,
+        label: str | None = None,
+        timeout: float = 60,
+        retries: int = 4,
+    ):
+        check_options(version, label, timeout, retries)
+        self.url, self.timeout, self.retries = f"grpc://{target}", timeout, retries
+        self._spec = {"name": model}
+        if version is not None:
+            self._spec["version"] = {"value": version}
+        if label is not None:
+            self._spec["version_label"] = label
+        channel = grpc.insecure_channel(target, OPTIONS)
+        self._stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+
+    def segment(self, image_bytes: bytes) -> Segmentation:
+        """Segments a photograph; see `RestClient.segment`."""
+        outputs = self._ask("serving_default", {"image_bytes": [image_bytes]})
+        try:
+            [mask_png] = outputs["mask_png_bytes"].string_val
+            [fractions] = tf.make_ndarray(outputs["class_fractions"]).tolist()
+            return Segmentation(mask_png, tuple(map(float, fractions)))
+        except (KeyError, TypeError, ValueError) as error:
+            raise wrong_answer(self.url, sorted(outputs)) from error
+
+    def labels(self) -> tuple[tuple[str, ...], tuple[tuple[int, int, int], ...]]:
+        """The model's classes; see `RestClient.labels`."""
+        outputs = ask_labels(lambda inputs: self._ask("labels", inputs))
+        try:
+            names = [name.decode() for name in outputs["names"].string_val]
+            palette = tf.make_ndarray(outputs["palette"]).reshape(-1, 3)
+            return checked_labels(names, palette.tolist())
+        except (KeyError, TypeError, ValueError) as error:
+            raise wrong_answer(self.url, sorted(outputs)) from error
+
+    def predict_images(self, images: np.ndarray) -> np.ndarray:
+        """Segments decoded images of one size, with no limit on their sides but the message's.
+
+        Args:
+            images: uint8 `(B, H, W, 3)` in RGB.
+
+        Returns:
+            Class ids, uint8 `(B, H, W)`.
+
+        Raises:
+            UserError: As `segment` does.
+        """
+        outputs = self._ask("predict_images", {"images": images})
+        if "mask" not in outputs:
+            raise wrong_answer(self.url, sorted(outputs))
+        return tf.make_ndarray(outputs["mask"])
+
+    def _ask(self, signature: str, inputs: dict) -> dict:
+        spec = {**self._spec, "signature_name": signature}
+        tensors = {name: tf.make_tensor_proto(value) for name, value in inputs.items()}
+        request = predict_pb2.PredictRequest(model_spec=spec, inputs=tensors)
+        return dict(retrying(lambda: self._ask_once(request), self.retries).outputs)
+
+    def _ask_once(self, request):
+        try:
+            return self._stub.Predict(request, timeout=self.timeout)
+        except grpc.RpcError as error:
+            raise self._explained(error) from error
+
+    def _explained(self, error: grpc.RpcError) -> UserError:
+        code, said = error.code(), one_line(error.details())
+        if code == grpc.StatusCode.UNAVAILABLE:
+            return unreachable(self.url, said)
+        if code == grpc.StatusCode.DEADLINE_EXCEEDED:
+            return too_slow(self.url, self.timeout)
+        if code == grpc.StatusCode.NOT_FOUND:
+            return no_model(self.url, said)
+        if code in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION):
+            return refused(self.url, said)
+        if "larger than max" in said:
+            return UserError(f"{self.url}: {said}. Send a smaller file.")
+        if code == grpc.StatusCode.RESOURCE_EXHAUSTED:
+            return TemporaryError(f"{self.url} is overloaded ({said}). Try later.")
+        if code == grpc.StatusCode.UNIMPLEMENTED:
+            return UserError(
+                f"{self.url} answers, but not as TensorFlow Serving does ({said}). "
+                "Check the address; its port for gRPC is usually 8500."
+            )
+        return UserError(f"{self.url} failed ({code.name}: {said}). Look at the server's log.")

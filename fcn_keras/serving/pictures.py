@@ -1,0 +1,101 @@
+"""Photographs as a server takes them, and what is drawn of its masks; with Pillow alone."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+from PIL import Image, ImageOps
+
+from fcn_keras.errors import UserError
+
+UNLABELLED = (224, 224, 192)  # VOC's cream, for ids that are no class's
+SENT_AS_THEY_ARE = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")  # how JPEG and PNG files begin
+
+
+def sendable_bytes(path: Path) -> bytes:
+    """A photograph's file if it is a JPEG or PNG, else a PNG of it, upright and in RGB.
+
+    Raises:
+        UserError: If there is no such file, or no image in it.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        reason = "no such file" if isinstance(error, FileNotFoundError) else error.strerror
+        raise UserError(f"{path}: {reason}.") from error
+    if data.startswith(SENT_AS_THEY_ARE):
+        return data
+    png = io.BytesIO()
+    upright(data, str(path)).save(png, "PNG")
+    return png.getvalue()
+
+
+def upright(data: bytes, name: str) -> Image.Image:
+    """An image file's pixels, by the rule of `datasets.decoding.open_image`.
+
+    Args:
+        data: The file's bytes.
+        name: Its name for error messages.
+
+    Returns:
+        An image of mode `"RGB"`.
+
+    Raises:
+        UserError: If it is no complete image, or one of floats.
+    """
+    image = _open(data, name)
+    ImageOps.exif_transpose(image, in_place=True)
+    if image.mode == "F":
+        raise UserError(f"{name}: an image of floats. Save it with 8 or 16 bits.")
+    if image.mode.startswith("I"):  # convert() would clip 16 bits at 255
+        image = image.point(lambda value: value * (1 / 256)).convert("L")
+    return image.convert("RGB")
+
+
+def colored_mask(mask_png: bytes, palette, name: str) -> Image.Image:
+    """A server's mask as an image of mode `"P"` in the classes' colours.
+
+    Args:
+        mask_png: A grey PNG file of class ids.
+        palette: A colour `(red, green, blue)` a class.
+        name: Whose mask it is, for error messages.
+
+    Raises:
+        UserError: If it is no such file.
+    """
+    mask = _open(mask_png, f"{name}: the server's mask")
+    if mask.format != "PNG" or mask.mode != "L":
+        raise UserError(
+            f"{name}: the server's mask is no grey PNG but {mask.format} of mode {mask.mode}. "
+            "Check the model's name."
+        )
+    colors = [*palette, *[UNLABELLED] * (256 - len(palette))]
+    mask.putpalette([value for color in colors for value in color])
+    return mask
+
+
+def overlay(photograph: Image.Image, mask: Image.Image, name: str) -> Image.Image:
+    """Blends the colours of a mask of mode `"P"` half into its photograph.
+
+    Raises:
+        UserError: If their sizes differ.
+    """
+    if photograph.size != mask.size:
+        raise UserError(
+            f"{name}: the server's mask is {mask.width}x{mask.height}, the upright photograph "
+            f"{photograph.width}x{photograph.height}. Check the model's name."
+        )
+    return Image.blend(photograph, mask.convert("RGB"), 0.5)
+
+
+def _open(data: bytes, name: str) -> Image.Image:
+    try:
+        image = Image.open(io.BytesIO(data))
+        image.load()
+    except Exception as error:  # Pillow raises OSError, SyntaxError, struct.error, ...
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"{name}: not a readable image ({reason}). Replace or remove it."
+        ) from error
+    return image

@@ -1,0 +1,65 @@
+"""Trying again what a server may do a moment later; needs the standard library only.
+
+One loop serves both clients. Neither library's own would do: requests reads the
+answer's body outside of urllib3's retries, and gRPC's policy never repeats a call
+whose deadline has passed.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from fcn_keras.errors import UserError
+
+FIRST_WAIT, LONGEST_WAIT = 0.25, 60.0  # seconds
+
+Answer = TypeVar("Answer")
+
+
+class TemporaryError(UserError):
+    """The server is away, overloaded or too slow.
+
+    Args:
+        message: As any `UserError`'s.
+        wait: How many seconds the server asked to wait, if it did.
+    """
+
+    def __init__(self, message: str, wait: float | None = None):
+        super().__init__(message)
+        self.wait = wait
+
+
+class RefusedError(UserError):
+    """The server found a mistake in what it was sent; it would find it again."""
+
+
+def retrying(attempt: Callable[[], Answer], retries: int) -> Answer:
+    """Calls a function until it raises no `TemporaryError`.
+
+    The waits double from 0.25 s on, each varied at random by half of it, so that
+    many clients do not come back at the same moment. None is shorter than the
+    server asked for; one that asks for more than a minute is not asked again.
+
+    Args:
+        attempt: The function.
+        retries: How often it is called again.
+
+    Returns:
+        What it returns.
+
+    Raises:
+        TemporaryError: Its last one.
+    """
+    for number in itertools.count():
+        try:
+            return attempt()
+        except TemporaryError as error:
+            asked = error.wait or 0.0
+            if number >= retries or asked > LONGEST_WAIT:
+                raise
+        own = min(FIRST_WAIT * 2**number, LONGEST_WAIT) * random.uniform(0.5, 1.5)
+        time.sleep(max(asked, own))
