@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import math
 import os
+import zipfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -23,6 +26,7 @@ from fcn_keras.visualize import overlay
 
 MAX_SCALE = 8
 BLENDS = ("exact", "average", "smooth")
+LABELS_FILE = "labels.json"  # in .keras files that were exported
 
 
 @dataclasses.dataclass
@@ -72,8 +76,9 @@ class Segmenter:
     def load(cls, run_or_file, **options) -> Segmenter:
         """Loads a run's best model, or a `.keras` file.
 
-        The classes are those of the run whose folder holds the file; elsewhere
-        they are called `class_0`, `class_1` and so on.
+        The classes are those that an exported file brings along, or those of the
+        run whose folder holds the file; elsewhere they are called `class_0`,
+        `class_1` and so on.
 
         Args:
             run_or_file: A run's folder or a `.keras` file.
@@ -84,16 +89,7 @@ class Segmenter:
         """
         path = model_file(run_or_file)
         model = load_model(path)
-        classes = model.output_shape[-1]
-        if RunFolder(path.parent).config.is_file():
-            labels = RunFolder(path.parent).read_labels()
-        else:
-            labels = LabelSet(tuple(f"class_{index}" for index in range(classes)))
-        if len(labels) != classes:
-            raise UserError(
-                f"{path}: it has {classes} classes, but the config.json beside it {len(labels)}."
-            )
-        return cls(model, labels, **options)
+        return cls(model, _labels_of(path, model.output_shape[-1]), **options)
 
     def __call__(self, image) -> np.ndarray:
         """The most likely class of every pixel.
@@ -184,6 +180,30 @@ class Segmenter:
 
     def _logits_of(self, window: np.ndarray) -> np.ndarray:
         return self.model.predict_on_batch(window[None].astype(np.float32))[0]
+
+
+def _labels_of(path: Path, classes: int) -> LabelSet:
+    run = RunFolder(path.parent)
+    labels, place = _labels_within(path), "its labels.json"
+    if labels is None and run.config.is_file():
+        labels, place = run.read_labels(), "the config.json beside it"
+    if labels is None:
+        return LabelSet(tuple(f"class_{index}" for index in range(classes)))
+    if len(labels) != classes:
+        raise UserError(f"{path}: it has {classes} classes, but {place} {len(labels)}.")
+    return labels
+
+
+def _labels_within(path: Path) -> LabelSet | None:
+    if not zipfile.is_zipfile(path):  # as the older .h5 files
+        return None
+    with zipfile.ZipFile(path) as archive:
+        if LABELS_FILE not in archive.namelist():
+            return None
+        try:
+            return LabelSet(**json.loads(archive.read(LABELS_FILE)))
+        except (ValueError, TypeError) as error:
+            raise UserError(f"{path}: its {LABELS_FILE} is damaged ({error}).") from error
 
 
 def as_image(image) -> Image.Image:

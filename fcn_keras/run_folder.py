@@ -61,7 +61,7 @@ class RunFolder:
         content = {
             "train": vars(config),
             "labels": {"names": labels.names, "palette": labels.palette},
-            **_software(),
+            **software(),
             "command": sys.argv,
         }
         with atomic_path(self.config) as path:
@@ -141,7 +141,7 @@ def provenance(run_or_file) -> dict:
         of a run its settings, its git commit and its measures.
     """
     path = model_file(run_or_file)
-    origin = {"file": path.name, **_software()}
+    origin = {"file": path.name, **software()}
     run = RunFolder(path.parent)
     with contextlib.suppress(OSError, ValueError, AttributeError):
         content = json.loads(run.config.read_text())
@@ -150,7 +150,8 @@ def provenance(run_or_file) -> dict:
     return origin
 
 
-def _software() -> dict:
+def software() -> dict:
+    """The versions of Python and the packages that are running, and this package's git commit."""
     packages = ("fcn_keras", "tensorflow", "keras", "keras-hub", "numpy")
     versions = {package: _version(package) for package in packages}
     return {

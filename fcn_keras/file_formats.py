@@ -1,0 +1,142 @@
+"""Model -> one file for ONNX Runtime, LiteRT or Keras, verified before it has its name."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib
+import json
+import os
+import sys
+import warnings
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from fcn_keras.datasets.sample_scenes import draw_scene
+from fcn_keras.errors import UserError
+from fcn_keras.files import write_file
+from fcn_keras.prediction import LABELS_FILE, Segmenter
+from fcn_keras.run_folder import software
+from fcn_keras.runtimes import FORMATS, Format, in_float32, logits_of
+
+PROVENANCE_FILE = "provenance.json"
+
+# Batch, height and width of the photographs that a file is tried with; 100 and 130 are no
+# multiples of a stride.
+TRIALS = ((1, 96, 128), (2, 100, 130))
+
+
+def export_file(segmenter: Segmenter, path, format: str, provenance: dict | None = None) -> Path:
+    """Writes a model as one file for another runtime.
+
+    The file is run with that runtime on photographs of two sizes and takes its
+    name if it agrees with the model; a file of that name is then replaced.
+
+    | format | input and output | classes |
+    |---|---|---|
+    | `onnx` | `images` to `logits`, both float32 of any batch, height and width | `labels` in the metadata |
+    | `litert` | the same in its one signature; weights are float16 | `labels.json`, `labels.txt` |
+    | `keras` | the model without its optimizer, for `Segmenter.load` | `labels.json` |
+
+    Images are RGB `(B, H, W, 3)` in 0..255, logits `(B, H, W, C)`. Classes and
+    provenance of the latter two are members of the file, which is a zip archive
+    or has one at its end. A model of mixed precision computes in float32 in the
+    former two.
+
+    Args:
+        segmenter: The model and its labels. Its options for tiles, scales and
+            flipping are not part of the export.
+        path: The file, ending in `.onnx`, `.tflite` or `.keras`.
+        format: `"onnx"`, `"litert"` or `"keras"`.
+        provenance: What else the file tells of its origin beside the versions of
+            the packages, such as `run_folder.provenance`.
+
+    Returns:
+        The path.
+
+    Raises:
+        UserError: If the ending is another, a package is missing, the file
+            cannot be written, or it deviates from the model.
+    """  # noqa: E501
+    path = Path(path)
+    if format not in FORMATS:
+        raise UserError(f"format must be one of {', '.join(FORMATS)}. Received: {format!r}.")
+    target = FORMATS[format]
+    if path.suffix != target.suffix:
+        raise UserError(
+            f"{path}: format {format} writes {target.suffix} files. Call it "
+            f"{path.stem or 'model'}{target.suffix}, or choose another --format."
+        )
+    model = segmenter.model if format == "keras" else in_float32(segmenter.model)
+    texts = {
+        LABELS_FILE: json.dumps(dataclasses.asdict(segmenter.labels)),
+        PROVENANCE_FILE: json.dumps({"model": model.name, **software(), **(provenance or {})}),
+    }
+
+    def write(partial: Path) -> None:
+        partial.touch()  # conversion takes a while, so fail before it
+        target.write(model, texts, partial)
+        _verify(model, partial, path, target)
+
+    with _silenced():
+        for package in target.packages:
+            _require(package, format)
+        write_file(path, write)
+    return path
+
+
+def _require(package: str, format: str) -> None:
+    try:
+        importlib.import_module(f"{package}.interpreter" if format == "litert" else package)
+    except ImportError as error:
+        raise UserError(
+            f"Format {format} needs the package {package} ({error}). Install it: "
+            f"pip install 'fcn_keras[{format}]'."
+        ) from error
+
+
+def _verify(model: keras.Model, partial: Path, path: Path, target: Format) -> None:
+    """Raises `UserError` if the file gives other results than the model."""
+    for batch, *size in TRIALS:
+        scenes = [draw_scene(np.random.default_rng(seed), tuple(size)) for seed in range(batch)]
+        images = np.stack([image for image, _ in scenes]).astype(np.float32)
+        expected = _softmax(logits_of(model, images))
+        actual = _softmax(target.run(partial, images))
+        if actual.shape != expected.shape:
+            found = f"its results have the shape {actual.shape}, not {expected.shape}"
+        else:
+            difference = np.abs(actual - expected).max()
+            same = (actual.argmax(axis=-1) == expected.argmax(axis=-1)).mean()
+            if difference <= target.tolerance and same >= target.agreement:
+                continue
+            found = (
+                f"probabilities differ by up to {difference:.2g} (allowed: {target.tolerance}), "
+                f"and {same:.4%} of the pixels have the same class (needed: {target.agreement:.2%})"
+            )
+        raise UserError(
+            f"{path}: not written, as it deviates from the model: {found}. Try other versions of "
+            f"the packages {', '.join(('tensorflow', *target.packages))}, or another --format."
+        )
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return powers / powers.sum(axis=-1, keepdims=True)
+
+
+@contextlib.contextmanager
+def _silenced():
+    """Drops what converters write, also from C++."""
+    with contextlib.ExitStack() as stack, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        null = stack.enter_context(open(os.devnull, "w"))
+        sys.stdout.flush()
+        for descriptor in (1, 2):
+            original = os.dup(descriptor)
+            stack.callback(os.close, original)
+            stack.callback(os.dup2, original, descriptor)
+            os.dup2(null.fileno(), descriptor)
+        stack.callback(sys.stdout.flush)
+        yield
