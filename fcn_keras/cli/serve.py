@@ -1,0 +1,149 @@
+"""`fcn-keras serve`: exported model -> HTTP server with TF Serving's REST API."""
+
+from __future__ import annotations
+
+import importlib.util
+import signal
+import socket
+import urllib.parse
+
+from fcn_keras.cli.shared import import_tensorflow
+from fcn_keras.errors import UserError
+from fcn_keras.serving.model_versions import ModelVersions
+
+
+def add(commands) -> None:
+    parser = commands.add_parser(
+        "serve",
+        help="try an exported model on this machine, without Docker",
+        description="Serves what fcn-keras export has written, by TF Serving's REST API. The "
+        "newest versions are served, and those with a label; a new one is loaded while the old "
+        "ones answer. SIGTERM or Ctrl+C stop it when all requests are answered.",
+    )
+    parser.set_defaults(command=_serve, parser=parser)
+    parser.add_argument(
+        "--model-base-path", required=True, metavar="DIR", help="folder of all versions"
+    )
+    parser.add_argument(
+        "--model-name", default="fcn", metavar="NAME", help="its name in URLs (fcn)"
+    )
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen at; others can reach it only there"
+    )
+    parser.add_argument(
+        "--port", type=int, default=8501, metavar="N", help="0: any free one (8501)"
+    )
+    parser.add_argument(
+        "--version-label",
+        action="append",
+        default=[],
+        metavar="LABEL=N",
+        help="another name for a version, which is kept; may be repeated",
+    )
+    parser.add_argument(
+        "--keep-versions",
+        type=int,
+        default=2,
+        metavar="N",
+        help="how many of the newest to serve (2)",
+    )
+    parser.add_argument(
+        "--poll-seconds", type=float, default=1, metavar="S", help="time between looks at DIR (1)"
+    )
+    parser.add_argument(
+        "--max-body-mb", type=float, default=32, metavar="N", help="largest request, in MiB (32)"
+    )
+    parser.add_argument(
+        "--concurrency", type=int, default=2, metavar="N", help="predictions at a time (2)"
+    )
+    parser.add_argument(
+        "--queue",
+        type=int,
+        default=64,
+        metavar="N",
+        help="requests that may wait; more get 503 (64)",
+    )
+
+
+def _serve(arguments) -> int:
+    _check(arguments)
+    labels = dict(map(_label, arguments.version_label))
+    versions = ModelVersions(
+        arguments.model_name, arguments.model_base_path, labels, arguments.keep_versions
+    )
+    listener = _bind(arguments.host, arguments.port)
+    # Both signals end the loading; then uvicorn takes them over.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        import_tensorflow()
+        from fcn_keras.serving.saved_model import load_model
+        from fcn_keras.serving.server import Limits, serve
+
+        versions.start(load_model, arguments.poll_seconds)
+    except KeyboardInterrupt:
+        print("Stopped: 0 requests answered.", flush=True)
+        return 0
+    body_bytes = int(arguments.max_body_mb * 2**20)
+    limits = Limits(body_bytes, arguments.concurrency, arguments.queue)
+    try:
+        serve(listener, versions, limits, _ready_line(versions, listener))
+    except OSError as error:  # another server has begun to listen meanwhile
+        raise UserError(f"--port {arguments.port}: {error.strerror}. Choose another.") from error
+    versions.stop()
+    return 0
+
+
+def _ready_line(versions: ModelVersions, listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    host = f"[{host}]" if ":" in host else host
+    path = f"/v1/models/{urllib.parse.quote(versions.name, safe='')}"
+    return f"Serving {versions.name} version {max(versions.models)} at http://{host}:{port}{path}"
+
+
+def _check(arguments) -> None:
+    for name, least in (("keep_versions", 1), ("concurrency", 1), ("queue", 0)):
+        value = getattr(arguments, name)
+        if value < least:
+            flag = name.replace("_", "-")
+            raise UserError(f"--{flag} must be at least {least}. Received: {value}.")
+    for name in ("poll_seconds", "max_body_mb"):
+        value = getattr(arguments, name)
+        if not 0 < value < 1e6:
+            flag = name.replace("_", "-")
+            raise UserError(f"--{flag} must be positive. Received: {value}.")
+    if not 0 <= arguments.port <= 65535:
+        raise UserError(f"--port must be 0 to 65535. Received: {arguments.port}.")
+    if not arguments.model_name:
+        raise UserError("--model-name must not be empty.")
+    for package in ("fastapi", "uvicorn", "tensorflow_serving"):
+        if not importlib.util.find_spec(package):
+            raise UserError(
+                f"fcn-keras serve needs {package}. Install it: pip install 'fcn_keras[serve]'"
+            )
+
+
+def _label(text: str) -> tuple[str, int]:
+    label, _, version = text.rpartition("=")
+    if not label or not (version.isascii() and version.isdecimal()):
+        raise UserError(f"--version-label must be like stable=1. Received: {text}.")
+    return label, int(version)
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    """A socket that has its port, but does not listen yet: clients wait for a model in vain."""
+    try:
+        [(family, kind, protocol, _, address), *_] = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        return listener
+    except socket.gaierror as error:
+        raise UserError(
+            f"--host {host}: {error.strerror}. Give an address of this machine."
+        ) from error
+    except OSError as error:
+        raise UserError(
+            f"--host {host} --port {port}: {error.strerror}. Choose another port, or 0 for any."
+        ) from error

@@ -1,0 +1,111 @@
+"""A SavedModel in a session, as TF Serving runs it: fed and fetched by its signatures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.protobuf import error_codes_pb2
+from tensorflow_serving.apis import prediction_log_pb2
+
+from fcn_keras.serving.model_versions import LoadError
+
+DEFAULT_SIGNATURE = "serving_default"
+WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
+MAX_WARMUP_RECORDS = 1000  # as TF Serving
+
+
+def load_model(folder: Path) -> LoadedModel:
+    """Loads a SavedModel and runs its warm-up requests.
+
+    Raises:
+        LoadError: If either fails.
+    """
+    try:
+        model = LoadedModel(folder)
+        model.warm_up(folder / WARMUP_FILE)
+        return model
+    except Exception as error:  # TensorFlow raises many kinds
+        missing = isinstance(error, OSError)
+        unknown = error_codes_pb2.NOT_FOUND if missing else error_codes_pb2.UNKNOWN
+        raise LoadError(first_line(error), getattr(error, "error_code", unknown)) from error
+
+
+class LoadedModel:
+    """One version of a model, ready for requests from several threads.
+
+    Its memory is freed when the last reference is gone, so a request in flight
+    finishes on the version that it has begun with.
+
+    Args:
+        folder: The SavedModel.
+
+    Attributes:
+        signatures: `SignatureDef`s by their names.
+    """
+
+    def __init__(self, folder: Path):
+        graph = tf.Graph()
+        with graph.as_default():
+            self._session = tf.compat.v1.Session(graph=graph)
+            meta_graph = tf.compat.v1.saved_model.load(self._session, ["serve"], str(folder))
+        self.signatures = dict(meta_graph.signature_def)
+        self._calls = {}
+
+    def run(self, name: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Computes all outputs of a signature.
+
+        Args:
+            name: The signature's name.
+            inputs: An array for each of its inputs.
+
+        Raises:
+            tensorflow.errors.OpError: If the graph fails, or if an input's shape is
+                not the signature's.
+        """
+        signature = self.signatures[name]
+        for key, info in signature.inputs.items():
+            _check_shape(key, inputs[key].shape, info.tensor_shape)
+        outputs = sorted(signature.outputs)
+        if name not in self._calls:
+            # Two threads may do this at a time; either result is right.
+            self._calls[name] = self._session.make_callable(
+                [signature.outputs[key].name for key in outputs],
+                [signature.inputs[key].name for key in sorted(signature.inputs)],
+            )
+        results = self._calls[name](*(inputs[key] for key in sorted(signature.inputs)))
+        return {key: np.asarray(result) for key, result in zip(outputs, results)}
+
+    def warm_up(self, path: Path) -> None:
+        """Runs the requests in a file of `PredictionLog`s, if there is such a file."""
+        if not path.exists():
+            return
+        for count, record in enumerate(tf.data.TFRecordDataset(str(path)).as_numpy_iterator()):
+            if count == MAX_WARMUP_RECORDS:
+                raise ValueError(f"{path} has more than {MAX_WARMUP_RECORDS} requests.")
+            log = prediction_log_pb2.PredictionLog.FromString(record)
+            if not log.HasField("predict_log"):
+                raise ValueError(f"{path} has requests of another kind than predict.")
+            request = log.predict_log.request
+            inputs = {key: tf.make_ndarray(value) for key, value in request.inputs.items()}
+            self.run(request.model_spec.signature_name or DEFAULT_SIGNATURE, inputs)
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says in its first line that is not about the graph's inside."""
+    noise = ("Graph execution error", "Detected at node", "<stack traces", "[[", "File ")
+    lines = (line.strip() for line in str(getattr(error, "message", error)).splitlines())
+    said = next((line for line in lines if line and not line.startswith(noise)), "")
+    return said or type(error).__name__
+
+
+def _check_shape(name: str, shape: tuple[int, ...], expected) -> None:
+    """Kernels take some wrong shapes without a word."""
+    if not tf.TensorShape(expected).is_compatible_with(shape):
+        raise tf.errors.InvalidArgumentError(
+            None,
+            None,
+            f"Input {name} has shape {list(shape)}, the signature has {tf.TensorShape(expected)}.",
+        )
