@@ -228,6 +228,28 @@ def test_bad_answers_are_named(server, photographs, tmp_path, capfd, name):
     assert not files_below(tmp_path / "out")
 
 
+def test_against_fcn_keras_serve(photographs, tmp_path, capfd):
+    save_tiny_model(tmp_path / "models" / "1")
+    command = [sys.executable, "-c", "from fcn_keras.cli import main; raise SystemExit(main())"]
+    command += ["serve", "--model-base-path", tmp_path / "models", "--port", "0"]
+    command += ["--version-label", "stable=1"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    try:
+        line = next(line for line in process.stdout if line.startswith("Serving"))
+        url = line.split()[-1].partition("/v1/")[0]
+        (photographs / "cut.png").write_bytes((photographs / "b.png").read_bytes()[:99])
+        assert request(url, tmp_path / "out", "--label", "stable", photographs) == 1
+        captured = capfd.readouterr()
+        assert "4 of 5 images segmented, 1 failed." in captured.out
+        assert f"cut.png: {url} refused the request" in captured.err
+        check(photographs / "a.jpg", tmp_path / "out", "a")
+        assert request(url, tmp_path / "out", "--version", "2", photographs) == 1
+        assert "no such model (Servable not found" in capfd.readouterr().err
+    finally:
+        process.terminate()
+        process.communicate(timeout=60)
+
+
 FORBIDDEN = "tensorflow keras numpy matplotlib tqdm grpc scipy"
 ALONE = f"""
 import sys
