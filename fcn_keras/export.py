@@ -45,14 +45,13 @@ def export_saved_model(
     - the signatures of `serving.signatures.add_signatures`
     - `assets/labels.json`: class names, palette and ignore id
     - `assets.extra/tf_serving_warmup_requests`: a request to each signature
-    - `assets.extra/metadata.json`: what the signature `metadata` answers
+    - `assets.extra/metadata.json`: the metadata that `about` answers
 
     Args:
         segmenter: The model and its labels. Its options for tiles, scales and
             flipping are not part of the export.
         directory: The folder of all versions of this model; made if need be.
-        metadata: What else the signature `metadata` answers, such as
-            `run_folder.provenance`.
+        metadata: What else `about` answers, such as `run_folder.provenance`.
         max_side: Photographs with a longer side are downscaled for the network,
             which bounds its memory; their masks have the photographs' size.
         max_pixels: Photographs with more pixels are refused.
@@ -117,7 +116,7 @@ def _warmup_requests() -> list[predict_pb2.PredictRequest]:
         "predict_float_images": {"images": batch.astype(np.float32)},
         "predict_probabilities": {"images": batch},
         "labels": {},
-        "metadata": {},
+        "about": {"query": np.zeros(1, np.int32)},
     }
     requests = []
     for signature, tensors in inputs.items():

@@ -78,7 +78,12 @@ def test_saved_model_cli_lists_the_signatures(exported):
         *tensor("outputs", "names", "DT_STRING", "(3)"),
         *tensor("outputs", "palette", "DT_UINT8", "(3, 3)"),
     ]
-    assert signature("metadata") == tensor("outputs", "json", "DT_STRING", "()")
+    assert signature("about") == [
+        *tensor("inputs", "query", "DT_INT32", "(-1)"),
+        *tensor("outputs", "metadata", "DT_STRING", "()"),
+        *tensor("outputs", "names", "DT_STRING", "(3)"),
+        *tensor("outputs", "palette", "DT_UINT8", "(3, 3)"),
+    ]
 
 
 def test_saved_model_cli_run_gives_the_ids_of_predict(exported, untrained_run, photos, tmp_path):
@@ -144,7 +149,10 @@ def test_labels_and_metadata_travel_along(signatures, exported):
     assert answer["palette"].numpy().tolist() == [[0, 0, 0], [128, 0, 0], [0, 128, 0]]
     labels = json.loads((exported / "assets" / "labels.json").read_text())
     assert labels["names"] == list(CLASSES) and labels["ignore_id"] == 255
-    metadata = json.loads(signatures["metadata"]()["json"].numpy())
+    about = signatures["about"](query=tf.constant([0]))
+    assert about["names"].numpy().tolist() == answer["names"].numpy().tolist()
+    assert about["palette"].numpy().tolist() == answer["palette"].numpy().tolist()
+    metadata = json.loads(about["metadata"].numpy())
     assert metadata == json.loads((exported / "assets.extra" / "metadata.json").read_text())
     assert metadata["model"] == "fcn_8s" and metadata["max_side"] == 300
     assert metadata["run"]["git_commit"] == "abc" and metadata["versions"]["keras"]

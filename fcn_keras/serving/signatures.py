@@ -26,7 +26,10 @@ def add_signatures(
     | `predict_float_images` | `images`: float32 `(B, H, W, 3)` in 0..255 | `mask`: uint8 `(B, H, W)` |
     | `predict_probabilities` | `images`: uint8 `(B, H, W, 3)` | `probabilities`: float32 `(B, H, W, C)` |
     | `labels` | none | `names`: string `(C,)`; `palette`: uint8 `(C, 3)` |
-    | `metadata` | none | `json`: string `()` |
+    | `about` | `query`: int32 `(B,)`, ignored | `names` and `palette` as above; `metadata`: string `()`, JSON |
+
+    TF Serving's REST API refuses signatures without inputs (`json_tensor.cc`), so
+    over REST `about` tells the labels.
 
     The model's variables are found by its use in the signatures; to track the
     model too would write them twice.
@@ -35,7 +38,7 @@ def add_signatures(
         archive: Where the signatures go.
         model: Maps RGB images `(B, H, W, 3)` in 0..255 to logits `(B, H, W, C)`.
         labels: Its `C` classes.
-        metadata: What the signature `metadata` answers.
+        metadata: JSON that `about` answers.
         max_side: Photographs with a longer side are downscaled for the network;
             their masks are upscaled to their size with nearest neighbour.
         max_pixels: Photographs with more pixels are refused.
@@ -78,6 +81,9 @@ def add_signatures(
         palette = tf.constant(labels.palette, tf.uint8)
         return {"names": tf.constant(labels.names), "palette": palette}
 
+    def about(query):
+        return {**label_set(), "metadata": tf.constant(metadata)}
+
     files = tf.TensorSpec([None], tf.string, name="image_bytes")
     images = tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")
     floats = tf.TensorSpec([None, None, None, 3], tf.float32, name="images")
@@ -86,7 +92,7 @@ def add_signatures(
     archive.add_endpoint("predict_float_images", predict_images, [floats])
     archive.add_endpoint("predict_probabilities", predict_probabilities, [images])
     archive.add_endpoint("labels", label_set, [])
-    archive.add_endpoint("metadata", lambda: {"json": tf.constant(metadata)}, [])
+    archive.add_endpoint("about", about, [tf.TensorSpec([None], tf.int32, name="query")])
 
 
 def _bounded(mask_of, image, max_side: int):
