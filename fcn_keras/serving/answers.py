@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 
 from fcn_keras.errors import UserError
-from fcn_keras.serving.retrying import Answer, RefusedError, TemporaryError
+from fcn_keras.serving.retrying import RefusedError, TemporaryError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +21,11 @@ class Segmentation:
     class_fractions: tuple[float, ...]
 
 
+# The signature that tells the classes has an input that means nothing, since TensorFlow
+# Serving's REST interface refuses signatures without inputs.
+ABOUT, ABOUT_INPUTS = "about", {"query": [0]}
+
+
 def check_options(version, label, timeout, retries) -> None:
     """Raises `UserError` where the options of a client contradict or make no sense."""
     if version is not None and label is not None:
@@ -30,18 +34,6 @@ def check_options(version, label, timeout, retries) -> None:
         raise UserError(f"timeout must be more than 0 seconds. Received: {timeout}.")
     if retries < 0:
         raise UserError(f"retries must be 0 or more. Received: {retries}.")
-
-
-def ask_labels(ask: Callable[[dict], Answer]) -> Answer:
-    """Calls `ask` with inputs for the signature that tells the classes.
-
-    TensorFlow Serving's REST interface refuses signatures without inputs, so there is
-    one that means nothing. Models without it are asked without.
-    """
-    try:
-        return ask({"query": [0]})
-    except RefusedError:
-        return ask({})
 
 
 def checked_labels(names: list, palette: list):

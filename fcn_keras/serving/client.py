@@ -14,8 +14,9 @@ import urllib3
 
 from fcn_keras.errors import UserError
 from fcn_keras.serving.answers import (
+    ABOUT,
+    ABOUT_INPUTS,
     Segmentation,
-    ask_labels,
     check_options,
     checked_labels,
     no_model,
@@ -116,9 +117,7 @@ class RestClient:
         Raises:
             UserError: As `segment` does.
         """
-        answer = ask_labels(
-            lambda inputs: self._ask({"signature_name": "labels", "inputs": inputs})
-        )
+        answer = self._ask({"signature_name": ABOUT, "inputs": ABOUT_INPUTS})
         try:
             return checked_labels(answer["outputs"]["names"], answer["outputs"]["palette"])
         except (KeyError, TypeError, ValueError) as error:

@@ -12,8 +12,9 @@ from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from fcn_keras.errors import UserError
 from fcn_keras.serving.answers import (
+    ABOUT,
+    ABOUT_INPUTS,
     Segmentation,
-    ask_labels,
     check_options,
     checked_labels,
     no_model,
@@ -81,7 +82,7 @@ class GrpcClient:
 
     def labels(self) -> tuple[tuple[str, ...], tuple[tuple[int, int, int], ...]]:
         """The model's classes; see `RestClient.labels`."""
-        outputs = ask_labels(lambda inputs: self._ask("labels", inputs))
+        outputs = self._ask(ABOUT, ABOUT_INPUTS)
         try:
             names = [name.decode() for name in outputs["names"].string_val]
             palette = tf.make_ndarray(outputs["palette"]).reshape(-1, 3)

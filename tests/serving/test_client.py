@@ -60,6 +60,11 @@ def test_masks_shares_and_classes(server):
     assert client.labels() == (LABELS.names, LABELS.palette)
 
 
+def test_classes_of_a_model_that_repeats_them_for_each_query(tmp_path):
+    with RestServer(save_tiny_model(tmp_path, batched=True)) as server:
+        assert connect(server.url).labels() == (LABELS.names, LABELS.palette)
+
+
 def test_one_client_for_many_threads(server):
     client = RestClient(server.url)
     photographs = [photograph(seed, (8 + seed, 9)) for seed in range(40)]

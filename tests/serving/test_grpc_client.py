@@ -67,8 +67,8 @@ def test_decoded_images(server):
     assert mask.dtype == np.uint8
 
 
-def test_classes_of_a_model_whose_signature_has_no_input(tmp_path):
-    with grpc_server(GrpcServicer(save_tiny_model(tmp_path, labels_input=False))) as url:
+def test_classes_of_a_model_that_repeats_them_for_each_query(tmp_path):
+    with grpc_server(GrpcServicer(save_tiny_model(tmp_path, batched=True))) as url:
         assert connect(url).labels() == (LABELS.names, LABELS.palette)
 
 

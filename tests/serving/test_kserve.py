@@ -60,12 +60,12 @@ class Exported(kserve.Model):
 
     @staticmethod
     def plain(name, array):
+        if isinstance(array, bytes):
+            return array.decode()
         if array.dtype != object:
             return array.tolist()
         if name.endswith("_bytes"):
             return [{"b64": base64.b64encode(value).decode()} for value in array]
-        if array.ndim == 2:
-            return [[value.decode() for value in row] for row in array]
         return [value.decode() for value in array]
 
 model = Exported("fcn")

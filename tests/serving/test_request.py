@@ -228,10 +228,11 @@ def test_bad_answers_are_named(server, photographs, tmp_path, capfd, name):
     assert not files_below(tmp_path / "out")
 
 
-def test_against_fcn_keras_serve(photographs, tmp_path, capfd):
-    save_tiny_model(tmp_path / "models" / "1")
+def test_an_exported_model_on_fcn_keras_serve(
+    exported, untrained_run, photographs, tmp_path, capfd
+):
     command = [sys.executable, "-c", "from fcn_keras.cli import main; raise SystemExit(main())"]
-    command += ["serve", "--model-base-path", tmp_path / "models", "--port", "0"]
+    command += ["serve", "--model-base-path", exported.parent, "--port", "0"]
     command += ["--version-label", "stable=1"]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:
@@ -242,12 +243,17 @@ def test_against_fcn_keras_serve(photographs, tmp_path, capfd):
         captured = capfd.readouterr()
         assert "4 of 5 images segmented, 1 failed." in captured.out
         assert f"cut.png: {url} refused the request" in captured.err
-        check(photographs / "a.jpg", tmp_path / "out", "a")
         assert request(url, tmp_path / "out", "--version", "2", photographs) == 1
         assert "no such model (Servable not found" in capfd.readouterr().err
     finally:
         process.terminate()
         process.communicate(timeout=60)
+    command = ["predict", "--model", str(untrained_run), "--output", str(tmp_path / "predicted")]
+    assert main([*command, str(photographs)]) == 1
+    for name in ("a", "b", "c", "sub/d"):
+        there, here = (Image.open(tmp_path / f / f"{name}.png") for f in ("out", "predicted"))
+        np.testing.assert_array_equal(np.asarray(there), np.asarray(here))
+        assert there.mode == here.mode == "P" and there.getpalette() == here.getpalette()
 
 
 FORBIDDEN = "tensorflow keras numpy matplotlib tqdm grpc scipy"

@@ -41,24 +41,26 @@ class TinyModel(tf.Module):
         return {"mask": red_thirds(images)}
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.int32, name="query")])
-    def labels(self, query):
+    def about(self, query):
+        palette = tf.constant(LABELS.palette, tf.uint8)
+        return {"names": tf.constant(LABELS.names), "palette": palette}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.int32, name="query")])
+    def batched_about(self, query):
+        """As TF Serving's batching needs it: all outputs begin with the batch."""
         size = tf.size(query)
         return {
             "names": tf.tile(tf.constant([LABELS.names]), [size, 1]),
             "palette": tf.tile(tf.constant([LABELS.palette], tf.uint8), [size, 1, 1]),
         }
 
-    @tf.function(input_signature=[])
-    def labels_without_input(self):
-        return {"names": tf.constant(LABELS.names), "palette": tf.constant(LABELS.palette)}
 
-
-def save_tiny_model(folder, labels_input: bool = True) -> str:
+def save_tiny_model(folder, batched: bool = False) -> str:
     model = TinyModel()
     signatures = {
         "serving_default": model.segment,
         "predict_images": model.predict_images,
-        "labels": model.labels if labels_input else model.labels_without_input,
+        "about": model.batched_about if batched else model.about,
     }
     tf.saved_model.save(model, str(folder), signatures)
     return str(folder)
