@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import itertools
 import json
@@ -93,11 +94,10 @@ def _write(segmenter: Segmenter, folder: Path, metadata: str, max_side, max_pixe
     archive = keras.export.ExportArchive()
     add_signatures(archive, segmenter.model, segmenter.labels, metadata, max_side, max_pixels)
     archive.write_out(str(folder), verbose=False)
-    labels = segmenter.labels
-    content = {"names": labels.names, "palette": labels.palette, "ignore_id": labels.ignore_id}
+    labels = json.dumps(dataclasses.asdict(segmenter.labels), indent=2)
     extra = folder / "assets.extra"
     extra.mkdir()
-    (folder / "assets" / "labels.json").write_text(json.dumps(content, indent=2) + "\n")
+    (folder / "assets" / "labels.json").write_text(labels + "\n")
     (extra / "metadata.json").write_text(metadata + "\n")
     with tf.io.TFRecordWriter(str(extra / "tf_serving_warmup_requests")) as writer:
         for request in _warmup_requests():

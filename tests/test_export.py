@@ -80,9 +80,9 @@ def test_saved_model_cli_lists_the_signatures(exported):
     ]
     assert signature("about") == [
         *tensor("inputs", "query", "DT_INT32", "(-1)"),
-        *tensor("outputs", "metadata", "DT_STRING", "()"),
-        *tensor("outputs", "names", "DT_STRING", "(3)"),
-        *tensor("outputs", "palette", "DT_UINT8", "(3, 3)"),
+        *tensor("outputs", "metadata", "DT_STRING", "(-1)"),
+        *tensor("outputs", "names", "DT_STRING", "(-1, 3)"),
+        *tensor("outputs", "palette", "DT_UINT8", "(-1, 3, 3)"),
     ]
 
 
@@ -149,10 +149,10 @@ def test_labels_and_metadata_travel_along(signatures, exported):
     assert answer["palette"].numpy().tolist() == [[0, 0, 0], [128, 0, 0], [0, 128, 0]]
     labels = json.loads((exported / "assets" / "labels.json").read_text())
     assert labels["names"] == list(CLASSES) and labels["ignore_id"] == 255
-    about = signatures["about"](query=tf.constant([0]))
-    assert about["names"].numpy().tolist() == answer["names"].numpy().tolist()
-    assert about["palette"].numpy().tolist() == answer["palette"].numpy().tolist()
-    metadata = json.loads(about["metadata"].numpy())
+    about = signatures["about"](query=tf.constant([0, 0]))
+    for key in ("names", "palette"):
+        assert about[key].numpy().tolist() == [answer[key].numpy().tolist()] * 2
+    metadata = json.loads(about["metadata"][1].numpy())
     assert metadata == json.loads((exported / "assets.extra" / "metadata.json").read_text())
     assert metadata["model"] == "fcn_8s" and metadata["max_side"] == 300
     assert metadata["run"]["git_commit"] == "abc" and metadata["versions"]["keras"]

@@ -62,14 +62,14 @@ def _export(arguments) -> int:
     from fcn_keras.run_folder import provenance
 
     segmenter = Segmenter.load(arguments.model)
+    origin = provenance(arguments.model)
     if arguments.format == "saved_model":
         from fcn_keras.export import export_saved_model
 
-        origin = provenance(arguments.model)
         path = export_saved_model(segmenter, arguments.output, origin, **limits)
     else:
         from fcn_keras.file_formats import export_file
 
-        path = export_file(segmenter, arguments.output, arguments.format)
+        path = export_file(segmenter, arguments.output, arguments.format, origin)
     print(f"Exported and verified: {path}")
     return 0

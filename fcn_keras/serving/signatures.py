@@ -26,10 +26,10 @@ def add_signatures(
     | `predict_float_images` | `images`: float32 `(B, H, W, 3)` in 0..255 | `mask`: uint8 `(B, H, W)` |
     | `predict_probabilities` | `images`: uint8 `(B, H, W, 3)` | `probabilities`: float32 `(B, H, W, C)` |
     | `labels` | none | `names`: string `(C,)`; `palette`: uint8 `(C, 3)` |
-    | `about` | `query`: int32 `(B,)`, ignored | `names` and `palette` as above; `metadata`: string `()`, JSON |
+    | `about` | `query`: int32 `(B,)`, ignored | `names`: string `(B, C)`; `palette`: uint8 `(B, C, 3)`; `metadata`: string `(B,)`, JSON |
 
-    TF Serving's REST API refuses signatures without inputs (`json_tensor.cc`), so
-    over REST `about` tells the labels.
+    TF Serving's REST API refuses signatures without inputs (`json_tensor.cc`), and
+    its batching those whose outputs have not one row an input, so there is `about`.
 
     The model's variables are found by its use in the signatures; to track the
     model too would write them twice.
@@ -82,7 +82,8 @@ def add_signatures(
         return {"names": tf.constant(labels.names), "palette": palette}
 
     def about(query):
-        return {**label_set(), "metadata": tf.constant(metadata)}
+        answer = {**label_set(), "metadata": tf.constant(metadata)}
+        return {name: tf.repeat(value[None], tf.size(query), 0) for name, value in answer.items()}
 
     files = tf.TensorSpec([None], tf.string, name="image_bytes")
     images = tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")
