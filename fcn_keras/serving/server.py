@@ -22,10 +22,11 @@ from fcn_keras.serving.json_tensor import RequestError
 from fcn_keras.serving.meter import Meter
 from fcn_keras.serving.model_versions import ModelVersions
 from fcn_keras.serving.request_body import JSON, NoAnswer, Refusal, RequestBody
+from fcn_keras.serving.rest_codec import encode_error
 
 METHODS = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"]
 METRICS_PATH = "/monitoring/prometheus/metrics"
-DRAIN_SECONDS = 0.3  # between the last new connection and the end of those that are idle
+DRAIN_SECONDS = 0.5  # between the last new connection and the end of those that are idle
 KEEP_ALIVE_SECONDS = 60
 
 
@@ -86,7 +87,7 @@ class Frontend:
         self._versions, self._limits = versions, limits
         self._taken = 0
         self._threads = ThreadPoolExecutor(limits.concurrency, "prediction")
-        app = FastAPI(openapi_url=None)
+        app = FastAPI(openapi_url=None, exception_handlers={405: _unknown_method})
         app.add_api_route("/{path:path}", self._handle, methods=METHODS)
         self.app = Meter(app, versions.name)
 
@@ -95,7 +96,7 @@ class Frontend:
         self._threads.shutdown()
 
     async def _handle(self, request: Request) -> Response:
-        path, query = request.scope["raw_path"].decode("ascii"), request.url.query
+        path, query = (request.scope[key].decode() for key in ("raw_path", "query_string"))
         if path == METRICS_PATH:
             return Response(self.app.page(), media_type="text/plain")
         body = RequestBody(request, self._limits.body_bytes)
@@ -138,6 +139,10 @@ class Frontend:
         except Exception as error:
             traceback.print_exc()
             raise RequestError(f"Internal error: {type(error).__name__}", 500) from error
+
+
+def _unknown_method(request: Request, _) -> Response:
+    return Response(encode_error(f"Malformed request: {request.method}"), 405, media_type=JSON)
 
 
 class _Server(uvicorn.Server):

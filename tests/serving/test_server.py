@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -297,6 +298,7 @@ def test_broken_requests_get_a_reason(server, content, reason):
         ("POST", "/v1/models/fcn:regress", 400, ":regress is not served"),
         ("PUT", "/v1/models/fcn", 400, "Malformed request"),
         ("OPTIONS", "/v1/models/fcn", 400, "Malformed request"),
+        ("BREW", "/v1/models/fcn", 405, "Malformed request: BREW"),
     ],
 )
 def test_wrong_paths(server, method, path, code, reason):
@@ -374,13 +376,15 @@ def test_it_listens_at_the_loopback_address_only(server):
 def test_new_versions_are_loaded_while_old_ones_answer(tmp_path):
     save_version(tmp_path, 1, 100.0)
     with serving(tmp_path) as server:
-        answers, done = [], threading.Event()
-        loader = threading.Thread(target=ask_until, args=(server, done, answers))
-        loader.start()
-        save_version(tmp_path, 2, 150.0, warmup=[("predict_images", "images", PIXELS[None])])
-        wait_for(lambda: server.states() == {2: "AVAILABLE", 1: "AVAILABLE"})
-        done.set()
-        loader.join()
+        done = threading.Event()
+        with ThreadPoolExecutor(1) as threads:
+            client = threads.submit(ask_until, server, done)
+            try:
+                save_version(tmp_path, 2, 150.0, [("predict_images", "images", PIXELS[None])])
+                wait_for(lambda: server.states() == {2: "AVAILABLE", 1: "AVAILABLE"})
+            finally:
+                done.set()
+        answers = client.result()
         masks = [answer["predictions"] for code, answer in answers if code == 200]
         changes = [masks.index(mask) for mask in masks]
         assert len(masks) == len(answers) and changes == sorted(changes) and len(set(changes)) <= 2
@@ -425,32 +429,37 @@ def predict_mask(server):
     return server.predict(pixels_request())[1]["predictions"]
 
 
-def ask_until(server, done, answers):
+def ask_until(server, done):
+    answers = []
     while not done.is_set():
         answers.append(server.predict(pixels_request()))
+    return answers
 
 
 def test_sigterm_under_load_answers_every_request(base):
     with serving(base) as server:
         answers = []
-        request = json.dumps({"signature_name": "multiply", "inputs": 700})
+        slow = json.dumps({"signature_name": "multiply", "inputs": 700})
 
-        def keep_asking():
+        def keep_asking(*request):
             with contextlib.closing(server.connect()) as connection:
                 while True:
-                    connection.request("POST", "/v1/models/fcn:predict", request)
+                    connection.request(*request)
                     response = connection.getresponse()
                     answers.append((response.status, response.read()))
                     if response.will_close:
                         return
 
-        clients = [threading.Thread(target=keep_asking) for _ in range(8)]
+        requests = [("POST", "/v1/models/fcn:predict", slow), ("GET", "/v1/models/fcn")] * 4
+        with ThreadPoolExecutor(len(requests)) as threads:
+            clients = [threads.submit(keep_asking, *request) for request in requests]
+            try:
+                wait_for(lambda: len(answers) >= 200)
+                assert server.stop() == 0
+            finally:
+                server.process.kill()
         for client in clients:
-            client.start()
-        wait_for(lambda: len(answers) >= 20)
-        assert server.stop() == 0
-        for client in clients:
-            client.join()
+            client.result()
         assert {code for code, _ in answers} == {200}
         wait_for(lambda: server.line("Stopped:"))
         assert server.lines[-1] == f"Stopped: {len(answers)} requests answered.\n"
