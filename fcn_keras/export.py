@@ -84,7 +84,10 @@ def export_saved_model(
             _verify(segmenter, partial, max_side)
             return _publish(partial, directory)
     except (OSError, tf.errors.OpError) as error:
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        first_line = str(error).splitlines()[0]
+        # TensorFlow's messages name an operation in front and behind.
+        inner = first_line.split("}} ")[-1].split(" [Op:")[0]
+        reason = getattr(error, "strerror", None) or inner
         raise UserError(
             f"{directory}: the model cannot be written there ({reason}). Choose another --output."
         ) from error
@@ -144,7 +147,10 @@ def _verify(segmenter: Segmenter, folder: Path, max_side: int) -> None:
     mask = np.asarray(Image.open(io.BytesIO(answer)))
     expected = segmenter.model.predict_on_batch(decode_image(data, "")[None].astype(np.float32))
     if max(image.shape) <= max_side and not np.array_equal(mask, expected[0].argmax(axis=-1)):
-        raise RuntimeError("The exported model gives another mask than the model itself.")
+        raise UserError(
+            f"{folder.parent.parent}: not written, as the exported model gives another mask than "
+            "the model. Try other versions of tensorflow and keras."
+        )
 
 
 def _publish(partial: Path, directory: Path) -> Path:
