@@ -10,9 +10,10 @@ its files change. The last version is kept even if its folder disappears.
 from __future__ import annotations
 
 import dataclasses
+import gc
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 from fcn_keras.errors import UserError
@@ -113,6 +114,7 @@ class ModelVersions:
         for version in self.models.keys() - wanted:
             self.models = {key: model for key, model in self.models.items() if key != version}
             self.states[version] = State("END")
+            gc.collect()  # TensorFlow's graphs refer to themselves
             print(f"Unloaded version {version}.", flush=True)
 
     def _watch(self, poll_seconds: float) -> None:
@@ -135,10 +137,9 @@ class ModelVersions:
         failed = []
         for version in sorted(wanted & new, reverse=True):
             settled = files[version] and seen.get(version) == files[version]
-            if settled or not settled_only:
-                if not self._add_one(version, folders[version]):
-                    self._failed[version] = files[version]
-                    failed.append(version)
+            if (settled or not settled_only) and not self._add_one(version, folders[version]):
+                self._failed[version] = files[version]
+                failed.append(version)
         return failed
 
     def _add_one(self, version: int, folder: Path) -> bool:
@@ -156,8 +157,7 @@ class ModelVersions:
             path, reason = self.base_path / str(version), self.states[version].error
             print(f"error: {path} cannot be loaded ({reason}).", file=sys.stderr, flush=True)
 
-    def _newest(self, versions: Iterable[int]) -> set[int]:
-        versions = set(versions)
+    def _newest(self, versions: set[int]) -> set[int]:
         return set(sorted(versions)[-self._keep :]) | (versions & set(self.labels.values()))
 
     def _folders(self) -> dict[int, Path]:
