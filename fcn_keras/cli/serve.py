@@ -28,7 +28,9 @@ def add(commands) -> None:
         "--model-name", default="fcn", metavar="NAME", help="its name in URLs (fcn)"
     )
     parser.add_argument(
-        "--host", default="127.0.0.1", help="address to listen at; others can reach it only there"
+        "--host",
+        default="127.0.0.1",
+        help="address to listen at; 0.0.0.0 lets other machines in (127.0.0.1)",
     )
     parser.add_argument(
         "--port", type=int, default=8501, metavar="N", help="0: any free one (8501)"

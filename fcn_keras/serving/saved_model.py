@@ -23,14 +23,17 @@ def load_model(folder: Path) -> LoadedModel:
     Raises:
         LoadError: If either fails.
     """
+    stage = ""
     try:
         model = LoadedModel(folder)
+        stage = "warm-up: "
         model.warm_up(folder / WARMUP_FILE)
         return model
     except Exception as error:  # TensorFlow raises many kinds
         missing = isinstance(error, OSError)
         unknown = error_codes_pb2.NOT_FOUND if missing else error_codes_pb2.UNKNOWN
-        raise LoadError(first_line(error), getattr(error, "error_code", unknown)) from error
+        code = getattr(error, "error_code", unknown)
+        raise LoadError(stage + first_line(error), code) from error
 
 
 class LoadedModel:
@@ -62,12 +65,13 @@ class LoadedModel:
             inputs: An array for each of its inputs.
 
         Raises:
-            tensorflow.errors.OpError: If the graph fails, or if an input's shape is
-                not the signature's.
+            tensorflow.errors.OpError: If the graph fails, or if the inputs' names or
+                shapes are not the signature's.
         """
-        signature = self.signatures[name]
-        for key, info in signature.inputs.items():
-            _check_shape(key, inputs[key].shape, info.tensor_shape)
+        signature = self.signatures.get(name)
+        if signature is None:
+            raise _invalid(f'Serving signature key "{name}" not found.')
+        _check_inputs(signature, inputs)
         outputs = sorted(signature.outputs)
         if name not in self._calls:
             # Two threads may do this at a time; either result is right.
@@ -101,11 +105,17 @@ def first_line(error: BaseException) -> str:
     return said or type(error).__name__
 
 
-def _check_shape(name: str, shape: tuple[int, ...], expected) -> None:
-    """Kernels take some wrong shapes without a word."""
-    if not tf.TensorShape(expected).is_compatible_with(shape):
-        raise tf.errors.InvalidArgumentError(
-            None,
-            None,
-            f"Input {name} has shape {list(shape)}, the signature has {tf.TensorShape(expected)}.",
+def _check_inputs(signature, inputs: Mapping[str, np.ndarray]) -> None:
+    if inputs.keys() != set(signature.inputs):
+        raise _invalid(
+            f"input size does not match signature: {{{','.join(sorted(inputs))}}} is not "
+            f"{{{','.join(sorted(signature.inputs))}}}"
         )
+    for name, info in signature.inputs.items():  # kernels take some wrong shapes without a word
+        shape, expected = list(inputs[name].shape), tf.TensorShape(info.tensor_shape)
+        if not expected.is_compatible_with(shape):
+            raise _invalid(f"Input {name} has shape {shape}, the signature has {expected}.")
+
+
+def _invalid(message: str) -> tf.errors.OpError:
+    return tf.errors.InvalidArgumentError(None, None, message)
