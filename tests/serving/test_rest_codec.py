@@ -163,7 +163,7 @@ def test_rows_need_one_batch_size():
         ('{"instances": [true]}', INT, "Type: True is not of expected type: int32"),
         ('{"instances": [null]}', FLOAT, "Type: Null is not of expected type: float"),
         ('{"instances": [2147483648]}', INT, "not of expected type: int32"),
-        ('{"instances": [256]}', inputs(x="DT_UINT8"), "not of expected type: uint8"),
+        ('{"instances": [1, 256]}', inputs(x="DT_UINT8"), "not of expected type: uint8"),
         ('{"instances": [1]}', inputs(x="DT_BOOL"), "not of expected type: bool"),
         ('{"instances": [1]}', inputs(x="DT_STRING"), "not of expected type: string"),
         ('{"instances": [1]}', inputs(x="DT_HALF"), "to type: half"),
