@@ -9,7 +9,7 @@ import urllib.parse
 
 from fcn_keras.cli.shared import import_tensorflow
 from fcn_keras.errors import UserError
-from fcn_keras.serving.model_versions import ModelVersions
+from fcn_keras.serving.rest_server.model_versions import ModelVersions
 
 
 def add(commands) -> None:
@@ -78,8 +78,8 @@ def _serve(arguments) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         import_tensorflow()
-        from fcn_keras.serving.saved_model import load_model
-        from fcn_keras.serving.server import Limits, serve
+        from fcn_keras.serving.rest_server.saved_model import load_model
+        from fcn_keras.serving.rest_server.server import Limits, serve
 
         versions.start(load_model, arguments.poll_seconds)
     except KeyboardInterrupt:

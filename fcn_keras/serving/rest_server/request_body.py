@@ -8,8 +8,8 @@ import zlib
 
 from fastapi import Request, Response
 
-from fcn_keras.serving.json_tensor import RequestError
-from fcn_keras.serving.rest_codec import encode_error
+from fcn_keras.serving.rest_server.json_tensor import RequestError
+from fcn_keras.serving.rest_server.rest_codec import encode_error
 
 JSON = "application/json"
 BODY_SECONDS = 60  # for a whole body to arrive

@@ -26,7 +26,7 @@ from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 from fcn_keras.cli import main
 from fcn_keras.prediction import Segmenter
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 CLASSES = 3
 SECONDS = 60  # to wait for what must happen
 

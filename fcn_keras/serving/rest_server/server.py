@@ -1,4 +1,4 @@
-"""An HTTP server for one model, with TF Serving's REST API; see `serving.rest_api`.
+"""An HTTP server for one model, with TF Serving's REST API; see `serving.rest_server.rest_api`.
 
 Beyond that API it has `/ready`, and limits: the size of a body, which is checked while it
 arrives, and the number of predictions that run and wait. Who is refused before the body
@@ -17,12 +17,12 @@ from concurrent.futures import ThreadPoolExecutor
 import uvicorn
 from fastapi import FastAPI, Request, Response
 
-from fcn_keras.serving import rest_api
-from fcn_keras.serving.json_tensor import RequestError
-from fcn_keras.serving.meter import Meter
-from fcn_keras.serving.model_versions import ModelVersions
-from fcn_keras.serving.request_body import JSON, NoAnswer, Refusal, RequestBody
-from fcn_keras.serving.rest_codec import encode_error
+from fcn_keras.serving.rest_server import rest_api
+from fcn_keras.serving.rest_server.json_tensor import RequestError
+from fcn_keras.serving.rest_server.meter import Meter
+from fcn_keras.serving.rest_server.model_versions import ModelVersions
+from fcn_keras.serving.rest_server.request_body import JSON, NoAnswer, Refusal, RequestBody
+from fcn_keras.serving.rest_server.rest_codec import encode_error
 
 METHODS = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"]
 METRICS_PATH = "/monitoring/prometheus/metrics"

@@ -13,7 +13,13 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from fcn_keras.serving.json_tensor import RequestError, from_tensor, is_object, shown, to_tensor
+from fcn_keras.serving.rest_server.json_tensor import (
+    RequestError,
+    from_tensor,
+    is_object,
+    shown,
+    to_tensor,
+)
 
 
 def parse_predict(

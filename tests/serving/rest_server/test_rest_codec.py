@@ -7,8 +7,8 @@ import pytest
 from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf.meta_graph_pb2 import TensorInfo
 
-from fcn_keras.serving.json_tensor import MAX_RANK, RequestError, to_tensor
-from fcn_keras.serving.rest_codec import encode_error, encode_predict, parse_predict
+from fcn_keras.serving.rest_server.json_tensor import MAX_RANK, RequestError, to_tensor
+from fcn_keras.serving.rest_server.rest_codec import encode_error, encode_predict, parse_predict
 
 
 def inputs(**types):

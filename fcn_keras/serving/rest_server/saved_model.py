@@ -10,7 +10,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import error_codes_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
-from fcn_keras.serving.model_versions import LoadError
+from fcn_keras.serving.rest_server.model_versions import LoadError
 
 DEFAULT_SIGNATURE = "serving_default"
 WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"

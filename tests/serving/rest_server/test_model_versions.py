@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from fcn_keras.errors import UserError
-from fcn_keras.serving.model_versions import LoadError, ModelVersions
+from fcn_keras.serving.rest_server.model_versions import LoadError, ModelVersions
 
 
 @pytest.fixture

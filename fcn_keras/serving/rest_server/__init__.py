@@ -1,0 +1,1 @@
+"""A small server for one machine, with TF Serving's REST API."""
