@@ -26,7 +26,10 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("Interrupted. A run goes on with --resume and its folder.", file=sys.stderr)
+        print(
+            "Interrupted. --resume goes on with a run, --skip-existing with images.",
+            file=sys.stderr,
+        )
         return 130
 
 

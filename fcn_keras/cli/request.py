@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
@@ -102,7 +104,7 @@ def _make_folder(path: Path) -> None:
 def _segment_all(client, names, palette, jobs, arguments) -> dict[str, dict[str, float]]:
     """Each class's share of the images that succeeded; failures are printed."""
     shares = {}
-    with ThreadPoolExecutor(arguments.parallel) as threads:
+    with _noted_interrupt() as interrupted, ThreadPoolExecutor(arguments.parallel) as threads:
         try:
             futures = {
                 threads.submit(_segment, client, *job, palette, arguments): job[0] for job in jobs
@@ -114,9 +116,30 @@ def _segment_all(client, names, palette, jobs, arguments) -> dict[str, dict[str,
                     except UserError as error:
                         bar.clear()
                         print(f"error: {error}", file=sys.stderr)
+                    if interrupted.is_set():
+                        raise KeyboardInterrupt
         finally:
             threads.shutdown(cancel_futures=True)  # an interrupted call must not do the rest
     return shares
+
+
+@contextlib.contextmanager
+def _noted_interrupt():
+    """Yields an event that the first Ctrl-C sets.
+
+    As an exception it could leave a lock that the threads share in disorder.
+    """
+    interrupted = threading.Event()
+
+    def note(*_):
+        signal.signal(signal.SIGINT, before)  # the second one ends it at once
+        interrupted.set()
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield interrupted
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _segment(client, path: Path, name: str, palette, arguments) -> tuple[float, ...]:

@@ -1,11 +1,13 @@
 """`fcn-keras request` on real files and a real server, judged from outside."""
 
+import itertools
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import venv
 from pathlib import Path
@@ -284,16 +286,23 @@ def test_needs_requests_and_pillow_only(server, photographs, tmp_path):
     assert done.returncode == 1 and b"gRPC needs the package tensorflow-serving" in done.stderr
 
 
-def test_help_is_quick():
-    start = time.monotonic()
+def test_help_needs_no_package():
     done = subprocess.run(
         [sys.executable, "-c", ALONE, "request", "--help"], cwd=ROOT, capture_output=True
     )
-    assert done.returncode == 0 and time.monotonic() - start < 1  # it takes 0.1 s
+    assert done.returncode == 0
     assert b"--parallel" in done.stdout and b"--label" in done.stdout
 
 
-def test_an_interrupted_call_ends_soon_and_leaves_whole_files(server, tmp_path):
+def test_an_interrupted_call_ends_soon_and_leaves_whole_files(server, tmp_path, monkeypatch):
+    count, answer, interrupted = itertools.count(), server.answer, threading.Event()
+
+    def answer_some(body):
+        if next(count) > 40:
+            interrupted.wait(60)
+        return answer(body)
+
+    monkeypatch.setattr(server, "answer", answer_some)
     (tmp_path / "in").mkdir()
     for index in range(200):
         noise(index, (60, 80)).save(tmp_path / "in" / f"{index:03}.png")
@@ -303,7 +312,9 @@ def test_an_interrupted_call_ends_soon_and_leaves_whole_files(server, tmp_path):
     while process.poll() is None and len(list((tmp_path / "out").glob("[0-9]*.png"))) < 20:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=20)
+    time.sleep(0.5)  # it must have taken note before the answers come
+    interrupted.set()
+    _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130 and b"Traceback" not in stderr
     done = list((tmp_path / "out").glob("[0-9]*.png"))
     assert 20 <= len(done) < 200 and not list((tmp_path / "out").glob(".partial-*"))
