@@ -84,10 +84,9 @@ def export_saved_model(
             _verify(segmenter, partial, max_side)
             return _publish(partial, directory)
     except (OSError, tf.errors.OpError) as error:
-        first_line = str(error).splitlines()[0]
-        # TensorFlow's messages name an operation in front and behind.
-        inner = first_line.split("}} ")[-1].split(" [Op:")[0]
-        reason = getattr(error, "strerror", None) or inner
+        # TensorFlow's messages name an operation in front and behind, and a file.
+        inner = str(error).splitlines()[0].split("}} ")[-1].split(" [Op:")[0]
+        reason = getattr(error, "strerror", None) or inner.rpartition("; ")[2]
         raise UserError(
             f"{directory}: the model cannot be written there ({reason}). Choose another --output."
         ) from error

@@ -92,8 +92,8 @@ def _require(package: str, format: str) -> None:
         importlib.import_module(f"{package}.interpreter" if format == "litert" else package)
     except ImportError as error:
         raise UserError(
-            f"Format {format} needs the package {package} ({error}). Install it: "
-            f"pip install 'fcn_keras[{format}]'."
+            f"Format {format} needs the package {package} ({error}). Install fcn_keras with "
+            f"[{format}]."
         ) from error
 
 

@@ -25,6 +25,15 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("fcn_keras"):
+            raise
+        print(
+            f"error: this command needs the package {error.name}, which is not installed. "
+            "Install fcn_keras with its dependencies.",
+            file=sys.stderr,
+        )
+        return 1
     except KeyboardInterrupt:
         print(
             "Interrupted. --resume goes on with a run, --skip-existing with images.",

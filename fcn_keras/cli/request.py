@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import sys
-import threading
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from fcn_keras.cli.shared import import_tensorflow, progress
 from fcn_keras.errors import UserError
 from fcn_keras.files import named_images, write_file
+from fcn_keras.serving.retrying import TemporaryError
 
 OVERLAYS = "overlay"  # a folder in the output folder
 
@@ -60,6 +61,8 @@ def add(commands) -> None:
 def _request(arguments) -> int:
     if arguments.parallel < 1:
         raise UserError(f"--parallel must be at least 1. Received: {arguments.parallel}.")
+    if arguments.fractions and Path(arguments.fractions).is_dir():
+        raise UserError(f"--fractions {arguments.fractions}: a folder. Give a file.")
     if arguments.fractions and arguments.skip_existing:
         raise UserError("--fractions is of all images: leave out --skip-existing.")
     jobs = list(named_images(arguments.paths, arguments.output, (OVERLAYS,)))
@@ -103,8 +106,8 @@ def _make_folder(path: Path) -> None:
 
 def _segment_all(client, names, palette, jobs, arguments) -> dict[str, dict[str, float]]:
     """Each class's share of the images that succeeded; failures are printed."""
-    shares = {}
-    with _noted_interrupt() as interrupted, ThreadPoolExecutor(arguments.parallel) as threads:
+    shares, unanswered = {}, 0
+    with _noted_interrupt(client), ThreadPoolExecutor(arguments.parallel) as threads:
         try:
             futures = {
                 threads.submit(_segment, client, *job, palette, arguments): job[0] for job in jobs
@@ -113,31 +116,41 @@ def _segment_all(client, names, palette, jobs, arguments) -> dict[str, dict[str,
                 for future in bar:
                     try:
                         shares[str(futures[future])] = dict(zip(names, future.result()))
+                        unanswered = 0
                     except UserError as error:
                         bar.clear()
                         print(f"error: {error}", file=sys.stderr)
-                    if interrupted.is_set():
+                        unanswered += isinstance(error.__cause__, TemporaryError)
+                    if client.stopped.is_set():
                         raise KeyboardInterrupt
+                    if unanswered >= max(arguments.parallel, 3):
+                        raise UserError(
+                            f"{client.url}: {unanswered} images in a row without an answer; "
+                            "gave up. Go on later with --skip-existing."
+                        )
         finally:
-            threads.shutdown(cancel_futures=True)  # an interrupted call must not do the rest
+            client.stopped.set()
+            threads.shutdown(cancel_futures=True)  # what has not begun is left out
     return shares
 
 
 @contextlib.contextmanager
-def _noted_interrupt():
-    """Yields an event that the first Ctrl-C sets.
+def _noted_interrupt(client):
+    """Stops the client at the first Ctrl-C, the process at the second.
 
-    As an exception it could leave a lock that the threads share in disorder.
+    As an exception, the first could leave a lock that the threads share in disorder.
     """
-    interrupted = threading.Event()
 
     def note(*_):
-        signal.signal(signal.SIGINT, before)  # the second one ends it at once
-        interrupted.set()
+        if client.stopped.is_set():
+            os._exit(130)
+        client.stopped.set()
+        hint = "Waiting for answers that are on their way; Ctrl-C again ends at once."
+        print(f"\n{hint}", file=sys.stderr)
 
     before = signal.signal(signal.SIGINT, note)
     try:
-        yield interrupted
+        yield
     finally:
         signal.signal(signal.SIGINT, before)
 

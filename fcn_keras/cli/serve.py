@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import signal
 import socket
@@ -40,7 +41,7 @@ def add(commands) -> None:
         action="append",
         default=[],
         metavar="LABEL=N",
-        help="another name for a version, which is kept; may be repeated",
+        help="another name for a version, served as long as its folder is there; may be repeated",
     )
     parser.add_argument(
         "--keep-versions",
@@ -119,9 +120,7 @@ def _check(arguments) -> None:
         raise UserError("--model-name must not be empty.")
     for package in ("fastapi", "uvicorn", "tensorflow_serving"):
         if not importlib.util.find_spec(package):
-            raise UserError(
-                f"fcn-keras serve needs {package}. Install it: pip install 'fcn_keras[serve]'"
-            )
+            raise UserError(f"fcn-keras serve needs {package}. Install fcn_keras with [serve].")
 
 
 def _label(text: str) -> tuple[str, int]:
@@ -146,6 +145,7 @@ def _bind(host: str, port: int) -> socket.socket:
             f"--host {host}: {error.strerror}. Give an address of this machine."
         ) from error
     except OSError as error:
-        raise UserError(
-            f"--host {host} --port {port}: {error.strerror}. Choose another port, or 0 for any."
-        ) from error
+        remedy = "Choose another port, or 0 for any."
+        if error.errno == errno.EADDRNOTAVAIL:
+            remedy = "Give an address of this machine."
+        raise UserError(f"--host {host} --port {port}: {error.strerror}. {remedy}") from error

@@ -11,7 +11,7 @@ import io
 import warnings
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from fcn_keras.datasets.base import IGNORE_ID, LabelSet, voc_palette
 from fcn_keras.errors import UserError
@@ -149,4 +149,6 @@ def _open(source, name: str) -> Image.Image:
 
 
 def _first_line(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):  # its message shows a Python object
+        return "of no known kind"
     return (str(error).splitlines() or [type(error).__name__])[0]

@@ -141,7 +141,7 @@ def _loadmat():
         from scipy.io import loadmat
     except ImportError as error:
         raise UserError(
-            "SBD's masks are MATLAB files, which need SciPy: pip install 'fcn_keras[sbd]'"
+            "SBD's masks are MATLAB files, which need SciPy. Install fcn_keras with [sbd]."
         ) from error
     return loadmat
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import keras
@@ -18,10 +19,16 @@ def load_model(path) -> keras.Model:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such model. Give a run's folder or a .keras file.")
+    if path.suffix == ".keras" and not zipfile.is_zipfile(path):
+        raise UserError(
+            f"{path}: no .keras model, or a damaged one (not a zip archive). Give another."
+        )
     try:
         return keras.models.load_model(path, compile=False)
     except Exception as error:  # of zipfile, h5py, json and Keras
-        raise UserError(f"{path}: no .keras model, or a damaged one ({_reason(error)}).") from error
+        raise UserError(
+            f"{path}: no .keras model, or a damaged one ({_reason(error)}). Give another."
+        ) from error
 
 
 def restore(model: keras.Model, path) -> None:

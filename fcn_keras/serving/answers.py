@@ -23,15 +23,23 @@ class Segmentation:
 
 # The signature that tells the classes has an input that means nothing, since TensorFlow
 # Serving's REST interface refuses signatures without inputs.
+LONGEST_TIMEOUT = 86_400
 ABOUT, ABOUT_INPUTS = "about", {"query": [0]}
 
 
-def check_options(version, label, timeout, retries) -> None:
+def check_options(model, version, label, timeout, retries) -> None:
     """Raises `UserError` where the options of a client contradict or make no sense."""
     if version is not None and label is not None:
         raise UserError(f"Give a version or a label, not both. Received: {version}, {label}.")
-    if not timeout > 0:
-        raise UserError(f"timeout must be more than 0 seconds. Received: {timeout}.")
+    if version is not None and version < 0:
+        raise UserError(f"A version is a number from 0 on. Received: {version}.")
+    if not model or label == "":
+        raise UserError(f"Names must not be empty. Received: model {model!r}, label {label!r}.")
+    if not 0 < timeout <= LONGEST_TIMEOUT:
+        raise UserError(
+            f"timeout must be more than 0 and at most {LONGEST_TIMEOUT} seconds. Received: "
+            f"{timeout}."
+        )
     if retries < 0:
         raise UserError(f"retries must be 0 or more. Received: {retries}.")
 
@@ -57,10 +65,12 @@ def too_slow(url: str, timeout: float) -> TemporaryError:
 
 
 def refused(url: str, said: str) -> RefusedError:
-    return RefusedError(
-        f"{url} refused the request ({said}). Send whole JPEG or PNG files, to a model "
-        "that fcn-keras exported."
-    )
+    remedy = "Send whole JPEG or PNG files, to a model that fcn-keras exported."
+    if "pixels; at most" in said:
+        remedy = "Send it smaller, or export with a larger --max-pixels."
+    elif "Malformed request" in said or "version label" in said:
+        remedy = "Check the server's address, and the model's name, version and label."
+    return RefusedError(f"{url} refused the request ({said}). {remedy}")
 
 
 def no_model(url: str, said: str) -> UserError:

@@ -42,6 +42,11 @@ def connect(url: str, **options):
         UserError: If the address is none of these, or `options` contradict.
     """
     scheme, _, host = url.partition("://")
+    if "/v1/" in host:
+        raise UserError(
+            f"{url}: give the server's address alone, what stands before /v1/, and the model's "
+            "name as --model."
+        )
     if scheme in ("http", "https") and host:
         return RestClient(url, **options)
     if scheme == "grpc" and host:
@@ -69,7 +74,10 @@ class RestClient:
             too slow; see `retrying`.
 
     Raises:
-        UserError: If both a version and a label are given.
+        UserError: If both a version and a label are given, or an option makes no sense.
+
+    Attributes:
+        stopped: An event; when it is set, nothing is asked again.
     """
 
     def __init__(
@@ -81,13 +89,14 @@ class RestClient:
         timeout: float = 60,
         retries: int = 4,
     ):
-        check_options(version, label, timeout, retries)
+        check_options(model, version, label, timeout, retries)
         self.url, self.timeout, self.retries = url.rstrip("/"), timeout, retries
         path = f"/v1/models/{urllib.parse.quote(model, safe='')}"
         if version is not None:
             path += f"/versions/{version}"
         if label is not None:
             path += f"/labels/{urllib.parse.quote(label, safe='')}"
+        self.stopped = threading.Event()
         self._predict_url = f"{self.url}{path}:predict"
         self._threads = threading.local()  # requests does not promise a session to many threads
 
@@ -124,7 +133,7 @@ class RestClient:
             raise wrong_answer(self.url, answer) from error
 
     def _ask(self, body: dict) -> dict:
-        return retrying(lambda: self._ask_once(body), self.retries)
+        return retrying(lambda: self._ask_once(body), self.retries, self.stopped)
 
     def _ask_once(self, body: dict) -> dict:
         if not hasattr(self._threads, "session"):

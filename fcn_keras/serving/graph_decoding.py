@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-MAX_HEADERS = 1000  # JPEG segments or PNG chunks that are searched for EXIF data
-ORIENTATION_TAG = 0x0112
+MAX_HEADERS = 10_000  # JPEG segments or PNG chunks that are searched for EXIF data
+ORIENTATION_TAG, SHORT, LONG = 0x0112, 3, 4
 
 
 def decode_photograph(data: tf.Tensor, name: tf.Tensor, max_pixels: int) -> tf.Tensor:
@@ -104,8 +104,7 @@ def _find_png_exif(file_bytes) -> tf.Tensor:
         return position + 12 + _number(file_bytes, position, 4, False), found
 
     def unfinished(position, found):
-        data = _number(file_bytes, position + 4, 4, False) == int.from_bytes(b"IDAT")
-        return (found < 0) & ~data & (position < tf.size(file_bytes, tf.int64))
+        return (found < 0) & (position < tf.size(file_bytes, tf.int64))
 
     return _search(search, unfinished, start=8)
 
@@ -122,9 +121,11 @@ def _orientation(file_bytes, exif) -> tf.Tensor:
     directory = exif + _number(file_bytes, exif + 4, 4, little)
     count = _number(file_bytes, directory, 2, little)
     entries = directory + 2 + 12 * tf.range(tf.where(exif < 0, tf.zeros_like(count), count))
+    kind = _number(file_bytes, entries + 2, 2, little)
     is_orientation = _number(file_bytes, entries, 2, little) == ORIENTATION_TAG
-    values = tf.boolean_mask(_number(file_bytes, entries + 8, 2, little), is_orientation)
-    value = tf.concat([values, [1]], axis=0)[0]
+    short, long = (_number(file_bytes, entries + 8, size, little) for size in (2, 4))
+    values = tf.where(kind == SHORT, short, tf.where(kind == LONG, long, 1))
+    value = tf.concat([[1], tf.boolean_mask(values, is_orientation)], axis=0)[-1]
     return tf.where((1 <= value) & (value <= 8), value, 1)
 
 

@@ -5,6 +5,8 @@ Needs TensorFlow, which the messages' classes import.
 
 from __future__ import annotations
 
+import threading
+
 import grpc
 import numpy as np
 import tensorflow as tf
@@ -48,7 +50,10 @@ class GrpcClient:
         retries: How often to ask again; see `retrying`.
 
     Raises:
-        UserError: If both a version and a label are given.
+        UserError: As for `RestClient`.
+
+    Attributes:
+        stopped: An event; when it is set, nothing is asked again.
     """
 
     def __init__(
@@ -60,8 +65,9 @@ class GrpcClient:
         timeout: float = 60,
         retries: int = 4,
     ):
-        check_options(version, label, timeout, retries)
+        check_options(model, version, label, timeout, retries)
         self.url, self.timeout, self.retries = f"grpc://{target}", timeout, retries
+        self.stopped = threading.Event()
         self._spec = {"name": model}
         if version is not None:
             self._spec["version"] = {"value": version}
@@ -111,7 +117,7 @@ class GrpcClient:
         spec = {**self._spec, "signature_name": signature}
         tensors = {name: tf.make_tensor_proto(value) for name, value in inputs.items()}
         request = predict_pb2.PredictRequest(model_spec=spec, inputs=tensors)
-        return dict(retrying(lambda: self._ask_once(request), self.retries).outputs)
+        return dict(retrying(lambda: self._ask_once(request), self.retries, self.stopped).outputs)
 
     def _ask_once(self, request):
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from fcn_keras.errors import UserError
 
@@ -45,6 +45,8 @@ def upright(data: bytes, name: str) -> Image.Image:
         UserError: If it is no complete image, or one of floats.
     """
     image = _open(data, name)
+    for other in ("xmp", "XML:com.adobe.xmp", "Raw profile type exif"):
+        image.info.pop(other, None)  # the server reads EXIF data only
     ImageOps.exif_transpose(image, in_place=True)
     if image.mode == "F":
         raise UserError(f"{name}: an image of floats. Save it with 8 or 16 bits.")
@@ -95,6 +97,8 @@ def _open(data: bytes, name: str) -> Image.Image:
         image.load()
     except Exception as error:  # Pillow raises OSError, SyntaxError, struct.error, ...
         reason = (str(error).splitlines() or [type(error).__name__])[0]
+        if isinstance(error, UnidentifiedImageError):  # its message shows a Python object
+            reason = "of no known kind"
         raise UserError(
             f"{name}: not a readable image ({reason}). Replace or remove it."
         ) from error

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import random
-import time
+import threading
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -37,7 +37,7 @@ class RefusedError(UserError):
     """The server found a mistake in what it was sent; it would find it again."""
 
 
-def retrying(attempt: Callable[[], Answer], retries: int) -> Answer:
+def retrying(attempt: Callable[[], Answer], retries: int, stopped: threading.Event) -> Answer:
     """Calls a function until it raises no `TemporaryError`.
 
     The waits double from 0.25 s on, each varied at random by half of it, so that
@@ -47,6 +47,7 @@ def retrying(attempt: Callable[[], Answer], retries: int) -> Answer:
     Args:
         attempt: The function.
         retries: How often it is called again.
+        stopped: When it is set, the function is not called again.
 
     Returns:
         What it returns.
@@ -61,5 +62,7 @@ def retrying(attempt: Callable[[], Answer], retries: int) -> Answer:
             asked = error.wait or 0.0
             if number >= retries or asked > LONGEST_WAIT:
                 raise
+            problem = error
         own = min(FIRST_WAIT * 2**number, LONGEST_WAIT) * random.uniform(0.5, 1.5)
-        time.sleep(max(asked, own))
+        if stopped.wait(max(asked, own)):
+            raise problem

@@ -111,17 +111,31 @@ def test_retry_after_is_honoured(server, quick):
     RestClient(server.url).segment(photograph()[1])
 
 
-def test_waits_grow(monkeypatch):
-    waits = []
-    monkeypatch.setattr(retrying.time, "sleep", waits.append)
+class Stopped:
+    """Counts how long it was waited for."""
 
+    def __init__(self, at=None):
+        self.waits, self.at = [], at
+
+    def wait(self, seconds):
+        self.waits.append(seconds)
+        return len(self.waits) == self.at
+
+
+def test_waits_grow():
     def fail():
         raise TemporaryError("away")
 
+    stopped = Stopped()
     with pytest.raises(TemporaryError):
-        retrying.retrying(fail, 9)
+        retrying.retrying(fail, 9, stopped)
+    waits = stopped.waits
     bounds = [(0.25 * 2**n * 0.5, 0.25 * 2**n * 1.5) for n in range(8)] + [(30, 90)]
     assert all(low <= wait <= high for wait, (low, high) in zip(waits, bounds, strict=True))
+    stopped = Stopped(at=2)
+    with pytest.raises(TemporaryError, match="away"):
+        retrying.retrying(fail, 9, stopped)
+    assert len(stopped.waits) == 2
 
 
 def test_a_connection_that_breaks_is_made_again(server, quick):
@@ -216,7 +230,11 @@ def test_bad_labels_are_named(server, outputs):
         ("ftp://localhost", {}, "no address of a server"),
         ("http://", {}, "no address of a server"),
         ("http://x", {"version": 1, "label": "a"}, "Give a version or a label, not both"),
-        ("http://x", {"timeout": 0}, "timeout must be more than 0 seconds. Received: 0"),
+        (
+            "http://x",
+            {"timeout": 0},
+            "timeout must be more than 0 and at most 86400 seconds. Received: 0",
+        ),
         ("http://x", {"retries": -1}, "retries must be 0 or more. Received: -1"),
     ],
 )

@@ -31,7 +31,7 @@ def encoded(image, format="PNG", **options):
     return file.getvalue()
 
 
-def png(samples, depth, color_type, interlaced=False, extra=b""):
+def png(samples, depth, color_type, extra=None, behind=False):
     """A PNG of rows of big-endian samples, for kinds that Pillow cannot write."""
 
     def chunk(kind, data):
@@ -43,10 +43,10 @@ def png(samples, depth, color_type, interlaced=False, extra=b""):
     if depth < 8:
         width = width * 8 // depth
     rows = b"".join(b"\0" + row.tobytes() for row in samples)
-    header = struct.pack(">IIBBBBB", width, height, depth, color_type, 0, 0, interlaced)
+    header = struct.pack(">IIBBBBB", width, height, depth, color_type, 0, 0, 0)
     chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
     if extra:
-        chunks.insert(1, extra)
+        chunks.insert(2 if behind else 1, extra)
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*item) for item in chunks)
 
 
@@ -54,11 +54,13 @@ def noise(channels, dtype):
     return RNG.integers(0, np.iinfo(dtype).max + 1, (12, 17, channels)).astype(dtype)
 
 
-def exif(orientation, byte_order="II"):
+def exif(orientation, byte_order="II", kind=3, count=1):
     """Of a camera: a text tag before the orientation."""
     prefix = "<" if byte_order == "II" else ">"
     entries = struct.pack(prefix + "HHI4s", 0x010F, 2, 4, b"abc\0")
-    entries += struct.pack(prefix + "HHIHH", 0x0112, 3, 1, orientation, 0)
+    value = "HH" if kind == 3 else "I"
+    values = (orientation, 0) if kind == 3 else (orientation,)
+    entries += struct.pack(prefix + "HHI" + value, 0x0112, kind, count, *values)
     header = byte_order.encode() + struct.pack(prefix + "HIH", 42, 8, 2)
     return b"Exif\0\0" + header + entries + b"\0\0\0\0"
 
@@ -90,6 +92,17 @@ CASES = {
     **{f"jpeg, orientation {n}": encoded(PHOTO, "JPEG", exif=exif(n)) for n in range(10)},
     **{f"png, orientation {n}": encoded(PHOTO, exif=exif(n)) for n in (1, 3, 6)},
     "jpeg, orientation 6, other byte order": encoded(PHOTO, "JPEG", exif=exif(6, "MM")),
+    **{
+        f"jpeg, orientation of type {kind}, {order}": encoded(
+            PHOTO, "JPEG", exif=exif(6, order, kind)
+        )
+        for kind in (1, 4)
+        for order in ("II", "MM")
+    },
+    "jpeg, two orientations": encoded(PHOTO, "JPEG", exif=exif(6, count=2)),
+    "png, exif behind the pixels": png(
+        noise(3, np.uint8), 8, 2, extra=(b"eXIf", exif(6)[6:]), behind=True
+    ),
     "jpeg, exif cut off": encoded(PHOTO, "JPEG", exif=exif(6)[:20]),
     "jpeg, xmp orientation only": encoded(PHOTO, "JPEG", xmp=b'<x tiff:Orientation="6"/>'),
 }

@@ -322,6 +322,57 @@ def test_an_interrupted_call_ends_soon_and_leaves_whole_files(server, tmp_path, 
         assert np.asarray(Image.open(path)).shape == (60, 80)
 
 
+def test_a_second_interrupt_ends_a_call_that_waits_in_vain(server, tmp_path, monkeypatch):
+    asked, never = threading.Event(), threading.Event()
+
+    def hang(body):
+        asked.set()
+        never.wait(300)
+
+    noise().save(tmp_path / "a.png")
+    labels = {"outputs": {"names": list(LABELS.names), "palette": LABELS.palette}}
+    server.script = [replying(200, labels)]
+    monkeypatch.setattr(server, "answer", hang)
+    command = [sys.executable, "-c", "from fcn_keras.cli import main; raise SystemExit(main())"]
+    command += ["request", "--url", server.url, "--output", tmp_path / "out", tmp_path / "a.png"]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE)
+    assert asked.wait(60)
+    process.send_signal(signal.SIGINT)
+    assert b"Ctrl-C again ends at once" in process.stderr.readline() + process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130
+    never.set()
+
+
+def test_a_server_that_has_gone_is_given_up(server, tmp_path, capfd):
+    (tmp_path / "in").mkdir()
+    for index in range(30):
+        noise(index).save(tmp_path / "in" / f"{index:02}.png")
+    labels = {"outputs": {"names": list(LABELS.names), "palette": LABELS.palette}}
+    server.script = [replying(200, labels), *[replying(503, {"error": "gone"})] * 60]
+    command = ["request", "--url", server.url, "--output", str(tmp_path / "out"), "--retries", "0"]
+    assert main([*command, "--parallel", "2", str(tmp_path / "in")]) == 1
+    stderr = capfd.readouterr().err
+    assert "3 images in a row without an answer; gave up" in stderr
+    assert len(server.script) > 50
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--timeout", "inf"], "timeout must be more than 0 and at most 86400 seconds"),
+        (["--version", "-1"], "A version is a number from 0 on. Received: -1"),
+        (["--label", ""], "Names must not be empty"),
+        (["--url", "http://127.0.0.1:1/v1/models/fcn"], "give the server's address alone"),
+        (["--fractions", "/"], "--fractions /: a folder. Give a file."),
+    ],
+)
+def test_mistakes_are_named_before_anything_is_sent(photographs, tmp_path, flags, message, capfd):
+    command = ["request", "--output", str(tmp_path / "out"), *flags, str(photographs)]
+    assert main(command) == 1
+    assert message in capfd.readouterr().err
+
+
 @pytest.mark.slow
 def test_a_fresh_environment_with_requests_and_pillow(server, photographs, tmp_path):
     venv.create(tmp_path / "venv", with_pip=True)

@@ -150,6 +150,7 @@ class ModelVersions:
             self.states[version] = State("END", str(error), error.code)
             return False
         self.states[version] = State("AVAILABLE")
+        print(f"Loaded version {version}.", flush=True)
         return True
 
     def _report(self, failed: list[int]) -> None:
