@@ -108,8 +108,10 @@ class ModelVersions:
 
     def look(self) -> None:
         """Loads versions that have appeared, unloads those that are no longer wanted."""
-        folders = self._folders()
+        folders, before = self._folders(), set(self.models)
         self._report(self._add(folders, settled_only=True))
+        for version in sorted(set(self.models) - before):
+            print(f"Loaded version {version}.", flush=True)
         wanted = self._newest(self.models.keys() & folders.keys()) or {max(self.models)}
         for version in self.models.keys() - wanted:
             self.models = {key: model for key, model in self.models.items() if key != version}
@@ -150,7 +152,6 @@ class ModelVersions:
             self.states[version] = State("END", str(error), error.code)
             return False
         self.states[version] = State("AVAILABLE")
-        print(f"Loaded version {version}.", flush=True)
         return True
 
     def _report(self, failed: list[int]) -> None:
