@@ -30,6 +30,7 @@ pytestmark = pytest.mark.slow
 SERVER = """
 import base64, sys
 import kserve
+import numpy as np
 import tensorflow as tf
 
 class Exported(kserve.Model):
@@ -60,13 +61,11 @@ class Exported(kserve.Model):
 
     @staticmethod
     def plain(name, array):
-        if isinstance(array, bytes):
-            return array.decode()
         if array.dtype != object:
             return array.tolist()
         if name.endswith("_bytes"):
             return [{"b64": base64.b64encode(value).decode()} for value in array]
-        return [value.decode() for value in array]
+        return np.char.decode(array.astype(bytes)).tolist()
 
 model = Exported("fcn")
 model.load()
