@@ -90,7 +90,7 @@ class RunFolder:
     def write_history(self, rows: list[dict]) -> None:
         """Writes `history.csv`, one row an epoch."""
         with atomic_path(self.history) as path, path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, rows[0])
+            writer = csv.DictWriter(file, rows[-1], restval="nan")  # older rows may have less
             writer.writeheader()
             writer.writerows(rows)
 
