@@ -57,12 +57,16 @@ class RunFolder:
         return cls(path)
 
     def write_config(self, config: TrainConfig, labels: LabelSet) -> None:
-        """Writes the settings, classes, versions and git commit that made this run."""
+        """Writes the settings, classes, versions, git commit and commands that made this run."""
+        earlier = []
+        with contextlib.suppress(OSError, ValueError, KeyError):  # of a run that is resumed
+            before = json.loads(self.config.read_text())
+            earlier = before.get("commands") or [before["command"]]
         content = {
             "train": vars(config),
             "labels": {"names": labels.names, "palette": labels.palette},
             **software(),
-            "command": sys.argv,
+            "commands": [*earlier, sys.argv],
         }
         with atomic_path(self.config) as path:
             path.write_text(json.dumps(content, indent=2) + "\n")

@@ -51,12 +51,6 @@ def read_trials(directory) -> list[dict]:
     return done + [row for row in rows if row["status"] != "completed"]
 
 
-def failure(message: str) -> str:
-    """The reason of a failed trial, from the traceback that KerasTuner keeps."""
-    last_line = message.strip().splitlines()[-1]
-    return last_line.partition("Error: ")[2] or last_line
-
-
 def format_table(rows: list[dict]) -> str:
     """The rows as a Markdown table, whose columns are aligned for a terminal too."""
     cells = [[TITLES.get(name, name.replace("_", " ")) for name in COLUMNS]]
@@ -119,7 +113,7 @@ def _row(search: Search, trial: dict, folder: Path) -> dict:
         "crop": "x".join(map(str, config.crop)),
         "batch_size": config.batch_size,
         **measures,
-        "error": failure(trial["message"]) if status == "failed" else None,
+        "error": trial["message"] if status == "failed" else None,
     }
 
 

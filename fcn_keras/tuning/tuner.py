@@ -9,11 +9,11 @@ import io
 import json
 import math
 import shutil
+import traceback
 from pathlib import Path
 
 import keras
 import keras_tuner
-from keras_tuner.errors import FailedTrialError, FatalError
 
 from fcn_keras import pipeline, training
 from fcn_keras.callbacks import BEST_BY
@@ -22,7 +22,6 @@ from fcn_keras.datasets import load_split
 from fcn_keras.errors import UserError
 from fcn_keras.files import atomic_path
 from fcn_keras.run_folder import RunFolder
-from fcn_keras.tuning.report import failure
 from fcn_keras.tuning.search import FIELDS, Search, claim_folder
 
 ORACLES = {
@@ -55,10 +54,7 @@ def run_search(search: Search, directory) -> None:
         ended, waiting = len(tuner.oracle.end_order), tuner.oracle._retry_queue
         unfinished = f", going on with trial {', '.join(waiting)}" if waiting else ""
         print(f"{directory}: {ended} trials are done{unfinished}.", flush=True)
-    try:
-        tuner.search()
-    except FatalError as error:
-        raise (error.__cause__ or error) from None
+    tuner.search()
 
 
 class _Tuner(keras_tuner.Tuner):
@@ -70,6 +66,20 @@ class _Tuner(keras_tuner.Tuner):
         )
         self.oracle.verbose = 0
 
+    def _try_run_and_update_trial(self, trial):
+        """In place of KerasTuner's, which prints a traceback of every failure."""
+        try:
+            self._run_and_update_trial(trial)
+            trial.status = "COMPLETED"
+        except UserError as error:
+            if not self.oracle.end_order and not self._run(trial.trial_id).path.exists():
+                raise  # it did not begin to train: a setting of all trials is wrong
+            trial.status, trial.message = "FAILED", " ".join(str(error).split())
+        except Exception as error:  # such as ResourceExhaustedError
+            traceback.print_exc()
+            reason = " ".join(str(error).split())[:300]
+            trial.status, trial.message = "FAILED", f"{type(error).__name__}: {reason}"
+
     def run_trial(self, trial):
         """Trains the trial's run from where it stopped, and returns its measures."""
         keras.backend.clear_session()
@@ -78,20 +88,10 @@ class _Tuner(keras_tuner.Tuner):
         values = trial.hyperparameters.values
         shown = [f"{name} {_text(values[name])}" for name in FIELDS.values() if name in values]
         print(f"\nTrial {trial.trial_id}: {', '.join(shown)}", flush=True)
-        try:
-            config = self.settings.settings(values)
-            steps = _steps_per_epoch(config)
-            config = self.settings.settings(values, steps)
-            with _deaths_counted(run):
-                _train(run, config)
-        except UserError as error:
-            if not self.oracle.end_order and not run.path.exists():
-                # It did not begin to train: a setting of all trials is wrong.
-                raise FatalError from error
-            raise FailedTrialError(" ".join(str(error).split())) from error
-        except Exception as error:  # such as ResourceExhaustedError
-            reason = " ".join(str(error).split())[:300]
-            raise FailedTrialError(f"{type(error).__name__}: {reason}") from error
+        steps = _steps_per_epoch(self.settings.settings(values))
+        config = self.settings.settings(values, steps)
+        with _deaths_counted(run):
+            _train(run, config)
         history = run.read_history()
         return {
             BEST_BY: max(row[BEST_BY] for row in history if not math.isnan(row[BEST_BY])),
@@ -113,7 +113,7 @@ class _Tuner(keras_tuner.Tuner):
             score, top = trial.metrics.get_best_value(BEST_BY), best.score
             print(f"Trial {trial.trial_id}: {BEST_BY} {score:.4f}, best so far {top:.4f}")
         else:
-            print(f"Trial {trial.trial_id} failed: {failure(trial.message)}", flush=True)
+            print(f"Trial {trial.trial_id} failed: {trial.message}", flush=True)
 
     def _run(self, trial_id: str) -> RunFolder:
         return RunFolder(Path(self.get_trial_dir(trial_id), "run"))
@@ -195,8 +195,8 @@ def _deaths_counted(run: RunFolder):
     starts = json.loads(path.read_text()) if path.is_file() else []
     epochs = len(run.read_history())
     if starts.count(epochs) >= MOST_DEATHS:
-        raise FailedTrialError(
-            f"The process was killed {MOST_DEATHS} times in epoch {epochs + 1}; out of memory?"
+        raise MemoryError(
+            f"the process was killed {MOST_DEATHS} times in epoch {epochs + 1}, perhaps for that"
         )
     with atomic_path(path) as partial:
         partial.write_text(json.dumps([*starts, epochs]))

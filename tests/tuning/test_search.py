@@ -12,7 +12,7 @@ from fcn_keras.cli.tune import _search
 from fcn_keras.commands import train_command
 from fcn_keras.config import TrainConfig
 from fcn_keras.errors import UserError
-from fcn_keras.tuning.report import failure, format_table, read_trials, write_report
+from fcn_keras.tuning.report import format_table, read_trials, write_report
 from fcn_keras.tuning.search import Search, claim_folder
 
 
@@ -135,7 +135,7 @@ def write_trial(directory, number, status, score=None, message=None, **values):
 def test_report_ranks_completed_trials_and_tells_of_the_others(tmp_path, capfd):
     claim_folder(Search(TrainConfig(recipe="sample"), steps=7), tmp_path)
     write_trial(tmp_path, 0, "COMPLETED", 0.25, learning_rate=0.1)
-    write_trial(tmp_path, 1, "FAILED", message="x\na.FailedTrialError: The loss became nan.\n")
+    write_trial(tmp_path, 1, "FAILED", message="The loss became nan.")
     write_trial(tmp_path, 2, "COMPLETED", 0.75, learning_rate=0.02)
     write_trial(tmp_path, 3, "RUNNING", learning_rate=0.3)
     assert main(["tune", "--search-dir", str(tmp_path), "--report"]) == 0
@@ -149,8 +149,3 @@ def test_report_ranks_completed_trials_and_tells_of_the_others(tmp_path, capfd):
     assert "fcn-keras train --recipe sample" in output and "--learning-rate 0.02" in output
     report = (tmp_path / "report.md").read_text()
     assert format_table(read_trials(tmp_path)) in report and "2 completed, 1 failed" in report
-
-
-def test_reason_of_a_failure_without_our_error():
-    assert failure("Traceback\nKeyError: 'x'\n") == "'x'"
-    assert failure("no colon") == "no colon"
