@@ -130,7 +130,7 @@ def _figures(report: Report, history: list[dict]) -> str:
             "own size; unlabelled pixels are left out. Also in `metrics.json`.",
             _table(
                 ("measure", "value"),
-                [(key.replace("_", " "), f"{value:.4f}") for key, value in measures.items()],
+                [(_title(key), f"{value:.4f}") for key, value in measures.items()],
             ),
             _table(("class", "IoU", "share of validation's pixels"), rows),
         ]
@@ -202,7 +202,11 @@ def _shares(report: Report) -> list[float]:
 
 
 def _value(value) -> str:
-    return " ".join(map(str, value)) if isinstance(value, tuple) else f"`{value}`"
+    return f"`{' '.join(map(str, value)) if isinstance(value, tuple) else value}`"
+
+
+def _title(measure: str) -> str:
+    return measure.replace("_", " ").replace("iou", "IoU")
 
 
 def _escaped(name: str) -> str:

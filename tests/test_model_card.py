@@ -50,7 +50,7 @@ def test_figures_are_those_of_metrics_json(run):
     for name, iou in metrics.pop("per_class_iou").items():
         assert tables[name][0] == f"{iou:.4f}"
     for name, value in metrics.items():
-        assert tables[name.replace("_", " ")] == [f"{value:.4f}"]
+        assert tables[name.replace("_", " ").replace("iou", "IoU")] == [f"{value:.4f}"]
     shares = [float(tables[name][1].rstrip("%")) for name in CLASSES]
     assert sum(shares) == pytest.approx(100, abs=0.02)
 
@@ -91,7 +91,7 @@ def test_a_resumed_run_adds_up_its_time_and_commands(run):
     card = card_of(run)
     assert f"Time: {first + second:.1f} s" in card and "Length: 2 epochs, 6 steps" in card
     assert card.count("Run as: `") == 2 == len(json.loads(run.config.read_text())["commands"])
-    assert tables_of(card)["mean iou"] == [f"{run.read_metrics()['mean_iou']:.4f}"]
+    assert tables_of(card)["mean IoU"] == [f"{run.read_metrics()['mean_iou']:.4f}"]
 
 
 def test_a_history_of_before_times_were_recorded_resumes(run):

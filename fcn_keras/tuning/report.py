@@ -74,7 +74,8 @@ def write_report(directory) -> str:
     best = next((row for row in rows if row["rank"]), None)
     commands = _commands(search, best, directory) if best else {}
     notes = [
-        f"Trial {row['trial']} {row['status']}" + (f": {row['error']}" if row["error"] else ".")
+        f"Trial {row['trial']} {row['status']} after {row['epochs']} epochs"
+        + (f": {row['error']}" if row["error"] else ".")
         for row in rows
         if row["status"] != "completed"
     ]
@@ -104,7 +105,10 @@ def _row(search: Search, trial: dict, folder: Path) -> dict:
     }
     if status != "completed":
         history = RunFolder(folder / "run").read_history()
-        measures |= {"epochs": len(history), "seconds": sum(row["seconds"] for row in history)}
+        measures |= {
+            "epochs": len(history),
+            "seconds": sum(row["seconds"] for row in history) or None,
+        }
     return {
         "rank": None,
         "trial": trial["trial_id"],
@@ -140,7 +144,7 @@ def _summary(search: Search, rows: list[dict]) -> str:
 def _commands(search: Search, best: dict, directory) -> dict[str, str]:
     config = RunFolder(Path(directory, f"trial_{best['trial']}", "run")).read_config()
     commands = {"The best trial again": train_command(config)}
-    if search.steps or search.tuner == "hyperband":
-        full = dataclasses.replace(config, epochs=search.train.epochs, max_steps=None)
+    full = dataclasses.replace(config, epochs=search.train.epochs, max_steps=None)
+    if full != config:
         commands["Its settings for a run of full length"] = train_command(full)
     return commands

@@ -3,6 +3,7 @@
 import json
 import shlex
 import sys
+from unittest import mock
 
 import pytest
 
@@ -89,6 +90,13 @@ def test_a_missing_package_is_named(tmp_path, capfd, monkeypatch):
     assert "needs keras_tuner. Install it: pip install" in capfd.readouterr().err
 
 
+def test_ctrl_c_tells_how_to_go_on(tmp_path, capfd, monkeypatch):
+    tuner = pytest.importorskip("fcn_keras.tuning.tuner")
+    monkeypatch.setattr(tuner, "run_search", mock.Mock(side_effect=KeyboardInterrupt))
+    assert main(["tune", "--search-dir", str(tmp_path / "search")]) == 130
+    assert "The same command goes on with the search." in capfd.readouterr().err
+
+
 def test_other_settings_are_refused_with_the_difference(tmp_path):
     search = Search(TrainConfig(), batch_sizes=(4, 8))
     assert not claim_folder(search, tmp_path)
@@ -140,7 +148,8 @@ def test_report_ranks_completed_trials_and_tells_of_the_others(tmp_path, capfd):
     write_trial(tmp_path, 3, "RUNNING", learning_rate=0.3)
     assert main(["tune", "--search-dir", str(tmp_path), "--report"]) == 0
     output = capfd.readouterr().out
-    assert "Trial 1 failed: The loss became nan." in output and "Trial 3 unfinished." in output
+    assert "Trial 1 failed after 0 epochs: The loss became nan." in output
+    assert "Trial 3 unfinished after 0 epochs." in output
     rows = json.loads((tmp_path / "report.json").read_text())["trials"]
     assert [(row["trial"], row["rank"]) for row in rows] == [
         *(("2", 1), ("0", 2), ("1", None), ("3", None))
