@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 
 import keras
 
@@ -33,7 +34,11 @@ class Recorder(keras.callbacks.Callback):
         self.history = list(history)
         self.patience = patience
 
+    def on_epoch_begin(self, epoch, logs=None):
+        self.started = time.monotonic()
+
     def on_epoch_end(self, epoch, logs=None):
+        seconds = round(time.monotonic() - self.started, 3)  # with validation, before saving
         logs = {name: float(value) for name, value in logs.items()}
         for name in ("loss", "val_loss"):
             if not math.isfinite(logs[name]):
@@ -43,7 +48,8 @@ class Recorder(keras.callbacks.Callback):
                 )
         learning_rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         best = max((row[BEST_BY] for row in self.history), default=-1.0)
-        self.history.append({"epoch": epoch + 1, **logs, "learning_rate": learning_rate})
+        row = {"epoch": epoch + 1, **logs, "learning_rate": learning_rate}
+        self.history.append({**row, "seconds": seconds})
         if logs[BEST_BY] > best:
             # A model of the same layers has no optimizer, whose state is twice their size.
             inference = keras.Model(self.model.input, self.model.output, name=self.model.name)

@@ -57,12 +57,16 @@ class RunFolder:
         return cls(path)
 
     def write_config(self, config: TrainConfig, labels: LabelSet) -> None:
-        """Writes the settings, classes, versions and git commit that made this run."""
+        """Writes the settings, classes, versions, git commit and commands that made this run."""
+        earlier = []
+        with contextlib.suppress(OSError, ValueError, KeyError):  # of a run that is resumed
+            before = json.loads(self.config.read_text())
+            earlier = before.get("commands") or [before["command"]]
         content = {
             "train": vars(config),
             "labels": {"names": labels.names, "palette": labels.palette},
             **software(),
-            "command": sys.argv,
+            "commands": [*earlier, sys.argv],
         }
         with atomic_path(self.config) as path:
             path.write_text(json.dumps(content, indent=2) + "\n")
@@ -90,7 +94,7 @@ class RunFolder:
     def write_history(self, rows: list[dict]) -> None:
         """Writes `history.csv`, one row an epoch."""
         with atomic_path(self.history) as path, path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, rows[0])
+            writer = csv.DictWriter(file, rows[-1], restval="nan")  # older rows may have less
             writer.writeheader()
             writer.writerows(rows)
 

@@ -18,6 +18,7 @@ from fcn_keras.datasets.base import LabelSet, Split
 from fcn_keras.errors import UserError
 from fcn_keras.evaluation import evaluate
 from fcn_keras.files import atomic_path
+from fcn_keras.model_card import write_model_card
 from fcn_keras.models.fcn import build_fcn, copy_weights
 from fcn_keras.models.loading import load_model, restore
 from fcn_keras.prediction import Segmenter
@@ -256,11 +257,12 @@ def _fit_and_finish(run, config, splits, model, history, steps_done=0) -> RunFol
                 shuffle=False,  # training_batches does
                 verbose=1 if sys.stdout.isatty() else 2,
             )
-    _finish(run, val_split, recorder.history)
+    _finish(run, splits, recorder.history)
     return run
 
 
-def _finish(run: RunFolder, val_split: Split, history: list[dict]) -> None:
+def _finish(run: RunFolder, splits: tuple[Split, Split], history: list[dict]) -> None:
+    val_split = splits[1]
     segment = Segmenter.load(run.path)
     report = evaluate(segment, val_split)
     # Spread over the split, as the frames of a video come one after the other.
@@ -274,7 +276,8 @@ def _finish(run: RunFolder, val_split: Split, history: list[dict]) -> None:
     for path, figure in figures.items():
         with atomic_path(path) as partial:
             figure.savefig(partial, dpi=120)
-    run.write_metrics(report.to_dict())
+    write_model_card(run, splits, report, history)
+    run.write_metrics(report.to_dict())  # last, as it marks the run as finished
     print(f"Mean IoU {report.mean_iou:.4f}, pixel accuracy {report.pixel_accuracy:.4f} on val.")
     print(f"Results: {run.path}{os.sep}metrics.json, curves.png, predictions.png, best.keras")
 

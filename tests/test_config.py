@@ -44,7 +44,7 @@ def test_voc2012_steps_as_d2l_does():
         ({"scale": (2.0, 1.0)}, "--scale needs 0 < LOW <= HIGH"),
         ({"output_stride": 4}, "--output-stride must be one of 32, 16, 8. Received: 4"),
         ({"momentum": -0.1}, "--momentum must not be negative"),
-        ({"recipe": "best"}, "--recipe must be one of sample, voc2012, strong"),
+        ({"recipe": "best"}, "--recipe must be one of sample, voc2012, voc2012_best, strong"),
     ],
 )
 def test_values_out_of_range_are_named(setting, message):

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import pytest
 from fake_folder import CLASSES, write_folder
-from fake_voc import write_voc_devkit
+from fake_voc import write_sbd, write_voc_devkit
 from PIL import Image
 
 from fcn_keras.cli import main
@@ -77,7 +77,7 @@ def test_a_run_leaves_all_its_files(finished, folder):
     names = {path.name for path in finished.iterdir()}
     assert names == {
         *("config.json", "history.csv", "metrics.json", "best.keras", "last.keras"),
-        *("curves.png", "predictions.png", "logs"),
+        *("curves.png", "predictions.png", "logs", "MODEL_CARD.md"),
     }
     assert list((finished / "logs").rglob("events.out.tfevents.*"))
     for picture in ("curves.png", "predictions.png"):
@@ -239,6 +239,16 @@ def test_voc2012_recipe_on_a_small_devkit(tmp_path):
         )
         == 0
     )
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert len(metrics["per_class_iou"]) == 21
+
+
+def test_voc2012_best_recipe_on_a_small_devkit(tmp_path):
+    write_voc_devkit(tmp_path)
+    write_sbd(tmp_path)
+    flags = "--weights none --crop 64 64 --batch-size 2 --epochs 1 --max-steps 2".split()
+    flags += ["--data-dir", str(tmp_path), "--run-dir", str(tmp_path / "run")]
+    assert main(["train", "--recipe", "voc2012_best", *flags]) == 0
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert len(metrics["per_class_iou"]) == 21
 

@@ -27,13 +27,25 @@ def add(commands) -> None:
         metavar="RUN",
         help="go on with a run; may be joined by " + ", ".join(_flag(name) for name in RESUMABLE),
     )
+    add_config_flags(parser)
+
+
+def add_config_flags(parser, left_out: tuple[str, ...] = ()) -> None:
+    """Adds a flag for every field of `TrainConfig`; those that are not given set nothing."""
     hints = typing.get_type_hints(TrainConfig)
     for field in dataclasses.fields(TrainConfig):
-        parser.add_argument(_flag(field.name), **_flag_options(field, hints[field.name]))
+        if field.name not in left_out:
+            parser.add_argument(_flag(field.name), **_flag_options(field, hints[field.name]))
+
+
+def given_settings(arguments) -> dict:
+    """The fields of `TrainConfig` whose flags were given."""
+    names = [field.name for field in dataclasses.fields(TrainConfig)]
+    return {name: getattr(arguments, name) for name in names if hasattr(arguments, name)}
 
 
 def _flag_options(field: dataclasses.Field, hint) -> dict:
-    """`add_argument`'s options for a field. Flags that are not given set nothing."""
+    """`add_argument`'s options for a field."""
     metadata = field.metadata
     options = {"default": argparse.SUPPRESS, "help": metadata["help"]}
     if hint is bool:
@@ -55,11 +67,7 @@ def _flag_options(field: dataclasses.Field, hint) -> dict:
 
 
 def _train(arguments) -> int:
-    settings = {
-        field.name: getattr(arguments, field.name)
-        for field in dataclasses.fields(TrainConfig)
-        if hasattr(arguments, field.name)
-    }
+    settings = given_settings(arguments)
     if arguments.resume:
         fixed = sorted(set(settings) - set(RESUMABLE))
         if fixed:

@@ -1,0 +1,124 @@
+"""`fcn-keras tune`: hyperparameter search over learning rate, weight decay, crop and batch."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import re
+import sys
+
+from fcn_keras.cli.shared import import_tensorflow
+from fcn_keras.cli.train import add_config_flags, given_settings
+from fcn_keras.config import TrainConfig
+from fcn_keras.errors import UserError
+
+PACKAGES = {"random": ["keras_tuner"], "hyperband": ["keras_tuner"]}
+PACKAGES["bayesian"] = ["keras_tuner", "sklearn", "scipy"]
+
+
+def add(commands) -> None:
+    parser = commands.add_parser(
+        "tune",
+        help="search for good hyperparameters",
+        description="Trains a network several times with other learning rates, weight decays, "
+        "crops and batch sizes, and reports which gave the best mean IoU on validation. After a "
+        "stop or a kill the same command goes on. A flag of train, such as --learning-rate, fixes "
+        "its setting in all trials.",
+    )
+    parser.set_defaults(command=_tune, parser=parser)
+    search = parser.add_argument_group("the search")
+    search.add_argument("--search-dir", required=True, metavar="DIR", help="folder of the search")
+    search.add_argument(
+        "--report", action="store_true", help="only report the trials that are there"
+    )
+    search.add_argument(
+        "--tuner",
+        choices=PACKAGES,
+        default="random",
+        help="KerasTuner's way of searching; hyperband gives more of --epochs to promising "
+        "trials (random)",
+    )
+    search.add_argument("--trials", type=int, metavar="N", help="how many (12)")
+    search.add_argument(
+        "--steps", type=int, metavar="N", help="optimizer steps a trial, in place of --epochs"
+    )
+    for name in ("learning-rates", "weight-decays"):
+        search.add_argument(
+            f"--{name}",
+            type=float,
+            nargs=2,
+            metavar=("LOW", "HIGH"),
+            help="bounds, searched on a logarithmic scale (a tenth and ten times the recipe's)",
+        )
+    search.add_argument(
+        "--crops", type=_crop, nargs="+", metavar="HxW", help="sizes (the recipe's and its half)"
+    )
+    search.add_argument(
+        "--batch-sizes", type=int, nargs="+", metavar="N", help="(the recipe's and its half)"
+    )
+    train = parser.add_argument_group("settings of all trials", "as for fcn-keras train")
+    add_config_flags(train, left_out=("run_dir", "max_steps"))
+
+
+def _crop(text: str) -> str:
+    if not re.fullmatch(r"[1-9]\d*x[1-9]\d*", text):
+        raise argparse.ArgumentTypeError(f"not like 160x224: {text!r}")
+    return text
+
+
+def _tune(arguments) -> int:
+    from fcn_keras.tuning.report import read_trials, write_report
+
+    if arguments.report:
+        print(write_report(arguments.search_dir))
+        return 0
+    search = _search(arguments)
+    for package in PACKAGES[arguments.tuner]:
+        if not importlib.util.find_spec(package):
+            raise UserError(
+                f"fcn-keras tune needs {package}. Install it: pip install 'fcn_keras[tune]'"
+            )
+    import_tensorflow()
+    from fcn_keras.tuning.tuner import run_search
+
+    try:
+        run_search(search, arguments.search_dir)
+    except KeyboardInterrupt:
+        print("Interrupted. The same command goes on with the search.", file=sys.stderr)
+        return 130
+    print(f"\n{write_report(arguments.search_dir)}")
+    print(f"\nReport: {arguments.search_dir}/report.md, report.json")
+    if not any(row["rank"] for row in read_trials(arguments.search_dir)):
+        raise UserError(f"{arguments.search_dir}: all trials failed; report.md says why.")
+    return 0
+
+
+def _search(arguments):
+    from fcn_keras.tuning.search import FIELDS, Search
+
+    given = given_settings(arguments)
+    if arguments.steps and "epochs" in given:
+        raise UserError("--steps and --epochs exclude each other: give one of them.")
+    train = TrainConfig.from_recipe(given.pop("recipe", None), **given)
+    ranges = {}
+    for name, field in FIELDS.items():
+        values = getattr(arguments, name)
+        if values and field in given:
+            flags = [text.replace("_", "-") for text in (field, name)]
+            raise UserError(f"--{flags[0]} fixes what --{flags[1]} searches: give one of them.")
+        if field not in given:
+            ranges[name] = tuple(values or _default(field, getattr(train, field)))
+    trials = arguments.trials
+    if trials is None and arguments.tuner != "hyperband":
+        trials = 12
+    return Search(train, arguments.tuner, trials, arguments.steps, **ranges)
+
+
+def _default(field: str, value) -> list:
+    if field == "crop":
+        sizes = [(side // 2 or 1 for side in value), value]
+        return ["x".join(map(str, size)) for size in sizes]
+    if field == "batch_size":
+        return sorted({value // 2 or 1, value})
+    value = value or 1e-4  # a range on a logarithmic scale has no 0
+    return [float(f"{value / 10:.4g}"), float(f"{value * 10:.4g}")]

@@ -1,0 +1,1 @@
+"""Hyperparameter search: `search` (what is searched), `tuner` (KerasTuner), `report`."""

@@ -1,0 +1,174 @@
+"""The settings of a hyperparameter search, and the folder that belongs to them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import shutil
+from pathlib import Path
+
+from fcn_keras.config import TrainConfig
+from fcn_keras.errors import UserError
+from fcn_keras.files import atomic_path
+from fcn_keras.run_folder import RunFolder, software
+
+# Each range or list, and the setting of a run that it gives.
+FIELDS = {
+    "learning_rates": "learning_rate",
+    "weight_decays": "weight_decay",
+    "crops": "crop",
+    "batch_sizes": "batch_size",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Search:
+    """What is searched, and how. A range or list that is `None` leaves `train`'s value.
+
+    Args:
+        train: The settings that all trials share.
+        tuner: `"random"`, `"bayesian"` or `"hyperband"`.
+        trials: How many; `None` with hyperband, which decides it itself.
+        steps: Optimizer steps a trial; `None` for `train.epochs`.
+        learning_rates: Smallest and largest, searched on a logarithmic scale.
+        weight_decays: The same.
+        crops: Sizes such as `"160x224"`, height first.
+        batch_sizes: Images a step.
+
+    Raises:
+        UserError: If a value is out of its range.
+    """
+
+    train: TrainConfig
+    tuner: str = "random"
+    trials: int | None = 12
+    steps: int | None = None
+    learning_rates: tuple[float, float] | None = None
+    weight_decays: tuple[float, float] | None = None
+    crops: tuple[str, ...] | None = None
+    batch_sizes: tuple[int, ...] | None = None
+
+    def __post_init__(self):
+        for name in FIELDS:  # JSON has lists only
+            if isinstance(getattr(self, name), list):
+                object.__setattr__(self, name, tuple(getattr(self, name)))
+        for name in ("trials", "steps"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"--{name} must be at least 1. Received: {value}.")
+        for name in ("learning_rates", "weight_decays"):
+            low, high = getattr(self, name) or (1, 2)
+            if not 0 < low < high < math.inf:
+                raise UserError(f"{_flag(name)} needs 0 < LOW < HIGH. Received: {low} {high}.")
+        if self.tuner == "hyperband" and (self.trials or self.steps):
+            raise UserError(
+                "--tuner hyperband gives promising trials more epochs and decides how many trials "
+                "there are: use --epochs, without --steps and --trials."
+            )
+        for crop in self.crops or ():
+            self.settings({"crop": crop})
+        for batch_size in self.batch_sizes or ():
+            self.settings({"batch_size": batch_size})
+
+    def settings(self, values: dict, steps_per_epoch: int | None = None) -> TrainConfig:
+        """The settings of a trial.
+
+        Args:
+            values: Of the hyperparameters, by the names of `TrainConfig`'s fields;
+                and `"tuner/epochs"`, which hyperband adds.
+            steps_per_epoch: Of this trial, for the epochs that `steps` fill.
+        """
+        changes = {name: values[name] for name in FIELDS.values() if name in values}
+        for name in {"learning_rate", "weight_decay"} & set(changes):
+            changes[name] = float(f"{changes[name]:.4g}")  # legible, and as reported
+        if "crop" in changes:
+            changes["crop"] = tuple(map(int, changes["crop"].split("x")))
+        if "tuner/epochs" in values:
+            changes["epochs"] = values["tuner/epochs"]
+        if self.steps and steps_per_epoch:
+            # The schedule is that of the trial, not of a longer run.
+            changes |= {"epochs": -(-self.steps // steps_per_epoch), "max_steps": self.steps}
+        return dataclasses.replace(self.train, **changes)
+
+    def to_dict(self) -> dict:
+        """The settings as `search.json` holds them."""
+        return {**vars(self), "train": vars(self.train)}
+
+    @classmethod
+    def read(cls, directory) -> Search:
+        """The search that a folder belongs to.
+
+        Raises:
+            UserError: If there is none, or its `search.json` is damaged.
+        """
+        path = Path(directory, "search.json")
+        if not path.is_file():
+            raise UserError(f"{directory}: no search there, as it has no search.json.")
+        try:
+            content = json.loads(path.read_text())["search"]
+            return cls(**{**content, "train": TrainConfig(**content["train"])})
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path}: damaged or of another version ({error}).") from error
+
+
+def claim_folder(search: Search, directory) -> bool:
+    """Makes the folder of a search, or finds that it is there already.
+
+    More trials may be asked for than before. A search whose trials never began
+    to train gives way to another.
+
+    Returns:
+        Whether the search goes on.
+
+    Raises:
+        UserError: If the folder holds something else, or a search of other settings.
+    """
+    directory = Path(directory)
+    path = directory / "search.json"
+    begun = any(trial_runs(directory))
+    if path.is_file() and begun:
+        different = _differences(Search.read(directory), search)
+        if different:
+            raise UserError(
+                f"{directory}: holds a search of other settings: {'; '.join(different)}. Choose "
+                "another --search-dir, or the same settings."
+            )
+    elif not path.is_file() and directory.exists() and any(directory.iterdir()):
+        raise UserError(f"{directory}: holds something else. Choose another --search-dir.")
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        for stale in () if begun else directory.glob("trial_*"):
+            shutil.rmtree(stale)
+        for stale in () if begun else directory.glob("*.json"):
+            stale.unlink()
+        with atomic_path(path) as partial:
+            content = {"search": search.to_dict(), **software()}
+            partial.write_text(json.dumps(content, indent=2) + "\n")
+    except OSError as error:
+        raise UserError(
+            f"{directory}: cannot be written ({error.strerror}). Choose another --search-dir."
+        ) from error
+    return begun
+
+
+def trial_runs(directory) -> list[RunFolder]:
+    """The run folders of a search's trials, in their order."""
+    return [RunFolder(path) for path in sorted(Path(directory).glob("trial_*/run"))]
+
+
+def _differences(old: Search, new: Search) -> list[str]:
+    flat = [{**search.to_dict(), **vars(search.train)} for search in (old, new)]
+    return [
+        f"{_flag(name)} {_text(flat[0][name])} there, {_text(flat[1][name])} here"
+        for name in flat[0]
+        if name not in ("train", "trials") and flat[0][name] != flat[1][name]
+    ]
+
+
+def _text(value) -> str:
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
