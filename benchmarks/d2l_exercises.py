@@ -14,14 +14,13 @@ import dataclasses
 import json
 import statistics
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
+from kept_runs import finished_run, mean_and_spread, row, seconds_of, table
 from PIL import Image
 
 from fcn_keras.cli.shared import import_tensorflow, progress
-from fcn_keras.config import TrainConfig
 from fcn_keras.errors import UserError
 
 INITIALIZERS = {"bilinear": "bilinear", "Xavier": "glorot_uniform"}
@@ -125,9 +124,8 @@ def skips(arguments) -> str:
 
 def test_images(arguments) -> str:
     """Exercise 3: every image's mask, the measures over all, the worst and best images."""
-    from fcn_keras import load_split, visualize
+    from fcn_keras import load_split
     from fcn_keras.evaluation import Report, confusion_matrix, format_report
-    from fcn_keras.files import write_file
 
     model = arguments.model or finished_run(arguments, "model", seed=arguments.seeds[0]).path
     split = load_split(arguments.dataset, arguments.split)
@@ -140,18 +138,22 @@ def test_images(arguments) -> str:
     lines = [row("image", "mean IoU", "pixel accuracy")]
     for name, indices in {"worst": order[:SHOWN], "best": order[::-1][:SHOWN]}.items():
         for index in indices:
-            report = reports[index]
-            label = f"{name}: {split.ids[index]}"
+            report, label = reports[index], f"{name}: {split.ids[index]}"
             lines.append(row(label, report.mean_iou, report.pixel_accuracy))
-        images, truths = zip(*map(split.read, indices))
-        predictions = [masks[index] for index in indices]
-        figure = visualize.draw_grid(list(images), predictions, list(truths), split.labels)
-        write_file(
-            arguments.out / f"{name}.png",
-            lambda path, figure=figure: figure.savefig(path, dpi=120, format="png"),
-        )
+        draw(split, masks, indices, arguments.out / f"{name}.png")
     print(f"Masks and overlays: {arguments.out / 'predictions'}; pictures: worst.png, best.png")
     return format_report(Report(split.labels, sum(matrices))) + "\n\n" + table(lines)
+
+
+def draw(split, masks: list[np.ndarray], indices: list[int], path: Path) -> None:
+    """Draws these images, their predictions and truths."""
+    from fcn_keras import visualize
+    from fcn_keras.files import write_file
+
+    images, truths = zip(*map(split.read, indices))
+    predictions = [masks[index] for index in indices]
+    figure = visualize.draw_grid(list(images), predictions, list(truths), split.labels)
+    write_file(path, lambda partial: figure.savefig(partial, dpi=120, format="png"))
 
 
 def predicted_masks(model, split, folder: Path) -> list[np.ndarray]:
@@ -172,48 +174,6 @@ def predicted_masks(model, split, folder: Path) -> list[np.ndarray]:
         raise UserError(next(problem for problem in problems if problem))
     print(f"{len(problems)} images predicted, {len(jobs) - len(problems)} kept.")
     return [np.asarray(Image.open(folder / f"{name}.png")) for name in split.ids]
-
-
-def finished_run(arguments, name: str, **settings):
-    """Trains a run in --out, or goes on with it, or keeps it if it is finished."""
-    from fcn_keras.run_folder import RunFolder
-    from fcn_keras.training import resume, train
-
-    given = {
-        key: getattr(arguments, key)
-        for key in ("dataset", "epochs", "limit", "crop", "batch_size")
-        if getattr(arguments, key) is not None
-    }
-    run = RunFolder(arguments.out / name)
-    config = TrainConfig.from_recipe(
-        arguments.recipe, **{**given, **settings, "run_dir": str(run.path)}
-    )
-    started, begun = time.time(), run.config.is_file()
-    if begun:
-        require_same_settings(run, config)
-    if run.metrics.is_file():
-        print(f"{run.path}: finished before, kept.", flush=True)
-        return run
-    resume(run.path) if begun else train(config)
-    if not begun:
-        (run.path / "seconds.json").write_text(json.dumps(time.time() - started))
-    return run
-
-
-def require_same_settings(run, config: TrainConfig) -> None:
-    before, now = vars(run.read_config()), vars(config)
-    for key in now:
-        if key != "run_dir" and before[key] != now[key]:
-            raise UserError(
-                f"{run.path}: was trained with {key} {before[key]}, not {now[key]}. "
-                "Choose another --out."
-            )
-
-
-def seconds_of(run) -> float:
-    """A run's seconds, NaN for one that was broken off."""
-    path = run.path / "seconds.json"
-    return json.loads(path.read_text()) if path.is_file() else float("nan")
 
 
 def boundary_iou(run, arguments) -> float:
@@ -245,22 +205,6 @@ def near_boundaries(split):
 
 def quarters(name: str) -> list[str]:
     return [f"{name} {percent} %" for percent in (25, 50, 75, 100)]
-
-
-def mean_and_spread(values) -> str:
-    """The mean, and behind ± half the range."""
-    half = (max(values) - min(values)) / 2
-    spread = f" ± {half:.3f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.3f}{spread}"
-
-
-def row(*cells) -> str:
-    texts = (f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in cells)
-    return "| " + " | ".join(texts) + " |"
-
-
-def table(lines: list[str]) -> str:
-    return "\n".join([lines[0], "|---" * (lines[0].count("|") - 1) + "|", *lines[1:]])
 
 
 if __name__ == "__main__":

@@ -50,25 +50,29 @@ def train_torch(dataset: Path, settings, seed: int) -> dict:
         order = np.resize(rng.permutation(len(examples)), steps * settings.batch_size)
         for batch in order.reshape(steps, -1):
             images, masks = zip(*(augment(*examples[i], settings, rng) for i in batch))
-            logits = network(torch.stack(images).to(device))
-            loss = cross_entropy(logits, torch.stack(masks).to(device), ignore_index=VOID)
             optimizer.zero_grad()
-            loss.backward()
+            losses.append(descend(network, torch.stack(images), torch.stack(masks), device))
             optimizer.step()
             schedule.step()
-            losses.append(loss.item())
         times.append((time.time() - started) / steps)
+        loss = statistics.mean(losses)
         print(
-            f"PyTorch epoch {epoch + 1}/{settings.epochs} - {times[-1]:.2f} s/step "
-            f"- loss {statistics.mean(losses):.4f}",
+            f"PyTorch epoch {epoch + 1}/{settings.epochs} - {times[-1]:.2f} s/step - {loss:.4f}",
             flush=True,
         )
     confusion = measure(network.eval(), read_examples(dataset, "val"), classes, device)
     return {
         **measures(confusion),
         "seconds_per_step": statistics.median(times[1:] or times),
-        "loss": statistics.mean(losses),
+        "loss": loss,
     }
+
+
+def descend(network, images, masks, device: str) -> float:
+    """Computes the gradient of the mean loss over labelled pixels; returns that loss."""
+    loss = cross_entropy(network(images.to(device)), masks.to(device), ignore_index=VOID)
+    loss.backward()
+    return loss.item()
 
 
 def read_examples(dataset: Path, split: str) -> list[tuple[torch.Tensor, torch.Tensor]]:
