@@ -84,7 +84,8 @@ def upsampling(arguments) -> str:
             losses, ious = ([end[key] for end in ends] for key in ("loss", "val_mean_iou"))
             figures.append([*losses, *ious, run.read_metrics()["mean_iou"]])
             lines.append(row(f"{name}, {seed}", *figures[-1]))
-        lines.append(row(f"**{name}**", *map(mean_and_spread, zip(*figures))))
+        if len(figures) > 1:
+            lines.append(row(f"{name}, mean", *map(mean_and_spread, zip(*figures))))
     return table(lines)
 
 

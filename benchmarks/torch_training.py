@@ -33,7 +33,7 @@ def train_torch(dataset: Path, settings, seed: int) -> dict:
     examples = read_examples(dataset, "train")
     names = (dataset / "classes.txt").read_text().splitlines()
     classes = sum(bool(name.strip()) for name in names)
-    network = FCN8s(classes).to(device, memory_format=torch.channels_last)
+    network = FCN8s(classes).to(device)
     steps = max(1, len(examples) // settings.batch_size)
     total = steps * settings.epochs
     optimizer = torch.optim.AdamW(

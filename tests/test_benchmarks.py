@@ -44,7 +44,7 @@ def test_upsampling_compares_two_initialisations_and_keeps_what_is_finished(exer
     assert exercise("upsampling", "--epochs", "2", "--seeds", "0") == 0
     first = capsys.readouterr().out
     bilinear, xavier = (numbers(first, f"| {name}, 0") for name in ("bilinear", "Xavier"))
-    assert bilinear != xavier == numbers(first, "| **Xavier**")
+    assert bilinear != xavier
     assert bilinear[0] == bilinear[1]  # of two epochs the first is at 25 and at 50 %
 
     assert exercise("upsampling", "--epochs", "2", "--seeds", "0") == 0
