@@ -180,13 +180,14 @@ def predicted_masks(model, split, folder: Path) -> list[np.ndarray]:
 def boundary_iou(run, arguments) -> float:
     """The mean IoU of a run's model over the validation pixels near the true boundaries."""
     from fcn_keras import Segmenter, evaluate, load_split
+    from fcn_keras.files import write_file
 
     path = run.path / "boundary.json"
     if not path.is_file():
         split = load_split(arguments.dataset, "val")
         split = near_boundaries(split.take(arguments.limit or len(split)))
         report = evaluate(Segmenter.load(run.path), split)
-        path.write_text(json.dumps(report.mean_iou))
+        write_file(path, lambda partial: partial.write_text(json.dumps(report.mean_iou)))
     return json.loads(path.read_text())
 
 

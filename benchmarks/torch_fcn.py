@@ -18,6 +18,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from fcn_keras.files import atomic_path
 from fcn_keras.run_folder import RunFolder
 
 ROOT = Path(__file__).parents[1]
@@ -41,7 +42,8 @@ def main(argv: list[str] | None = None) -> int:
                 print(f"{path}: finished before, kept.", flush=True)
             else:
                 figures = trainer(arguments, seed)
-                path.write_text(json.dumps(figures, indent=1) + "\n")
+                with atomic_path(path) as partial:
+                    partial.write_text(json.dumps(figures, indent=1) + "\n")
             results[name].append(json.loads(path.read_text()))
     print(table(arguments, results))
     return 0
