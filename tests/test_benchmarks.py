@@ -219,3 +219,43 @@ def test_torch_and_ours_are_trained_by_one_command(folder, tmp_path, capsys):
     assert second.endswith(first[first.index("1 steps of batch 6") :])
     with pytest.raises(SystemExit, match="Choose another folder"):
         torch_fcn.main([*flags, "--learning-rate", "0.1"])
+
+
+def test_torch_steps_are_ours():
+    torch = pytest.importorskip("torch")
+    from torch_network import FCN8s, parameter_groups
+    from torch_training import descend
+
+    from fcn_keras.config import TrainConfig
+    from fcn_keras.models.fcn import build_fcn
+    from fcn_keras.objectives import SegmentationCrossentropy
+    from fcn_keras.training import make_optimizer
+
+    # Adam's first steps are the gradients' signs: at larger rates float error grows fast.
+    steps, rate = 6, 5e-5
+    config = TrainConfig(optimizer="adamw", learning_rate=rate, weight_decay=1e-4, schedule="poly")
+    ours, theirs = build_fcn("resnet18", 3, 8, weights=None), FCN8s(3)
+    torch_weights(ours, theirs)
+    ours.compile(make_optimizer(config, ours, steps), SegmentationCrossentropy())
+    optimizer = torch.optim.AdamW(parameter_groups(theirs, 1e-4), lr=rate, eps=1e-7)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: (1 - s / steps) ** 0.9)
+    rng, losses = np.random.default_rng(0), []
+    for _ in range(steps):
+        mask = rng.integers(0, 3, (4, 4, 4)).repeat(24, axis=1).repeat(24, axis=2)
+        image = (80 * mask[..., None] + rng.uniform(0, 60, (4, 96, 96, 3))).astype("float32")
+        mask[:, :10] = 255
+        optimizer.zero_grad()
+        pair = (
+            float(ours.train_on_batch(image, mask.astype("uint8"))),
+            descend(
+                theirs, torch.from_numpy(image).permute(0, 3, 1, 2), torch.from_numpy(mask), "cpu"
+            ),
+        )
+        optimizer.step()
+        schedule.step()
+        ours.reset_metrics()
+        losses.append(pair)
+    assert losses[-1][0] < losses[0][0]
+    np.testing.assert_allclose(*np.transpose(losses), rtol=0.002)
+    norm = ours.get_layer("backbone").get_layer("conv1_bn")
+    np.testing.assert_allclose(norm.moving_variance, theirs.bn1.running_var, rtol=0.002)
