@@ -1,0 +1,213 @@
+"""The exercises of d2l's chapter on fully convolutional networks, each a table.
+
+    python benchmarks/d2l_exercises.py upsampling     (1) Xavier or bilinear initialisation
+    python benchmarks/d2l_exercises.py test-images    (3) the classes of all test images
+    python benchmarks/d2l_exercises.py skips          (4) FCN-32s, 16s, 8s; at once and staged
+
+(2), tuning, is `fcn-keras tune`. Each takes less than 10 minutes on two idle cores with
+the drawn sample data; `--dataset FOLDER` takes photographs. What is finished in --out is
+kept, what was broken off goes on after its last epoch.
+"""
+
+import argparse
+import dataclasses
+import json
+import statistics
+import sys
+from pathlib import Path
+
+import numpy as np
+from kept_runs import finished_run, mean_and_spread, row, seconds_of, table
+from PIL import Image
+
+from fcn_keras.cli.shared import import_tensorflow, progress
+from fcn_keras.errors import UserError
+
+INITIALIZERS = {"bilinear": "bilinear", "Xavier": "glorot_uniform"}
+BAND = 3  # pixels on each side of a boundary
+SHOWN = 4  # of the worst and the best images
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(required=True, metavar="EXERCISE")
+    add_exercise(commands, "upsampling", upsampling, epochs=8, seeds=(0, 1))
+    add_exercise(commands, "skips", skips, epochs=6, seeds=(0,))
+    images = add_exercise(commands, "test-images", test_images, epochs=12, seeds=(0,))
+    images.add_argument("--model", metavar="RUN", help="predict with it; else one is trained")
+    images.add_argument("--split", default="val", help="the images' part of the data set")
+    arguments = parser.parse_args(argv)
+    if arguments.dataset == "sample" and arguments.limit is None:
+        arguments.limit = 192
+    import_tensorflow()
+    try:
+        print(arguments.exercise(arguments))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def add_exercise(
+    commands, name: str, exercise, epochs: int, seeds: tuple
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name)
+    parser.set_defaults(exercise=exercise)
+    parser.add_argument("--dataset", default="sample", help="sample, voc2012, or a folder")
+    parser.add_argument("--recipe", help="of the settings that are not asked about")
+    parser.add_argument("--epochs", type=int, default=epochs)
+    parser.add_argument("--limit", type=int, help="images of each split (192 of the sample data)")
+    parser.add_argument("--crop", type=int, nargs=2)
+    parser.add_argument("--batch-size", type=int)
+    parser.add_argument("--seeds", type=int, nargs="+", default=seeds)
+    parser.add_argument("--out", type=Path, default=Path("runs", f"d2l-{name}"))
+    return parser
+
+
+def upsampling(arguments) -> str:
+    """Exercise 1: the same training, but for the transposed convolution's first values."""
+    lines = [
+        row("initialisation, seed", *quarters("loss"), *quarters("val mean IoU"), "best mean IoU")
+    ]
+    for name, initializer in INITIALIZERS.items():
+        figures = []
+        for seed in arguments.seeds:
+            run = finished_run(
+                arguments,
+                f"{name.lower()}-s{seed}",
+                seed=seed,
+                output_stride=32,
+                upsampling_initializer=initializer,
+            )
+            history, count = run.read_history(), arguments.epochs
+            ends = [history[-(-count * quarter // 4) - 1] for quarter in (1, 2, 3, 4)]
+            losses, ious = ([end[key] for end in ends] for key in ("loss", "val_mean_iou"))
+            figures.append([*losses, *ious, run.read_metrics()["mean_iou"]])
+            lines.append(row(f"{name}, {seed}", *figures[-1]))
+        if len(figures) > 1:
+            lines.append(row(f"{name}, mean", *map(mean_and_spread, zip(*figures))))
+    return table(lines)
+
+
+def skips(arguments) -> str:
+    """Exercise 4: nets with skips, trained at once or in stages with as many steps in all."""
+    if arguments.epochs % 6:
+        raise UserError(
+            f"--epochs must be a multiple of 6, for two and three equal stages. Received: "
+            f"{arguments.epochs}."
+        )
+    lines = [row("net", "epochs", "mean IoU", f"within {BAND} px of boundaries", "seconds")]
+    for stages in ((32,), (16,), (8,), (32, 16), (32, 16, 8)):
+        name = "-".join(map(str, stages))
+        figures = []
+        for seed in arguments.seeds:
+            source, seconds = None, 0
+            for stage, stride in enumerate(stages, 1):
+                run = finished_run(
+                    arguments,
+                    f"fcn{name}-{stage}-s{seed}",
+                    seed=seed,
+                    output_stride=stride,
+                    init_from=source,
+                    epochs=arguments.epochs // len(stages),
+                )
+                source, seconds = str(run.path), seconds + seconds_of(run)
+            figures.append([run.read_metrics()["mean_iou"], boundary_iou(run, arguments), seconds])
+        *ious, seconds = zip(*figures)
+        kind = "at once" if len(stages) == 1 else f"after FCN-{stages[-2]}s"
+        epochs = " + ".join([str(arguments.epochs // len(stages))] * len(stages))
+        label = f"FCN-{stages[-1]}s {kind}"
+        lines.append(
+            row(label, epochs, *map(mean_and_spread, ious), f"{statistics.mean(seconds):.0f}")
+        )
+    return table(lines)
+
+
+def test_images(arguments) -> str:
+    """Exercise 3: every image's mask, the measures over all, the worst and best images."""
+    from fcn_keras import load_split
+    from fcn_keras.evaluation import Report, confusion_matrix, format_report
+
+    model = arguments.model or finished_run(arguments, "model", seed=arguments.seeds[0]).path
+    split = load_split(arguments.dataset, arguments.split)
+    split = split.take(arguments.limit or len(split))
+    masks = predicted_masks(model, split, arguments.out / "predictions")
+    classes = len(split.labels)
+    matrices = [confusion_matrix(split.read(i)[1], masks[i], classes) for i in range(len(split))]
+    reports = [Report(split.labels, matrix) for matrix in matrices]
+    order = sorted(range(len(split)), key=lambda index: reports[index].mean_iou)
+    lines = [row("image", "mean IoU", "pixel accuracy")]
+    for name, indices in {"worst": order[:SHOWN], "best": order[::-1][:SHOWN]}.items():
+        for index in indices:
+            report, label = reports[index], f"{name}: {split.ids[index]}"
+            lines.append(row(label, report.mean_iou, report.pixel_accuracy))
+        draw(split, masks, indices, arguments.out / f"{name}.png")
+    print(f"Masks and overlays: {arguments.out / 'predictions'}; pictures: worst.png, best.png")
+    return format_report(Report(split.labels, sum(matrices))) + "\n\n" + table(lines)
+
+
+def draw(split, masks: list[np.ndarray], indices: list[int], path: Path) -> None:
+    """Draws these images, their predictions and truths."""
+    from fcn_keras import visualize
+    from fcn_keras.files import write_file
+
+    images, truths = zip(*map(split.read, indices))
+    predictions = [masks[index] for index in indices]
+    figure = visualize.draw_grid(list(images), predictions, list(truths), split.labels)
+    write_file(path, lambda partial: figure.savefig(partial, dpi=120, format="png"))
+
+
+def predicted_masks(model, split, folder: Path) -> list[np.ndarray]:
+    """Predicts the images whose masks are not there; returns all masks."""
+    from fcn_keras import Segmenter
+    from fcn_keras.batch_prediction import jobs_of_split, predict_jobs
+    from fcn_keras.evaluation import require_same_classes
+    from fcn_keras.run_folder import model_file
+
+    segmenter = Segmenter.load(model)
+    require_same_classes(segmenter.labels, split.labels)
+    # Masks that are older than the model are another model's.
+    changed = model_file(model).stat().st_mtime
+    jobs = [dataclasses.replace(job, changed=changed) for job in jobs_of_split(split)]
+    results = predict_jobs(segmenter, jobs, folder, ["overlay"], skip_existing=True)
+    problems = [problem for _, problem in progress(results, total=len(jobs))]
+    if any(problems):
+        raise UserError(next(problem for problem in problems if problem))
+    print(f"{len(problems)} images predicted, {len(jobs) - len(problems)} kept.")
+    return [np.asarray(Image.open(folder / f"{name}.png")) for name in split.ids]
+
+
+def boundary_iou(run, arguments) -> float:
+    """The mean IoU of a run's model over the validation pixels near the true boundaries."""
+    from fcn_keras import Segmenter, evaluate, load_split
+    from fcn_keras.files import write_file
+
+    path = run.path / "boundary.json"
+    if not path.is_file():
+        split = load_split(arguments.dataset, "val")
+        split = near_boundaries(split.take(arguments.limit or len(split)))
+        report = evaluate(Segmenter.load(run.path), split)
+        write_file(path, lambda partial: partial.write_text(json.dumps(report.mean_iou)))
+    return json.loads(path.read_text())
+
+
+def near_boundaries(split):
+    """The split with all pixels unlabelled but those near a pixel of another class."""
+
+    def read(index):
+        image, mask = split.read(index)
+        windows = np.lib.stride_tricks.sliding_window_view(
+            np.pad(mask, BAND, mode="edge"), (2 * BAND + 1, 2 * BAND + 1)
+        )
+        near = windows.min((-2, -1)) != windows.max((-2, -1))
+        return image, np.where(near, mask, split.labels.ignore_id).astype(np.uint8)
+
+    return dataclasses.replace(split, read=read)
+
+
+def quarters(name: str) -> list[str]:
+    return [f"{name} {percent} %" for percent in (25, 50, 75, 100)]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
