@@ -76,7 +76,7 @@ def _tune(arguments) -> int:
     for package in PACKAGES[arguments.tuner]:
         if not importlib.util.find_spec(package):
             raise UserError(
-                f"fcn-keras tune needs {package}. Install it: pip install 'fcn_keras[tune]'"
+                f"fcn-keras tune needs {package}. Install fcn_keras with [tune]."
             )
     import_tensorflow()
     from fcn_keras.tuning.tuner import run_search
