@@ -47,6 +47,7 @@ class TrainConfig:
     trainable_upsampling: bool = _setting(True, "train the upsampling kernels")
     freeze: str = _setting("none", "what of the backbone stays", ("none", "batchnorm", "backbone"))
     synchronized_batchnorm: bool = _setting(False, "batch statistics over all devices")
+    fused_batchnorm: bool = _setting(False, "train it by one kernel, faster on processors")
 
     # The examples
     crop: tuple[int, int] = _setting((320, 480), "height and width of a crop", metavar=("H", "W"))

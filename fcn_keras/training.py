@@ -149,6 +149,7 @@ def build_model(config: TrainConfig, labels: LabelSet) -> keras.Model:
         skip_initializer="zeros" if source else "glorot_uniform",
         freeze=config.freeze,
         synchronized_batchnorm=config.synchronized_batchnorm,
+        fused_batchnorm=config.fused_batchnorm,
         dtype="float32" if config.mixed_precision == "off" else f"mixed_{config.mixed_precision}",
     )
     if source:

@@ -6,6 +6,7 @@ import keras
 
 from fcn_keras.errors import UserError
 from fcn_keras.models.backbones import STRIDES, build_features
+from fcn_keras.models.normalization import fuse_batchnorm
 from fcn_keras.models.upsampling import BilinearInitializer, CropLike
 
 # ImageNet's channel means and standard deviations, for RGB in 0..255.
@@ -25,6 +26,7 @@ def build_fcn(
     skip_initializer="glorot_uniform",
     freeze: str = "none",
     synchronized_batchnorm: bool = False,
+    fused_batchnorm: bool = False,
     dtype=None,
 ) -> keras.Model:
     """Builds FCN-32s, FCN-16s or FCN-8s.
@@ -52,6 +54,8 @@ def build_fcn(
             its batch normalisation's statistics and scales, `"none"` nothing.
         synchronized_batchnorm: Whether batch statistics span all replicas of a
             distribution strategy (TensorFlow backend only).
+        fused_batchnorm: Whether batch normalisation trains by one fused kernel,
+            which is faster on processors (see `FusedBatchNormalization`).
         dtype: Dtype policy of the backbone; Keras's global policy where `None`.
             Scores and upsampling are float32 always.
 
@@ -70,6 +74,8 @@ def build_fcn(
         raise UserError(f"freeze must be one of {', '.join(FREEZE_CHOICES)}. Received: {freeze!r}.")
 
     features = build_features(backbone, weights, dtype)
+    if fused_batchnorm:
+        features = fuse_batchnorm(features)
     _set_batchnorm(features, synchronized_batchnorm, trainable=freeze == "none")
     if freeze == "backbone":
         features.trainable = False
