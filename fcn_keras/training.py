@@ -146,6 +146,8 @@ def build_model(config: TrainConfig, labels: LabelSet) -> keras.Model:
         upsampling_initializer=config.upsampling_initializer,
         trainable_upsampling=config.trainable_upsampling,
         # New skips begin with no say (Long et al., section 4.2).
+        aligned_upsampling=config.aligned_upsampling,
+        zero_init_residual=config.zero_init_residual and config.weights == "none",
         skip_initializer="zeros" if source else "glorot_uniform",
         freeze=config.freeze,
         synchronized_batchnorm=config.synchronized_batchnorm,
