@@ -73,7 +73,8 @@ class TrainConfig:
     learning_rate: float = _setting(
         0.01, "at the start, for the mean loss of a batch", metavar="LR"
     )
-    schedule: str = _setting("constant", "of the learning rate", ("constant", "poly"))
+    schedule: str = _setting("constant", "of the learning rate", ("constant", "poly", "cosine"))
+    warmup_steps: int = _setting(0, "the first steps, whose rate rises linearly", metavar="STEPS")
     momentum: float = _setting(0.0, "of SGD", metavar="M")
     weight_decay: float = _setting(
         0.0, "decoupled: a step shrinks weights by learning rate times this", metavar="WD"

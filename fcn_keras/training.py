@@ -22,6 +22,7 @@ from fcn_keras.models.fcn import build_fcn, copy_weights
 from fcn_keras.models.loading import load_model, restore
 from fcn_keras.prediction import Segmenter
 from fcn_keras.run_folder import RunFolder, model_file, require_free
+from fcn_keras.schedules import WarmUp
 
 POLY_POWER = 0.9
 PREDICTION_COLUMNS = 4
@@ -159,11 +160,20 @@ def build_model(config: TrainConfig, labels: LabelSet) -> keras.Model:
     return model
 
 
-def make_optimizer(config: TrainConfig, model: keras.Model, steps: int) -> keras.Optimizer:
-    """The optimizer of a configuration, for runs of `steps` optimizer steps."""
+def make_schedule(config: TrainConfig, steps: int):
+    """The learning rate of a configuration: a number, or Keras's schedule over `steps`."""
+    schedules = keras.optimizers.schedules
     rate = config.learning_rate
     if config.schedule == "poly":
-        rate = keras.optimizers.schedules.PolynomialDecay(rate, steps, 0.0, power=POLY_POWER)
+        rate = schedules.PolynomialDecay(rate, steps, 0.0, power=POLY_POWER)
+    elif config.schedule == "cosine":
+        rate = schedules.CosineDecay(rate, steps)
+    return WarmUp(rate, config.warmup_steps) if config.warmup_steps else rate
+
+
+def make_optimizer(config: TrainConfig, model: keras.Model, steps: int) -> keras.Optimizer:
+    """The optimizer of a configuration, for runs of `steps` optimizer steps."""
+    rate = make_schedule(config, steps)
     # Keras takes 0 for "decay, by nothing".
     decay = config.weight_decay or None
     if config.optimizer == "sgd":
