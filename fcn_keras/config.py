@@ -59,12 +59,20 @@ class TrainConfig:
     flip: bool = _setting(False, "mirror half of the images")
     brightness: float = _setting(0.0, "largest change, as a share of white", metavar="SHARE")
     contrast: float = _setting(0.0, "largest relative change", metavar="SHARE")
+    saturation: float = _setting(0.0, "largest relative change", metavar="SHARE")
+    hue: float = _setting(0.0, "largest turn, as a share of the colour circle", metavar="SHARE")
+    coarse_epochs: int = _setting(
+        0, "the first epochs, trained at half the scale and crop", metavar="EPOCHS"
+    )
     batch_size: int = _setting(32, "images a step, over all devices", metavar="N")
 
     # The optimisation
     epochs: int = _setting(5, "passes over the training images", metavar="N")
     max_steps: int | None = _setting(
         None, "end after N steps in all, the schedule as if it went on", metavar="N"
+    )
+    validate_every: int = _setting(
+        1, "validate after each N-th epoch and after the last", metavar="N"
     )
     early_stopping: int | None = _setting(
         None, "end after N epochs without a better val_mean_iou", metavar="N"
@@ -96,11 +104,14 @@ class TrainConfig:
         for name in ("crop", "scale", "class_weights"):  # JSON has lists only
             if isinstance(getattr(self, name), list):
                 object.__setattr__(self, name, tuple(getattr(self, name)))
-        for name in ("epochs", "batch_size", "limit", "max_steps", "early_stopping", "devices"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
+        for field in dataclasses.fields(self):
+            name, value = field.name, getattr(self, field.name)
+            if field.metadata["metavar"] == "N" and value is not None and value < 1:
                 raise UserError(f"{_flag(name)} must be at least 1. Received: {value}.")
-        for name in ("brightness", "contrast", "momentum", "weight_decay", "cache_mb", "seed"):
+        for name in (
+            *("brightness", "contrast", "saturation", "hue", "coarse_epochs"),
+            *("momentum", "weight_decay", "warmup_steps", "cache_mb", "seed"),
+        ):
             if getattr(self, name) < 0:
                 raise UserError(
                     f"{_flag(name)} must not be negative. Received: {getattr(self, name)}."
