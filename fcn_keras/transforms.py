@@ -53,12 +53,12 @@ def random_crop(image, mask, seed, height: int, width: int):
     Returns:
         `(height, width, 3)` and `(height, width)`.
     """
-    image, mask = pad_to(image, mask, height, width)
-    room = tf.shape(mask) - [height, width]
+    room = tf.maximum(tf.shape(mask) - [height, width], 0)
     start = tf.random.stateless_uniform([2], seed, 0, 1) * tf.cast(room + 1, tf.float32)
     top, left = tf.unstack(tf.minimum(tf.cast(start, tf.int32), room))
     image = image[top : top + height, left : left + width]
     mask = mask[top : top + height, left : left + width]
+    image, mask = pad_to(image, mask, height, width)  # after the cut, which leaves less to pad
     return tf.ensure_shape(image, (height, width, 3)), tf.ensure_shape(mask, (height, width))
 
 

@@ -17,7 +17,10 @@ def random_image(height, width, seed=0):
 
 @pytest.fixture(scope="module")
 def models():
-    return {stride: build_fcn("resnet18", 5, stride, weights=None) for stride in (32, 16, 8)}
+    return {
+        stride: build_fcn("resnet18", 5, stride, weights=None, fused_batchnorm=stride == 8)
+        for stride in (32, 16, 8)
+    }
 
 
 @pytest.mark.parametrize("stride", [32, 16, 8])
