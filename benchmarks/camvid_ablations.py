@@ -41,6 +41,7 @@ ABLATIONS = {
     # As many pixels as the base: 40 epochs of a quarter each, 20 whole ones.
     "coarse": ((0,), "--epochs 60 --coarse-epochs 40"),
     "free": ((0,), "--zero-init-residual --aligned-upsampling"),
+    "jaccard": ((0,), "--jaccard-weight 1"),
     "batch4": ((0,), "--batch-size 4"),
     "decay": ((0,), "--weight-decay 0.05"),
     "tint": ((0,), "--saturation 0.5 --hue 0.05 --brightness 0.3 --contrast 0.3"),

@@ -91,6 +91,9 @@ class TrainConfig:
     class_weights: tuple[float, ...] | None = _setting(
         None, "one weight a class in the loss", metavar="W"
     )
+    jaccard_weight: float = _setting(
+        0.0, "share of the soft Jaccard loss that is added", metavar="SHARE"
+    )
 
     # The run
     seed: int = _setting(0, "of initial weights, order and augmentation")
@@ -110,7 +113,7 @@ class TrainConfig:
                 raise UserError(f"{_flag(name)} must be at least 1. Received: {value}.")
         for name in (
             *("brightness", "contrast", "saturation", "hue", "coarse_epochs"),
-            *("momentum", "weight_decay", "warmup_steps", "cache_mb", "seed"),
+            *("momentum", "weight_decay", "warmup_steps", "jaccard_weight", "cache_mb", "seed"),
         ):
             if getattr(self, name) < 0:
                 raise UserError(

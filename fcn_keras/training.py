@@ -229,7 +229,9 @@ def _build_and_compile(config: TrainConfig, splits: tuple[Split, Split], strateg
         optimizer = make_optimizer(config, model, steps)
         model.compile(
             optimizer,
-            objectives.SegmentationCrossentropy(config.class_weights),
+            objectives.SegmentationCrossentropy(
+                config.class_weights, jaccard_weight=config.jaccard_weight
+            ),
             metrics=[objectives.PixelAccuracy(), objectives.mean_iou(len(labels))],
             jit_compile=False,  # XLA doubles a step on processors and can hang under a strategy
         )
