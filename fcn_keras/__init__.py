@@ -38,6 +38,11 @@ def __dir__():
     return sorted([*globals(), *_HOMES])
 
 
+def _register():
+    for module in ("models.normalization", "models.upsampling", "objectives", "schedules"):
+        importlib.import_module(f"fcn_keras.{module}")
+
+
 class _RegisterWithKeras(importlib.abc.MetaPathFinder):
     """Imports our layers as soon as Keras is imported.
 
@@ -56,15 +61,13 @@ class _RegisterWithKeras(importlib.abc.MetaPathFinder):
 
         def exec_and_register(module):
             exec_keras(module)
-            importlib.import_module("fcn_keras.models.upsampling")
-            importlib.import_module("fcn_keras.objectives")
+            _register()
 
         spec.loader.exec_module = exec_and_register
         return spec
 
 
 if "keras" in sys.modules:
-    importlib.import_module("fcn_keras.models.upsampling")
-    importlib.import_module("fcn_keras.objectives")
+    _register()
 else:
     sys.meta_path.insert(0, _RegisterWithKeras())

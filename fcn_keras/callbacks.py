@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 
 import keras
 
@@ -26,10 +27,18 @@ class Recorder(keras.callbacks.Callback):
         history: Rows of the epochs that are done already.
         patience: Epochs without a better `val_mean_iou` after which training
             stops; `None` for never.
+        columns: Maps an epoch, from 0, to further columns of its row.
     """
 
-    def __init__(self, run: RunFolder, history: list[dict], patience: int | None = None):
+    def __init__(
+        self,
+        run: RunFolder,
+        history: list[dict],
+        patience: int | None = None,
+        columns: Callable[[int], dict] = lambda epoch: {},
+    ):
         super().__init__()
+        self.columns = columns
         self.run = run
         self.history = list(history)
         self.patience = patience
@@ -41,16 +50,17 @@ class Recorder(keras.callbacks.Callback):
         seconds = round(time.monotonic() - self.started, 3)  # with validation, before saving
         logs = {name: float(value) for name, value in logs.items()}
         for name in ("loss", "val_loss"):
-            if not math.isfinite(logs[name]):
+            if not math.isfinite(logs.get(name, 0.0)):
                 raise UserError(
                     f"The {name} became {logs[name]} in epoch {epoch + 1}. Lower --learning-rate; "
                     f"the epochs before are kept in {self.run.path}."
                 )
         learning_rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
-        best = max((row[BEST_BY] for row in self.history), default=-1.0)
-        row = {"epoch": epoch + 1, **logs, "learning_rate": learning_rate}
-        self.history.append({**row, "seconds": seconds})
-        if logs[BEST_BY] > best:
+        best = max(validated(self.history), default=-1.0)
+        row = {"epoch": epoch + 1, **_with_validation(logs), "learning_rate": learning_rate}
+        self.history.append({**row, **self.columns(epoch), "seconds": seconds})
+        # Without a validation so far, the newest is the best that there is.
+        if logs.get(BEST_BY, best) > best or best < 0:
             # A model of the same layers has no optimizer, whose state is twice their size.
             inference = keras.Model(self.model.input, self.model.output, name=self.model.name)
             with atomic_path(self.run.best) as path:
@@ -93,9 +103,21 @@ class StopAtStep(keras.callbacks.Callback):
             self.model.stop_training = True
 
 
+def validated(history: list[dict]) -> list[float]:
+    """The `val_mean_iou` of the epochs that were validated."""
+    return [row[BEST_BY] for row in history if not math.isnan(row[BEST_BY])]
+
+
 def out_of_patience(history: list[dict], patience: int | None) -> bool:
     """Whether the last `patience` epochs brought no better `val_mean_iou`."""
-    if patience is None or len(history) <= patience:
+    if patience is None or not validated(history):
         return False
-    scores = [row[BEST_BY] for row in history]
-    return len(scores) - 1 - scores.index(max(scores)) >= patience
+    best = max(validated(history))
+    best_epoch = next(row["epoch"] for row in history if row[BEST_BY] == best)
+    return history[-1]["epoch"] - best_epoch >= patience
+
+
+def _with_validation(logs: dict) -> dict:
+    """The logs, with NaN for what an epoch without validation lacks."""
+    names = [name for name in logs if not name.startswith("val_")]
+    return {**logs, **{f"val_{name}": logs.get(f"val_{name}", math.nan) for name in names}}

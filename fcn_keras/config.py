@@ -45,8 +45,11 @@ class TrainConfig:
         "bilinear", "bilinear, or a Keras initializer such as glorot_uniform", metavar="NAME"
     )
     trainable_upsampling: bool = _setting(True, "train the upsampling kernels")
+    aligned_upsampling: bool = _setting(False, "centre features where the backbone's padding does")
+    zero_init_residual: bool = _setting(False, "residual blocks begin as the identity")
     freeze: str = _setting("none", "what of the backbone stays", ("none", "batchnorm", "backbone"))
     synchronized_batchnorm: bool = _setting(False, "batch statistics over all devices")
+    fused_batchnorm: bool = _setting(False, "train it by one kernel, faster on processors")
 
     # The examples
     crop: tuple[int, int] = _setting((320, 480), "height and width of a crop", metavar=("H", "W"))
@@ -56,12 +59,20 @@ class TrainConfig:
     flip: bool = _setting(False, "mirror half of the images")
     brightness: float = _setting(0.0, "largest change, as a share of white", metavar="SHARE")
     contrast: float = _setting(0.0, "largest relative change", metavar="SHARE")
+    saturation: float = _setting(0.0, "largest relative change", metavar="SHARE")
+    hue: float = _setting(0.0, "largest turn, as a share of the colour circle", metavar="SHARE")
+    coarse_epochs: int = _setting(
+        0, "the first epochs, trained at half the scale and crop", metavar="EPOCHS"
+    )
     batch_size: int = _setting(32, "images a step, over all devices", metavar="N")
 
     # The optimisation
     epochs: int = _setting(5, "passes over the training images", metavar="N")
     max_steps: int | None = _setting(
         None, "end after N steps in all, the schedule as if it went on", metavar="N"
+    )
+    validate_every: int = _setting(
+        1, "validate after each N-th epoch and after the last", metavar="N"
     )
     early_stopping: int | None = _setting(
         None, "end after N epochs without a better val_mean_iou", metavar="N"
@@ -70,7 +81,8 @@ class TrainConfig:
     learning_rate: float = _setting(
         0.01, "at the start, for the mean loss of a batch", metavar="LR"
     )
-    schedule: str = _setting("constant", "of the learning rate", ("constant", "poly"))
+    schedule: str = _setting("constant", "of the learning rate", ("constant", "poly", "cosine"))
+    warmup_steps: int = _setting(0, "the first steps, whose rate rises linearly", metavar="STEPS")
     momentum: float = _setting(0.0, "of SGD", metavar="M")
     weight_decay: float = _setting(
         0.0, "decoupled: a step shrinks weights by learning rate times this", metavar="WD"
@@ -78,6 +90,9 @@ class TrainConfig:
     decay_all: bool = _setting(False, "decay biases, BatchNorm and upsampling kernels too")
     class_weights: tuple[float, ...] | None = _setting(
         None, "one weight a class in the loss", metavar="W"
+    )
+    jaccard_weight: float = _setting(
+        0.0, "share of the soft Jaccard loss that is added", metavar="SHARE"
     )
 
     # The run
@@ -92,11 +107,14 @@ class TrainConfig:
         for name in ("crop", "scale", "class_weights"):  # JSON has lists only
             if isinstance(getattr(self, name), list):
                 object.__setattr__(self, name, tuple(getattr(self, name)))
-        for name in ("epochs", "batch_size", "limit", "max_steps", "early_stopping", "devices"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
+        for field in dataclasses.fields(self):
+            name, value = field.name, getattr(self, field.name)
+            if field.metadata["metavar"] == "N" and value is not None and value < 1:
                 raise UserError(f"{_flag(name)} must be at least 1. Received: {value}.")
-        for name in ("brightness", "contrast", "momentum", "weight_decay", "cache_mb", "seed"):
+        for name in (
+            *("brightness", "contrast", "saturation", "hue", "coarse_epochs"),
+            *("momentum", "weight_decay", "warmup_steps", "jaccard_weight", "cache_mb", "seed"),
+        ):
             if getattr(self, name) < 0:
                 raise UserError(
                     f"{_flag(name)} must not be negative. Received: {getattr(self, name)}."

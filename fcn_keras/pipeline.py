@@ -25,6 +25,9 @@ class Augmentation:
         flip: Whether half of the examples are mirrored left to right.
         brightness: Largest change of brightness, as a share of 255.
         contrast: Largest relative change of contrast.
+        saturation: Largest relative change of saturation.
+        hue: Largest turn of the hue, as a share of the colour circle.
+        halve: Whether images are halved first, before all else.
     """
 
     crop: tuple[int, int]
@@ -32,10 +35,15 @@ class Augmentation:
     flip: bool = False
     brightness: float = 0.0
     contrast: float = 0.0
+    saturation: float = 0.0
+    hue: float = 0.0
+    halve: bool = False
 
     def __call__(self, image, mask, seed):
         """Returns float32 `(*crop, 3)` and uint8 `(*crop)`; a function of its inputs alone."""
         seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 4))
+        if self.halve:
+            image, mask = transforms.halve(image, mask)
         if self.scale != (1.0, 1.0):
             image, mask = transforms.random_scale(image, mask, seeds[0], *self.scale)
         image, mask = transforms.random_crop(image, mask, seeds[1], *self.crop)
@@ -45,7 +53,15 @@ class Augmentation:
             image, mask = transforms.random_color(
                 image, mask, seeds[3], self.brightness, self.contrast
             )
+        if self.saturation or self.hue:
+            tint_seed = tf.random.experimental.stateless_fold_in(seeds[3], 1)
+            image, mask = transforms.random_tint(image, mask, tint_seed, self.saturation, self.hue)
         return tf.cast(image, tf.float32), mask
+
+    def halved(self) -> Augmentation:
+        """The same at half the size of image and crop, a quarter of the pixels."""
+        height, width = self.crop
+        return dataclasses.replace(self, halve=True, crop=(-(-height // 2), -(-width // 2)))
 
 
 def training_batches(

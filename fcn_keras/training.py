@@ -23,6 +23,7 @@ from fcn_keras.models.fcn import build_fcn, copy_weights
 from fcn_keras.models.loading import load_model, restore
 from fcn_keras.prediction import Segmenter
 from fcn_keras.run_folder import RunFolder, model_file, require_free
+from fcn_keras.schedules import WarmUp
 
 POLY_POWER = 0.9
 PREDICTION_COLUMNS = 4
@@ -146,10 +147,13 @@ def build_model(config: TrainConfig, labels: LabelSet) -> keras.Model:
         weights=None if source or config.weights == "none" else config.weights,
         upsampling_initializer=config.upsampling_initializer,
         trainable_upsampling=config.trainable_upsampling,
+        aligned_upsampling=config.aligned_upsampling,
+        zero_init_residual=config.zero_init_residual and config.weights == "none",
         # New skips begin with no say (Long et al., section 4.2).
         skip_initializer="zeros" if source else "glorot_uniform",
         freeze=config.freeze,
         synchronized_batchnorm=config.synchronized_batchnorm,
+        fused_batchnorm=config.fused_batchnorm,
         dtype="float32" if config.mixed_precision == "off" else f"mixed_{config.mixed_precision}",
     )
     if source:
@@ -157,11 +161,20 @@ def build_model(config: TrainConfig, labels: LabelSet) -> keras.Model:
     return model
 
 
-def make_optimizer(config: TrainConfig, model: keras.Model, steps: int) -> keras.Optimizer:
-    """The optimizer of a configuration, for runs of `steps` optimizer steps."""
+def make_schedule(config: TrainConfig, steps: int):
+    """The learning rate of a configuration: a number, or Keras's schedule over `steps`."""
+    schedules = keras.optimizers.schedules
     rate = config.learning_rate
     if config.schedule == "poly":
-        rate = keras.optimizers.schedules.PolynomialDecay(rate, steps, 0.0, power=POLY_POWER)
+        rate = schedules.PolynomialDecay(rate, steps, 0.0, power=POLY_POWER)
+    elif config.schedule == "cosine":
+        rate = schedules.CosineDecay(rate, steps)
+    return WarmUp(rate, config.warmup_steps) if config.warmup_steps else rate
+
+
+def make_optimizer(config: TrainConfig, model: keras.Model, steps: int) -> keras.Optimizer:
+    """The optimizer of a configuration, for runs of `steps` optimizer steps."""
+    rate = make_schedule(config, steps)
     # Keras takes 0 for "decay, by nothing".
     decay = config.weight_decay or None
     if config.optimizer == "sgd":
@@ -217,7 +230,9 @@ def _build_and_compile(config: TrainConfig, splits: tuple[Split, Split], strateg
         optimizer = make_optimizer(config, model, steps)
         model.compile(
             optimizer,
-            objectives.SegmentationCrossentropy(config.class_weights),
+            objectives.SegmentationCrossentropy(
+                config.class_weights, jaccard_weight=config.jaccard_weight
+            ),
             metrics=[objectives.PixelAccuracy(), objectives.mean_iou(len(labels))],
             jit_compile=False,  # XLA doubles a step on processors and can hang under a strategy
         )
@@ -233,18 +248,12 @@ def _fit_and_finish(run, config, splits, model, history, steps_done=0) -> RunFol
         or (config.max_steps and steps_done >= config.max_steps)
     )
     steps = pipeline.steps_per_epoch(train_split, config.batch_size)
-    recorder = Recorder(run, history, config.early_stopping)
+    recorder = Recorder(run, history, config.early_stopping, _columns(config))
     callbacks = [ShareStatistics(), recorder, keras.callbacks.TensorBoard(run.logs)]
     if config.max_steps:
         callbacks.append(StopAtStep(config.max_steps, steps_done))
     if not complete:
-        batches = pipeline.training_batches(
-            train_split,
-            _augmentation(config),
-            config.batch_size,
-            epochs=(len(history), config.epochs),
-            seed=config.seed,
-        )
+        batches = _training_batches(config, train_split, len(history))
         replicas = model.distribute_strategy.num_replicas_in_sync
         with pipeline.bad_files_as_user_errors():
             model.fit(
@@ -253,6 +262,7 @@ def _fit_and_finish(run, config, splits, model, history, steps_done=0) -> RunFol
                 epochs=config.epochs,
                 initial_epoch=len(history),
                 validation_data=pipeline.evaluation_batches(val_split, replicas),
+                validation_freq=_validated_epochs(config),
                 callbacks=callbacks,
                 shuffle=False,  # training_batches does
                 verbose=1 if sys.stdout.isatty() else 2,
@@ -282,8 +292,41 @@ def _finish(run: RunFolder, splits: tuple[Split, Split], history: list[dict]) ->
     print(f"Results: {run.path}{os.sep}metrics.json, curves.png, predictions.png, best.keras")
 
 
+def _columns(config: TrainConfig):
+    """Maps an epoch to the columns that tell its resolution, if that changes."""
+
+    def columns(epoch: int) -> dict:
+        if not config.coarse_epochs:
+            return {}
+        coarse = epoch < config.coarse_epochs
+        augment = _augmentation(config)
+        return {"crop_height": float((augment.halved() if coarse else augment).crop[0])}
+
+    return columns
+
+
+def _validated_epochs(config: TrainConfig) -> list[int]:
+    every = range(config.validate_every, config.epochs, config.validate_every)
+    return [*every, config.epochs]
+
+
+def _training_batches(config: TrainConfig, split: Split, epochs_done: int):
+    """Batches of the epochs to come: the coarse ones, then those of full size."""
+    augment = _augmentation(config)
+    change = max(epochs_done, min(config.coarse_epochs, config.epochs))
+    stages = ((augment.halved(), epochs_done, change), (augment, change, config.epochs))
+    batches = [
+        pipeline.training_batches(
+            split, stage, config.batch_size, epochs=(first, end), seed=config.seed
+        )
+        for stage, first, end in stages
+        if first < end
+    ]
+    return batches[0] if len(batches) == 1 else batches[0].concatenate(batches[1])
+
+
 def _augmentation(config: TrainConfig) -> pipeline.Augmentation:
-    names = [field.name for field in dataclasses.fields(pipeline.Augmentation)]
+    names = {field.name for field in dataclasses.fields(pipeline.Augmentation)} - {"halve"}
     return pipeline.Augmentation(**{name: getattr(config, name) for name in names})
 
 

@@ -111,11 +111,11 @@ def draw_curves(history: list[dict]) -> Figure:
         history: One dictionary an epoch, with the columns of `history.csv`.
     """
     figure = Figure(figsize=(10, 3.2), layout="constrained")
-    epochs = [row["epoch"] for row in history]
     titles = {"loss": "loss", "pixel_accuracy": "pixel accuracy", "mean_iou": "mean IoU"}
     for axes, (name, title) in zip(figure.subplots(1, len(titles)), titles.items()):
         for column, label in ((name, "train"), (f"val_{name}", "validation")):
-            axes.plot(epochs, [row[column] for row in history], marker=".", label=label)
+            points = [(row["epoch"], row[column]) for row in history if row[column] == row[column]]
+            axes.plot(*zip(*points), marker=".", label=label)
         axes.set(title=title, xlabel="epoch")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)

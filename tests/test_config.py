@@ -43,6 +43,8 @@ def test_voc2012_steps_as_d2l_does():
         ({"crop": (0, 5)}, "--crop must be at least 1"),
         ({"scale": (2.0, 1.0)}, "--scale needs 0 < LOW <= HIGH"),
         ({"output_stride": 4}, "--output-stride must be one of 32, 16, 8. Received: 4"),
+        ({"validate_every": 0}, "--validate-every must be at least 1"),
+        ({"warmup_steps": -1}, "--warmup-steps must not be negative"),
         ({"momentum": -0.1}, "--momentum must not be negative"),
         ({"recipe": "best"}, "--recipe must be one of sample, voc2012, voc2012_best, strong"),
     ],

@@ -47,6 +47,20 @@ def test_loss_agrees_with_torch():
     )
 
 
+def test_the_jaccard_loss_is_added_as_one_minus_the_soft_iou():
+    mask, logits = example()
+    mask[mask == 2] = 1  # a class that is absent takes no part
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
+    ious = []
+    for number in (0, 1, 3):
+        p, t = probabilities[mask != 255][:, number], mask[mask != 255] == number
+        ious.append((p * t).sum() / (p + t - p * t).sum())
+    plain, both = (
+        float(SegmentationCrossentropy(jaccard_weight=weight)(mask, logits)) for weight in (0, 0.5)
+    )
+    assert both - plain == pytest.approx(0.5 * (1 - np.mean(ious)), rel=1e-4)
+
+
 def test_unlabelled_pixels_have_no_gradient_and_no_say():
     mask, logits = example()
     changed = logits + (mask == 255)[..., None] * np.arange(CLASSES, dtype="float32") * 50

@@ -135,3 +135,11 @@ def test_bad_file_surfaces_with_its_name(tmp_path):
 def test_other_errors_pass_unchanged():
     with pytest.raises(tf.errors.InvalidArgumentError), pipeline.bad_files_as_user_errors():
         raise tf.errors.InvalidArgumentError(None, None, "something else")
+
+
+def test_a_halved_augmentation_sees_the_same_scene_at_a_quarter_of_the_pixels():
+    image = np.arange(16 * 24 * 3, dtype=np.uint8).reshape(16, 24, 3)
+    mask = np.arange(16 * 24, dtype=np.uint8).reshape(16, 24) % 5
+    halved, half_mask = Augmentation((16, 24)).halved()(image, mask, tf.constant([0, 1]))
+    np.testing.assert_allclose(halved, image.reshape(8, 2, 12, 2, 3).mean(axis=(1, 3)))
+    np.testing.assert_array_equal(half_mask, mask[::2, ::2])

@@ -141,6 +141,23 @@ def test_early_stopping_counts_from_the_best_epoch(folder, tmp_path):
     assert len(history_of(tmp_path / "run")) == 3
 
 
+def test_coarse_epochs_and_rare_validation_resume_alike(folder, tmp_path):
+    flags = ["--epochs", "4", "--coarse-epochs", "3", "--validate-every", "3"]
+    flags += ["--warmup-steps", "2", "--schedule", "cosine", "--fused-batchnorm"]
+    assert train_here(folder, tmp_path / "whole", *flags) == 0
+    rows = history_of(tmp_path / "whole")
+    assert [row["val_mean_iou"] != "nan" for row in rows] == [False, False, True, True]
+    assert [row["crop_height"] for row in rows] == ["16.0", "16.0", "16.0", "32.0"]
+
+    assert train_here(folder, tmp_path / "cut", *flags, "--max-steps", "2") == 0
+    (tmp_path / "cut" / "metrics.json").unlink()
+    assert main(["train", "--resume", str(tmp_path / "cut"), "--max-steps", "9"]) == 0
+    again = history_of(tmp_path / "cut")
+    for row, expected in zip(again, rows, strict=True):
+        assert float(row["loss"]) == pytest.approx(float(expected["loss"]), rel=1e-3)
+        assert row["crop_height"] == expected["crop_height"]
+
+
 def test_a_run_resumes_when_what_it_began_with_is_gone(finished, folder, tmp_path):
     start = shutil.copytree(finished, tmp_path / "start")
     flags = ["--init-from", str(start), "--output-stride", "16", "--epochs", "1"]

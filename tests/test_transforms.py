@@ -22,7 +22,7 @@ def run(transform, image, mask, seed):
     dataset = tf.data.Dataset.from_tensors((image, mask, tf.constant(seed, tf.int64)))
     [in_graph] = dataset.map(transform).as_numpy_iterator()
     for left, right in zip(eager, in_graph):
-        np.testing.assert_array_equal(left, right)
+        np.testing.assert_allclose(left, right, rtol=1e-6)
     return np.asarray(eager[0]), np.asarray(eager[1])
 
 
@@ -113,3 +113,41 @@ def test_color_is_clipped():
     for seed in SEEDS:
         changed, _ = transforms.random_color(image, image, tf.constant(seed), 1.0, 1.0)
         assert 0 <= np.min(changed) and np.max(changed) <= 255
+
+
+def test_halving_averages_and_keeps_classes():
+    image, mask = example(5, 9)
+    halved, half_mask = transforms.halve(image, mask)
+    np.testing.assert_allclose(halved, image[:4, :8].reshape(2, 2, 4, 2, 3).mean(axis=(1, 3)))
+    np.testing.assert_array_equal(half_mask, mask[:4:2, :8:2])
+
+
+def test_tint_keeps_luma_and_turns_by_the_angle():
+    image = np.random.default_rng(0).uniform(90, 160, (6, 7, 3)).astype(np.float32)
+    mask = np.zeros((6, 7), np.uint8)
+    angles = []
+    for seed in SEEDS:
+        changed, _ = run(
+            lambda i, m, s: transforms.random_tint(i, m, s, 0.0, 0.1), image, mask, seed
+        )
+        yiq, before = (x @ np.array(transforms.RGB_TO_YIQ).T for x in (changed, image))
+        np.testing.assert_allclose(yiq[..., 0], before[..., 0], atol=1e-2)
+        planes = [y[..., 1] + 1j * y[..., 2] for y in (yiq, before)]
+        turns = np.angle(planes[0] / planes[1]) / (2 * np.pi)
+        np.testing.assert_allclose(turns, turns[0, 0], atol=1e-3)
+        angles.append(turns[0, 0])
+    assert -0.1 <= min(angles) < -0.03 and 0.03 < max(angles) <= 0.1
+
+
+def test_tint_stretches_saturation():
+    image, mask = np.full((2, 2, 3), (120, 100, 80), np.float32), np.zeros((2, 2), np.uint8)
+    luma = 0.299 * 120 + 0.587 * 100 + 0.114 * 80
+    factors = []
+    for seed in SEEDS:
+        changed, _ = run(
+            lambda i, m, s: transforms.random_tint(i, m, s, 0.5, 0.0), image, mask, seed
+        )
+        ratios = (changed[0, 0] - luma) / (image[0, 0] - luma)
+        np.testing.assert_allclose(ratios, ratios[0], rtol=1e-2)
+        factors.append(ratios[0])
+    assert 0.5 <= min(factors) < 0.8 and 1.2 < max(factors) <= 1.5

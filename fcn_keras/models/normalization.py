@@ -1,0 +1,50 @@
+"""Batch normalisation by TensorFlow's fused kernel."""
+
+from __future__ import annotations
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable("fcn_keras")
+class FusedBatchNormalization(keras.layers.BatchNormalization):
+    """`BatchNormalization` that trains by one fused kernel where it can.
+
+    Keras composes the batch statistics and their gradient of a dozen passes over
+    the feature maps, which take a third of a ResNet's step on a processor. The
+    fused kernel serves 4D inputs of TensorFlow, channels last, not synchronised;
+    elsewhere the layer is its parent. It keeps the unbiased variance for
+    inference, as PyTorch does.
+    """
+
+    def call(self, inputs, training=None, mask=None):
+        fused = keras.backend.backend() == "tensorflow" and len(inputs.shape) == 4
+        fused = fused and self.axis in (-1, 3) and mask is None
+        if not (training and self.trainable and fused) or self.synchronized or self.renorm:
+            return super().call(inputs, training=training, mask=mask)
+        from tensorflow.compat.v1.nn import fused_batch_norm
+
+        outputs, mean, variance = fused_batch_norm(
+            ops.cast(inputs, "float32"),
+            self.gamma,
+            self.beta,
+            epsilon=self.epsilon,
+            is_training=True,
+        )
+        for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            moving.assign(moving * self.momentum + batch * (1 - self.momentum))
+        return ops.cast(outputs, self.compute_dtype)
+
+
+def fuse_batchnorm(model: keras.Model) -> keras.Model:
+    """A copy of a functional model whose batch normalisation is `FusedBatchNormalization`."""
+
+    def clone(layer):
+        kind = type(layer)
+        if kind is keras.layers.BatchNormalization:
+            kind = FusedBatchNormalization
+        return kind.from_config(layer.get_config())
+
+    copy = keras.models.clone_model(model, clone_function=clone)
+    copy.set_weights(model.get_weights())
+    return copy
