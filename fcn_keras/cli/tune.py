@@ -75,9 +75,7 @@ def _tune(arguments) -> int:
     search = _search(arguments)
     for package in PACKAGES[arguments.tuner]:
         if not importlib.util.find_spec(package):
-            raise UserError(
-                f"fcn-keras tune needs {package}. Install fcn_keras with [tune]."
-            )
+            raise UserError(f"fcn-keras tune needs {package}. Install fcn_keras with [tune].")
     import_tensorflow()
     from fcn_keras.tuning.tuner import run_search
 
