@@ -4,9 +4,9 @@
     python benchmarks/d2l_exercises.py test-images    (3) the classes of all test images
     python benchmarks/d2l_exercises.py skips          (4) FCN-32s, 16s, 8s; at once and staged
 
-(2), tuning, is `fcn-keras tune`. Each takes less than 10 minutes on two idle cores with
-the drawn sample data; `--dataset FOLDER` takes photographs. What is finished in --out is
-kept, what was broken off goes on after its last epoch.
+(2), tuning, is `fcn-keras tune`. Each takes the drawn sample data; `--dataset FOLDER` takes
+photographs. What is finished in --out is kept, what was broken off goes on after its last
+epoch.
 """
 
 import argparse

@@ -192,7 +192,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         weight_decay=0.001 * 1e-3 / (0.001 * 32),
         decay_all=True,
     ),
-    # The best FCN for VOC that this package trains, by what others use; not run where it
+    # Meant to be the best FCN for VOC here, by what others use; not run where it
     # was written. Sources: [1] DeepLabv3+ (Chen et al. 2018, section 4), [2] MMSegmentation's
     # FCN on VOC train_aug (configs/fcn, schedule_20k), [3] Long et al. 2015.
     "voc2012_best": dict(

@@ -14,6 +14,8 @@ from pathlib import Path
 
 from fcn_keras.errors import UserError
 
+# Where Pillow looks for an orientation beside EXIF data, which alone exported models read.
+OTHER_ORIENTATIONS = ("xmp", "XML:com.adobe.xmp", "Raw profile type exif")
 IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
 

@@ -15,6 +15,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from fcn_keras.datasets.base import IGNORE_ID, LabelSet, voc_palette
 from fcn_keras.errors import UserError
+from fcn_keras.files import OTHER_ORIENTATIONS
 
 
 def allow_pixels(max_pixels: int | None) -> None:
@@ -49,8 +50,8 @@ def open_image(source, name: str) -> Image.Image:
         UserError: If it is no complete image, or too large.
     """
     image = _open(source, name)
-    for other in ("xmp", "XML:com.adobe.xmp", "Raw profile type exif"):
-        image.info.pop(other, None)  # exported models read EXIF data only
+    for other in OTHER_ORIENTATIONS:
+        image.info.pop(other, None)
     ImageOps.exif_transpose(image, in_place=True)
     return to_rgb(image, name)
 

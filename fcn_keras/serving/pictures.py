@@ -8,6 +8,7 @@ from pathlib import Path
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from fcn_keras.errors import UserError
+from fcn_keras.files import OTHER_ORIENTATIONS
 
 UNLABELLED = (224, 224, 192)  # VOC's cream, for ids that are no class's
 SENT_AS_THEY_ARE = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")  # how JPEG and PNG files begin
@@ -45,8 +46,8 @@ def upright(data: bytes, name: str) -> Image.Image:
         UserError: If it is no complete image, or one of floats.
     """
     image = _open(data, name)
-    for other in ("xmp", "XML:com.adobe.xmp", "Raw profile type exif"):
-        image.info.pop(other, None)  # the server reads EXIF data only
+    for other in OTHER_ORIENTATIONS:
+        image.info.pop(other, None)
     ImageOps.exif_transpose(image, in_place=True)
     if image.mode == "F":
         raise UserError(f"{name}: an image of floats. Save it with 8 or 16 bits.")

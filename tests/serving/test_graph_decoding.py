@@ -11,6 +11,7 @@ from PIL import Image
 
 from fcn_keras.datasets.decoding import decode_image
 from fcn_keras.serving.graph_decoding import decode_photograph
+from fcn_keras.serving.pictures import upright
 
 RNG = np.random.default_rng(0)
 
@@ -119,7 +120,10 @@ def decode():
 
 @pytest.mark.parametrize("case", CASES)
 def test_it_gives_pillows_pixels(decode, case):
-    np.testing.assert_array_equal(decode(CASES[case]), decode_image(CASES[case], case))
+    expected = decode_image(CASES[case], case)
+    np.testing.assert_array_equal(decode(CASES[case]), expected)
+    # The client's, which draws masks over photographs without NumPy.
+    np.testing.assert_array_equal(np.asarray(upright(CASES[case], case)), expected)
 
 
 def test_the_cases_differ_as_their_names_say():
