@@ -52,8 +52,6 @@ ABLATIONS = {
         "--warmup-steps 50",
     ),
     "short, batch 4": ((0,), SHORT + " --batch-size 4"),
-    "short, aligned": ((0,), SHORT + " --aligned-upsampling"),
-    "short, zero init": ((0,), SHORT + " --zero-init-residual"),
     "short, lr 3e-3": ((0,), SHORT + " --learning-rate 3e-3 --warmup-steps 50"),
     "short, jaccard 3": ((0,), SHORT + " --jaccard-weight 3"),
     "short, decay": ((0,), SHORT + " --weight-decay 0.05"),

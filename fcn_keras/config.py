@@ -45,8 +45,6 @@ class TrainConfig:
         "bilinear", "bilinear, or a Keras initializer such as glorot_uniform", metavar="NAME"
     )
     trainable_upsampling: bool = _setting(True, "train the upsampling kernels")
-    aligned_upsampling: bool = _setting(False, "centre features where the backbone's padding does")
-    zero_init_residual: bool = _setting(False, "residual blocks begin as the identity")
     freeze: str = _setting("none", "what of the backbone stays", ("none", "batchnorm", "backbone"))
     synchronized_batchnorm: bool = _setting(False, "batch statistics over all devices")
     fused_batchnorm: bool = _setting(False, "train it by one kernel, faster on processors")

@@ -147,8 +147,6 @@ def build_model(config: TrainConfig, labels: LabelSet) -> keras.Model:
         weights=None if source or config.weights == "none" else config.weights,
         upsampling_initializer=config.upsampling_initializer,
         trainable_upsampling=config.trainable_upsampling,
-        aligned_upsampling=config.aligned_upsampling,
-        zero_init_residual=config.zero_init_residual and config.weights == "none",
         # New skips begin with no say (Long et al., section 4.2).
         skip_initializer="zeros" if source else "glorot_uniform",
         freeze=config.freeze,

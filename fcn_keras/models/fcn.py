@@ -23,8 +23,6 @@ def build_fcn(
     weights: str | None = "imagenet",
     upsampling_initializer="bilinear",
     trainable_upsampling: bool = True,
-    aligned_upsampling: bool = False,
-    zero_init_residual: bool = False,
     skip_initializer="glorot_uniform",
     freeze: str = "none",
     synchronized_batchnorm: bool = False,
@@ -50,13 +48,6 @@ def build_fcn(
         upsampling_initializer: `"bilinear"`, or a Keras initializer or its
             name; `"glorot_uniform"` is d2l's first exercise.
         trainable_upsampling: Whether training changes the upsampling kernels.
-        aligned_upsampling: Whether to upsample `s` times by a kernel of `2s - 1`
-            that centres feature `i` on pixel `s * i`, where a ResNet's padding
-            centres it. The kernel `2s` of Long et al. and d2l centres it
-            `(s - 1) / 2` pixels further.
-        zero_init_residual: Whether each residual block begins as the identity, by
-            zeros in its last batch normalisation's scale (Goyal et al. 2017,
-            section 5.1). Only for random weights.
         skip_initializer: Initialises the scores of strides 16 and 8. `"zeros"`
             makes a net that continues a coarser one begin with its predictions.
         freeze: `"backbone"` keeps all of the backbone as it is, `"batchnorm"`
@@ -85,8 +76,6 @@ def build_fcn(
     features = build_features(backbone, weights, dtype)
     if fused_batchnorm:
         features = fuse_batchnorm(features)
-    if zero_init_residual:
-        _zero_residual_branches(features)
     _set_batchnorm(features, synchronized_batchnorm, trainable=freeze == "none")
     if freeze == "backbone":
         features.trainable = False
@@ -97,19 +86,17 @@ def build_fcn(
             num_classes, 1, kernel_initializer=initializer, dtype="float32", name=name
         )
 
-    def upsample(scores, factor, name, reference, crop_name):
-        x = keras.layers.Conv2DTranspose(
+    def upsample(factor, name):
+        return keras.layers.Conv2DTranspose(
             num_classes,
-            kernel_size=2 * factor - aligned_upsampling,
+            kernel_size=2 * factor,
             strides=factor,
-            padding="valid" if aligned_upsampling else "same",
+            padding="same",
             kernel_initializer=_initializer(upsampling_initializer),
             trainable=trainable_upsampling,
             dtype="float32",
             name=name,
-        )(scores)
-        offset = factor - 1 if aligned_upsampling else 0
-        return CropLike(offset, dtype="float32", name=crop_name)([x, reference])
+        )
 
     images = keras.Input((None, None, 3), name="images")
     # float32, as bfloat16 has too few digits for 0..255.
@@ -126,11 +113,12 @@ def build_fcn(
         if stride < output_stride:
             break
         skip = score(stride, skip_initializer)(maps[stride])
-        scores = upsample(scores, 2, f"upscore_2_to_{stride}", skip, f"crop_{stride}")
+        scores = upsample(2, f"upscore_2_to_{stride}")(scores)
+        scores = CropLike(dtype="float32", name=f"crop_{stride}")([scores, skip])
         scores = keras.layers.Add(dtype="float32", name=f"fuse_{stride}")([scores, skip])
 
-    # (B, H, W, classes)
-    logits = upsample(scores, output_stride, f"upscore_{output_stride}", images, "logits")
+    logits = upsample(output_stride, f"upscore_{output_stride}")(scores)
+    logits = CropLike(dtype="float32", name="logits")([logits, images])  # (B, H, W, classes)
     return keras.Model(images, logits, name=f"fcn_{output_stride}s")
 
 
@@ -184,16 +172,6 @@ def _first_difference(source_shapes: list, target_shapes: list) -> str:
     pairs = zip(source_shapes, target_shapes)
     source, target = next(pair for pair in pairs if pair[0] != pair[1])
     return f"shape {source} to start from, {target} to set"
-
-
-def _zero_residual_branches(features: keras.Model) -> None:
-    names = {layer.name for layer in features.layers}
-    for name in names:
-        block = name.removesuffix("_add")
-        if block != name:
-            last = f"{block}_3_bn" if f"{block}_3_bn" in names else f"{block}_2_bn"
-            gamma = features.get_layer(last).gamma
-            gamma.assign(keras.ops.zeros_like(gamma))
 
 
 def _set_batchnorm(features: keras.Model, synchronized: bool, trainable: bool) -> None:

@@ -103,10 +103,8 @@ def _field_of(tensor, model: keras.Model, inputs: list[Field], axis: int, known:
 
 def _after_layer(layer, fields: list[Field], axis: int) -> Field:
     field = fields[0]
-    if isinstance(layer, _POINTWISE):
+    if isinstance(layer, (*_POINTWISE, CropLike)):  # CropLike keeps the top left
         return field
-    if isinstance(layer, CropLike):
-        return field.after_convolution(1, 1, (-layer.offset,) * 2)
     if isinstance(layer, keras.layers.Add):
         for other in fields[1:]:
             field = field.joined(other)

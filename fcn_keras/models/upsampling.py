@@ -56,24 +56,13 @@ class CropLike(keras.layers.Layer):
     and right, where the backbone's padding put it.
 
     Call with `[maps, reference]`, shapes `(B, H1, W1, C)` and `(B, H2, W2, D)`,
-    `H1 >= H2 + offset` and `W1 >= W2 + offset`; returns `(B, H2, W2, C)`.
-
-    Args:
-        offset: Rows and columns to cut at the top and left.
+    `H1 >= H2` and `W1 >= W2`; returns `(B, H2, W2, C)`.
     """
-
-    def __init__(self, offset: int = 0, **kwargs):
-        super().__init__(**kwargs)
-        self.offset = offset
 
     def call(self, inputs):
         maps, reference = inputs
         height, width = ops.shape(reference)[1:3]
-        top = self.offset
-        return maps[:, top : top + height, top : top + width, :]
-
-    def get_config(self):
-        return {**super().get_config(), "offset": self.offset}
+        return maps[:, :height, :width, :]
 
     def compute_output_shape(self, input_shape):
         maps, reference = input_shape

@@ -145,34 +145,3 @@ def test_copy_weights_refuses_other_shapes(models):
 def test_mistakes_name_the_value(arguments, message):
     with pytest.raises(UserError, match=message):
         build_fcn("resnet18", weights=None, **arguments)
-
-
-@pytest.mark.parametrize("size", [(64, 96), (33, 65), (1, 1)])
-def test_aligned_upsampling_interpolates_between_the_pixels_of_the_features(size):
-    """Feature i lies on pixel 8 i, for the scores of stride 32 on pixel 32 i."""
-    model = build_fcn("resnet18", 1, 8, weights=None, aligned_upsampling=True)
-    scores = [model.get_layer(f"score_{stride}").output for stride in (32, 16, 8)]
-    coarse, middle, fine, logits = keras.Model(model.input, [*scores, model.output])(
-        random_image(*size)
-    )
-    assert logits.shape == (1, *size, 1)
-    total = np.array(fine)[0, ..., 0]
-    total[::2, ::2] += np.array(middle)[0, ..., 0]
-    total[::4, ::4] += np.array(coarse)[0, ..., 0]
-    np.testing.assert_allclose(logits[0, ::32, ::32, 0], total[::4, ::4], rtol=1e-4, atol=1e-4)
-
-
-def test_residual_blocks_can_begin_as_the_identity():
-    features = build_fcn("resnet18", 2, weights=None, zero_init_residual=True).get_layer("backbone")
-    gammas = {
-        layer.name: float(np.abs(layer.gamma).sum())
-        for layer in features.layers
-        if "_bn" in layer.name
-    }
-    assert {name for name, total in gammas.items() if total == 0} == {
-        f"stack{stack}_block{block}_2_bn" for stack in range(4) for block in range(2)
-    }
-    bottlenecks = build_fcn("resnet50", 2, weights=None, zero_init_residual=True)
-    bottlenecks = bottlenecks.get_layer("backbone")
-    assert not np.any(bottlenecks.get_layer("stack1_block2_3_bn").gamma)
-    assert np.all(bottlenecks.get_layer("stack1_block2_2_bn").gamma)

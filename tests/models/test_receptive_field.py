@@ -85,11 +85,3 @@ def test_unknown_layer_is_named():
     model = model_of(L.GlobalAveragePooling2D(keepdims=True, name="everything"))
     with pytest.raises(UserError, match="layer 'everything'.*--blend average"):
         receptive_field(model)
-
-
-def test_aligned_upsampling_looks_equally_far_both_ways():
-    plain, aligned = (
-        receptive_field(build_fcn("resnet18", 2, 8, weights=None, aligned_upsampling=aligned))
-        for aligned in (False, True)
-    )
-    assert aligned.low == -aligned.high and plain.low < -plain.high

@@ -61,10 +61,3 @@ def test_crop_keeps_the_top_left():
     maps = np.arange(2 * 5 * 6 * 1).reshape(2, 5, 6, 1).astype("float32")
     cropped = CropLike()([maps, np.zeros((2, 3, 4, 7), "float32")])
     np.testing.assert_array_equal(cropped, maps[:, :3, :4])
-
-
-def test_crop_may_begin_further_in():
-    maps = np.arange(2 * 5 * 6 * 1).reshape(2, 5, 6, 1).astype("float32")
-    layer = CropLike.from_config(CropLike(offset=2).get_config())
-    cropped = layer([maps, np.zeros((2, 3, 4, 7), "float32")])
-    np.testing.assert_array_equal(cropped, maps[:, 2:, 2:])
