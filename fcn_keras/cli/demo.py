@@ -66,8 +66,7 @@ def _load(arguments, folder: Path):
     segmenter = load_segmenter(arguments)
     from fcn_keras.demo.samples import drawn_samples, folder_samples
 
-    samples = (
-        folder_samples(arguments.examples, folder) if arguments.examples else drawn_samples(folder)
-    )
+    given = arguments.examples
+    samples = folder_samples(given) if given else drawn_samples(folder)
     segmenter(samples[0].path)  # the first call is slow, and no user should wait for it
     return segmenter, samples

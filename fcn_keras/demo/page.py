@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import html
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,12 @@ from fcn_keras.prediction import Segmenter
 KEPT_SECONDS = 3600  # photographs, masks and overlays are deleted after that
 WAITING = 64  # more users at a time are told that the queue is full
 OPACITY = 50
+PASS_INDEX = """
+element.addEventListener("click", (event) => {
+  const button = event.target.closest("button");
+  if (button) trigger("click", { index: Number(button.dataset.index) });
+});
+"""
 HIDDEN_AT_FIRST = "background"  # mostly black: painted, it would darken the photograph
 
 
@@ -34,42 +41,30 @@ def build_page(
     with gr.Blocks(
         title=f"{title} · fcn_keras", analytics_enabled=False, delete_cache=(600, KEPT_SECONDS)
     ) as page:
-        gr.HTML(
-            "<h1>Segmentation of photographs</h1>"
-            f"<p>The network <b>{html.escape(title)}</b> gives every pixel one of "
-            f"{len(segmenter.labels)} classes.</p>",
-            elem_id="head",
-        )
+        gr.HTML(_heading(title, segmenter.labels), elem_id="heading")
         answer = gr.State(time_to_live=KEPT_SECONDS)
         with gr.Row():
             with gr.Column(scale=3, min_width=250):
-                photograph = gr.File(
-                    label="Photograph", height=150, elem_id="photograph", file_count="single"
-                )
-                chosen = _sample_pictures(samples)
+                photograph = gr.File(show_label=False, height=130, elem_id="photograph")
+                chosen = gr.HTML(_sample_buttons(samples), js_on_load=PASS_INDEX, elem_id="samples")
             with gr.Column(scale=8, min_width=320):
-                message = gr.HTML(elem_id="message")
+                message = gr.HTML("<p>Drop a photograph, or pick a sample.</p>", elem_id="message")
                 picture = gr.Image(
-                    label="Photograph with its classes",
-                    format="png",
+                    show_label=False,
                     interactive=False,
                     buttons=["download", "fullscreen"],
                     elem_id="picture",
-                    placeholder="Drop a photograph, or pick a sample.",
                 )
-            with gr.Column(scale=3, min_width=250):
+            with gr.Column(scale=3, min_width=250, elem_id="controls"):
                 opacity = gr.Slider(
                     0, 100, OPACITY, step=1, label="Opacity, %", elem_id="opacity", buttons=[]
                 )
-                classes = gr.CheckboxGroup(
-                    label="Classes and their share of the area", elem_id="classes"
-                )
-                swatches = gr.HTML(elem_id="swatches")
+                classes = gr.CheckboxGroup(label="Classes and shares", elem_id="classes")
                 download = gr.DownloadButton(
-                    "Download the mask", interactive=False, elem_id="download"
+                    "Download the mask", interactive=False, size="md", elem_id="download"
                 )
         events = _Events(segmenter, samples, folder)
-        results = [message, picture, classes, swatches, download, answer, photograph]
+        results = [message, picture, classes, download, answer, photograph]
         network = {
             "outputs": results,
             "concurrency_id": "network",
@@ -79,7 +74,7 @@ def build_page(
             "api_visibility": "private",
         }
         photograph.upload(events.predict_file, [photograph, opacity], **network)
-        chosen.click(events.predict_sample, [chosen, opacity], **network)
+        chosen.click(events.predict_sample, opacity, **network)
         gr.on(
             [opacity.input, classes.input],
             events.draw,
@@ -100,8 +95,8 @@ class _Events:
     def predict_file(self, photograph: str, opacity: float, progress=gr.Progress()):  # noqa: B008
         return self._predict(Path(photograph), opacity, progress)
 
-    def predict_sample(self, index: int, opacity: float, progress=gr.Progress()):  # noqa: B008
-        return self._predict(self._samples[index].path, opacity, progress)
+    def predict_sample(self, opacity: float, event: gr.EventData, progress=gr.Progress()):  # noqa: B008
+        return self._predict(self._samples[event.index].path, opacity, progress)
 
     def draw(self, answer: Answer | None, opacity: float, classes: list[int]):
         if answer is None:
@@ -117,29 +112,36 @@ class _Events:
             answer = segment(self._segmenter, photograph, self._folder)
         except UserError as error:
             problem = f"<p role='alert' class='problem'>{html.escape(str(error))}</p>"
-            return problem, *[gr.skip()] * 5, None
+            return problem, *[gr.skip()] * 4, None
         labels = self._segmenter.labels
         shown = [i for i in answer.shares if labels.names[i] != HIDDEN_AT_FIRST]
         return (
-            _summary(answer),
+            _summary(answer) + _swatches(answer, labels),
             str(answer.draw(labels, opacity / 100, shown)),
             gr.CheckboxGroup(choices=_choices(answer, labels), value=shown),
-            _swatches(answer, labels),
             gr.DownloadButton(value=answer.mask_file, interactive=True),
             answer,
             None,
         )
 
 
-def _sample_pictures(samples: Sequence[Sample]) -> gr.Dataset:
-    return gr.Dataset(
-        label="Samples",
-        components=[gr.Image(render=False)],
-        samples=[[str(sample.thumbnail)] for sample in samples],
-        samples_per_page=len(samples),
-        type="index",
-        elem_id="samples",
+def _heading(title: str, labels: LabelSet) -> str:
+    return (
+        "<h1>Every pixel has a class</h1>"
+        f"<p><b>{html.escape(title)}</b> tells {len(labels)} classes apart.</p>"
     )
+
+
+def _sample_buttons(samples: Sequence[Sample]) -> str:
+    buttons = []
+    for index, sample in enumerate(samples):
+        data = base64.b64encode(sample.thumbnail).decode()
+        name = html.escape(f"Sample {sample.path.stem}", quote=True)
+        buttons.append(
+            f'<button type="button" data-index="{index}" title="{name}">'
+            f'<img src="data:image/jpeg;base64,{data}" alt="{name}"></button>'
+        )
+    return "".join(buttons)
 
 
 def _summary(answer: Answer) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import sys
 from pathlib import Path
 
@@ -25,31 +26,25 @@ class Sample:
 
     Args:
         path: The file.
-        thumbnail: A small upright JPEG of it.
+        thumbnail: The bytes of a small upright JPEG of it.
     """
 
     path: Path
-    thumbnail: Path
+    thumbnail: bytes
 
 
-def folder_samples(given: str, folder: Path) -> list[Sample]:
-    """The first images of a folder, or one file; unreadable ones are named on stderr.
-
-    Args:
-        given: The folder's path.
-        folder: Where the thumbnails go.
+def folder_samples(given: str) -> list[Sample]:
+    """A folder's first images; unreadable ones are named on stderr and left out.
 
     Raises:
         UserError: If there is none.
     """
     samples = []
-    for path, _ in named_images([given], folder):
+    for path, _ in named_images([given], given):
         try:
-            image = open_image(path, str(path))
+            samples.append(Sample(path, _thumbnail(open_image(path, str(path)))))
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
-            continue
-        samples.append(Sample(path, _thumbnail(image, folder, len(samples))))
         if len(samples) == COUNT:
             break
     if not samples:
@@ -58,18 +53,22 @@ def folder_samples(given: str, folder: Path) -> list[Sample]:
 
 
 def drawn_samples(folder: Path) -> list[Sample]:
-    """Scenes like those of the sample data set, but in neither of its parts."""
+    """Scenes like those of the sample data set, but in neither of its parts.
+
+    Args:
+        folder: Gets their files.
+    """
     samples = []
     for number, seed in enumerate(SEEDS, 1):
-        image, _ = draw_scene(np.random.default_rng([seed, 2, 0]))
+        image = Image.fromarray(draw_scene(np.random.default_rng([seed, 2, 0]))[0])
         path = folder / f"scene_{number}.jpg"
-        Image.fromarray(image).save(path, quality=92)
-        samples.append(Sample(path, _thumbnail(Image.fromarray(image), folder, number)))
+        image.save(path, quality=92)
+        samples.append(Sample(path, _thumbnail(image)))
     return samples
 
 
-def _thumbnail(image: Image.Image, folder: Path, number: int) -> Path:
-    path = folder / f"thumbnail_{number}.jpg"
+def _thumbnail(image: Image.Image) -> bytes:
+    file = io.BytesIO()
     image.thumbnail(THUMBNAIL)
-    image.save(path, quality=85)
-    return path
+    image.save(file, "JPEG", quality=85)
+    return file.getvalue()

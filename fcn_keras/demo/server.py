@@ -72,12 +72,12 @@ def serve(
 
 def _theme(gr):
     """Fonts that are on every machine: Gradio's own may come from Google."""
-    return gr.themes.Soft(
+    return gr.themes.Default(
         primary_hue="blue",
         neutral_hue="slate",
         font=["system-ui", "sans-serif"],
         font_mono=["ui-monospace", "monospace"],
-    )
+    ).set(body_background_fill="*neutral_100", block_border_color="*neutral_300")
 
 
 class _Server(uvicorn.Server):
