@@ -152,6 +152,13 @@ def expected_picture(segmenter, photograph, opacity=0.5, shown=(1, 2)):
     return overlay(image, segmenter(photograph), LABELS, opacity, shown)
 
 
+def swatches(page):
+    """The colours beside the toggles, from above."""
+    style = "labels => labels.map(label => getComputedStyle(label, '::after').backgroundColor)"
+    colors = page.locator("#classes label").evaluate_all(style)
+    return [tuple(map(int, re.findall(r"\d+", color))) for color in colors]
+
+
 def test_a_photograph_gets_the_overlay_shares_and_mask_of_predict(
     open_page, server, run, segmenter, photograph, tmp_path
 ):
@@ -165,9 +172,7 @@ def test_a_photograph_gets_the_overlay_shares_and_mask_of_predict(
     assert [text.strip() for text in legend] == [
         f"{LABELS.names[i]} {100 * shares[i]:.1f} %" for i in order
     ]
-    swatch = "label => getComputedStyle(label, '::after').backgroundColor"
-    colors = [page.locator("#classes label").nth(i).evaluate(swatch) for i in range(3)]
-    assert colors == ["rgb({}, {}, {})".format(*LABELS.palette[i]) for i in order]
+    assert swatches(page) == [LABELS.palette[i] for i in order]
 
     with page.expect_download() as download:
         page.click("#download")
@@ -217,6 +222,9 @@ def test_wrong_files_get_a_message_and_a_good_one_works_after_them(
     open_page, segmenter, photograph
 ):
     page = open_page()
+    page.click("#samples button >> nth=0")
+    page.wait_for_selector("#picture img")
+    before = swatches(page)
     whole = photograph.read_bytes()
     drop(page, "notes <i>.txt", b"no picture", "text/plain")
     page.wait_for_selector(ALERT)
@@ -232,6 +240,7 @@ def test_wrong_files_get_a_message_and_a_good_one_works_after_them(
     for name, data, text in files:
         upload(page, {"name": name, "mimeType": "image/jpeg", "buffer": data})
         page.locator(ALERT, has_text=text).wait_for()
+    assert swatches(page) == before  # the last answer is still there
     drop(page, "good.jpg", whole, "image/jpeg")
     wait_for_picture(page, expected_picture(segmenter, photograph))
     assert not page.query_selector(ALERT)

@@ -60,11 +60,12 @@ def build_page(
                     0, 100, OPACITY, step=1, label="Opacity, %", elem_id="opacity", buttons=[]
                 )
                 classes = gr.CheckboxGroup(label="Classes and shares", elem_id="classes")
+                swatches = gr.HTML(elem_id="swatches")
                 download = gr.DownloadButton(
                     "Download the mask", interactive=False, size="md", elem_id="download"
                 )
         events = _Events(segmenter, samples, folder)
-        results = [message, picture, classes, download, answer, photograph]
+        results = [message, picture, classes, swatches, download, answer, photograph]
         network = {
             "outputs": results,
             "concurrency_id": "network",
@@ -112,13 +113,14 @@ class _Events:
             answer = segment(self._segmenter, photograph, self._folder)
         except UserError as error:
             problem = f"<p role='alert' class='problem'>{html.escape(str(error))}</p>"
-            return problem, *[gr.skip()] * 4, None
+            return problem, *[gr.skip()] * 5, None
         labels = self._segmenter.labels
         shown = [i for i in answer.shares if labels.names[i] != HIDDEN_AT_FIRST]
         return (
-            _summary(answer) + _swatches(answer, labels),
+            _summary(answer),
             str(answer.draw(labels, opacity / 100, shown)),
             gr.CheckboxGroup(choices=_choices(answer, labels), value=shown),
+            _swatches(answer, labels),
             gr.DownloadButton(value=answer.mask_file, interactive=True),
             answer,
             None,
