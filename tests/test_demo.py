@@ -254,9 +254,11 @@ def test_a_phones_screen_is_wide_enough(open_page, segmenter, photograph):
     upload(page, {"name": name, "mimeType": "image/jpeg", "buffer": photograph.read_bytes()})
     wait_for_picture(page, expected_picture(segmenter, photograph))
     assert page.evaluate(width) == 375
-    for selector in ("#photograph button", "#samples button", "#picture img", "#download"):
+    parts = "#photograph button, #samples button, #message p, #picture img, #opacity input, \
+        #classes label, #download"
+    for selector in parts.split(","):
         box = page.locator(selector).first.bounding_box()
-        assert box["x"] >= 0 and box["x"] + box["width"] <= 375 and box["width"] > 40
+        assert box["x"] >= 0 and box["x"] + box["width"] <= 375 and box["width"] > 40, selector
 
 
 def test_the_keyboard_reaches_all_and_the_focus_is_seen(open_page, server):

@@ -67,6 +67,6 @@ def _load(arguments, folder: Path):
     from fcn_keras.demo.samples import drawn_samples, folder_samples
 
     given = arguments.examples
-    samples = folder_samples(given) if given else drawn_samples(folder)
+    samples = folder_samples(given, folder) if given else drawn_samples(folder)
     segmenter(samples[0].path)  # the first call is slow, and no user should wait for it
     return segmenter, samples

@@ -33,14 +33,18 @@ class Sample:
     thumbnail: bytes
 
 
-def folder_samples(given: str) -> list[Sample]:
+def folder_samples(given: str, folder: Path) -> list[Sample]:
     """A folder's first images; unreadable ones are named on stderr and left out.
+
+    Args:
+        given: The folder.
+        folder: The page's own, which is not searched.
 
     Raises:
         UserError: If there is none.
     """
     samples = []
-    for path, _ in named_images([given], given):
+    for path, _ in named_images([given], folder):
         try:
             samples.append(Sample(path, _thumbnail(open_image(path, str(path)))))
         except UserError as error:
