@@ -31,7 +31,7 @@ QUIET = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync"
 ).split()
-SECONDS = 120  # for anything; a busy machine is slow
+SECONDS = 300  # for anything; a busy machine is slow
 ALERT = "#message [role=alert]"
 
 
@@ -51,8 +51,6 @@ class Server:
         self.lines = []
         self.reader = threading.Thread(target=self._read, daemon=True)
         self.reader.start()
-        ready = self.wait_for("Showing .* at (http://.*)")
-        self.url = ready[1]
 
     def _read(self):
         self.lines.extend(iter(self.process.stdout.readline, ""))
@@ -86,10 +84,13 @@ def photograph(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def server(run):
-    server = Server("--model", run, "--port", 0)
-    yield server
-    server.process.kill()
-    server.process.wait()
+    server = Server("--model", run, "--port", 0, "--tile", 64)  # photographs have many tiles
+    try:
+        server.url = server.wait_for("Showing .* at (http://.*)")[1]
+        yield server
+    finally:
+        server.process.kill()
+        server.process.wait()
 
 
 @pytest.fixture(scope="module")
