@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
@@ -15,11 +17,26 @@ def color_mask(mask: np.ndarray, labels: LabelSet) -> np.ndarray:
 
 
 def overlay(
-    image: np.ndarray, mask: np.ndarray, labels: LabelSet, opacity: float = 0.5
+    image: np.ndarray,
+    mask: np.ndarray,
+    labels: LabelSet,
+    opacity: float = 0.5,
+    shown: Iterable[int] | None = None,
 ) -> np.ndarray:
-    """Blends the colours of class ids `(H, W)` into an image: uint8 `(H, W, 3)`."""
+    """Blends the colours of class ids `(H, W)` into an image: uint8 `(H, W, 3)`.
+
+    Args:
+        image: uint8 `(H, W, 3)`.
+        mask: Class ids `(H, W)`.
+        labels: Gives the colours.
+        opacity: 0 leaves the image as it is, 1 hides it.
+        shown: The ids to paint; the pixels of others stay as they are. Left out: all.
+    """
     blended = image * (1 - opacity) + color_mask(mask, labels) * opacity
-    return np.round(blended).astype(np.uint8)
+    blended = np.round(blended).astype(np.uint8)
+    if shown is None:
+        return blended
+    return np.where(np.isin(mask, list(shown))[..., None], blended, image)
 
 
 def draw_overlay(image: np.ndarray, mask: np.ndarray, labels: LabelSet) -> Figure:

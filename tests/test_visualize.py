@@ -18,6 +18,15 @@ def test_color_mask():
     assert colors.tolist() == [[[10, 20, 30], [0, 200, 0], [224, 224, 192]]]
 
 
+def test_overlay_paints_the_shown_classes_only():
+    image, mask = np.full((1, 3, 3), 100, np.uint8), np.array([[0, 1, 2]], np.uint8)
+    half = [[55, 60, 65], [150, 50, 50], [50, 150, 50]]
+    assert visualize.overlay(image, mask, LABELS).tolist() == [half]
+    some = visualize.overlay(image, mask, LABELS, 0.5, [1])
+    assert some.tolist() == [[[100] * 3, half[1], [100] * 3]] and some.dtype == np.uint8
+    assert (visualize.overlay(image, mask, LABELS, 1.0, []) == image).all()
+
+
 def test_grid_shows_all_pictures_and_names_the_classes_in_them():
     images = [np.full((20, 30, 3), 77, np.uint8), np.full((30, 20, 3), 99, np.uint8)]
     predictions = [np.zeros((20, 30), np.uint8), np.zeros((30, 20), np.uint8)]

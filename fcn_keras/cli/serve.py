@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import importlib.util
 import signal
 import socket
 import urllib.parse
 
+from fcn_keras.cli.listening import add_listening_flags, bind, check_port, url_of
 from fcn_keras.cli.shared import import_tensorflow
 from fcn_keras.errors import UserError
 from fcn_keras.serving.rest_server.model_versions import ModelVersions
@@ -28,14 +28,7 @@ def add(commands) -> None:
     parser.add_argument(
         "--model-name", default="fcn", metavar="NAME", help="its name in URLs (fcn)"
     )
-    parser.add_argument(
-        "--host",
-        default="127.0.0.1",
-        help="address to listen at; 0.0.0.0 lets other machines in (127.0.0.1)",
-    )
-    parser.add_argument(
-        "--port", type=int, default=8501, metavar="N", help="0: any free one (8501)"
-    )
+    add_listening_flags(parser, port=8501)
     parser.add_argument(
         "--version-label",
         action="append",
@@ -74,7 +67,7 @@ def _serve(arguments) -> int:
     versions = ModelVersions(
         arguments.model_name, arguments.model_base_path, labels, arguments.keep_versions
     )
-    listener = _bind(arguments.host, arguments.port)
+    listener = bind(arguments.host, arguments.port)
     # Both signals end the loading; then uvicorn takes them over.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -97,10 +90,8 @@ def _serve(arguments) -> int:
 
 
 def _ready_line(versions: ModelVersions, listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
-    host = f"[{host}]" if ":" in host else host
     path = f"/v1/models/{urllib.parse.quote(versions.name, safe='')}"
-    return f"Serving {versions.name} version {max(versions.models)} at http://{host}:{port}{path}"
+    return f"Serving {versions.name} version {max(versions.models)} at {url_of(listener)}{path}"
 
 
 def _check(arguments) -> None:
@@ -114,8 +105,7 @@ def _check(arguments) -> None:
         if not 0 < value < 1e6:
             flag = name.replace("_", "-")
             raise UserError(f"--{flag} must be positive. Received: {value}.")
-    if not 0 <= arguments.port <= 65535:
-        raise UserError(f"--port must be 0 to 65535. Received: {arguments.port}.")
+    check_port(arguments.port)
     if not arguments.model_name:
         raise UserError("--model-name must not be empty.")
     for package in ("fastapi", "uvicorn", "tensorflow_serving"):
@@ -128,24 +118,3 @@ def _label(text: str) -> tuple[str, int]:
     if not label or not (version.isascii() and version.isdecimal()):
         raise UserError(f"--version-label must be like stable=1. Received: {text}.")
     return label, int(version)
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    """A socket that has its port, but does not listen yet: clients wait for a model in vain."""
-    try:
-        [(family, kind, protocol, _, address), *_] = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        return listener
-    except socket.gaierror as error:
-        raise UserError(
-            f"--host {host}: {error.strerror}. Give an address of this machine."
-        ) from error
-    except OSError as error:
-        remedy = "Choose another port, or 0 for any."
-        if error.errno == errno.EADDRNOTAVAIL:
-            remedy = "Give an address of this machine."
-        raise UserError(f"--host {host} --port {port}: {error.strerror}. {remedy}") from error

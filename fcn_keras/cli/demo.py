@@ -1,0 +1,72 @@
+"""`fcn-keras demo`: model -> a page to try it in a browser."""
+
+from __future__ import annotations
+
+import importlib.util
+import signal
+import tempfile
+from pathlib import Path
+
+from fcn_keras.cli.listening import add_listening_flags, bind, check_port, url_of
+from fcn_keras.cli.shared import add_model_flags, load_segmenter
+from fcn_keras.errors import UserError
+
+
+def add(commands) -> None:
+    parser = commands.add_parser(
+        "demo",
+        help="try a model on a page in the browser",
+        description="Shows a page: drop a photograph, see its classes. It needs no internet. "
+        "SIGTERM or Ctrl+C stop it.",
+    )
+    parser.set_defaults(command=_demo, parser=parser)
+    add_model_flags(parser)
+    add_listening_flags(parser, port=7860)
+    parser.add_argument(
+        "--examples", metavar="FOLDER", help="sample pictures (some that are drawn)"
+    )
+    parser.add_argument(
+        "--max-pixels",
+        type=int,
+        default=64_000_000,
+        metavar="N",
+        help="largest photograph accepted (64 million)",
+    )
+
+
+def _demo(arguments) -> int:
+    check_port(arguments.port)
+    if not importlib.util.find_spec("gradio"):
+        raise UserError("fcn-keras demo needs gradio. Install fcn_keras with [demo].")
+    from fcn_keras.datasets.decoding import allow_pixels
+
+    allow_pixels(arguments.max_pixels)
+    listener = bind(arguments.host, arguments.port)
+    # Both signals end the loading; then uvicorn takes them over.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with tempfile.TemporaryDirectory(prefix="fcn_keras_demo_") as folder:
+        try:
+            segmenter, samples = _load(arguments, Path(folder))
+            from fcn_keras.demo.server import serve
+        except KeyboardInterrupt:
+            print("Stopped.", flush=True)
+            return 0
+        title = Path(arguments.model).resolve().name
+        ready = f"Showing {title} at {url_of(listener)}"
+        try:
+            serve(listener, segmenter, samples, Path(folder), title, ready)
+        except OSError as error:  # another server has begun to listen meanwhile
+            raise UserError(
+                f"--port {arguments.port}: {error.strerror}. Choose another."
+            ) from error
+    return 0
+
+
+def _load(arguments, folder: Path):
+    segmenter = load_segmenter(arguments)
+    from fcn_keras.demo.samples import drawn_samples, folder_samples
+
+    given = arguments.examples
+    samples = folder_samples(given, folder) if given else drawn_samples(folder)
+    segmenter(samples[0].path)  # the first call is slow, and no user should wait for it
+    return segmenter, samples

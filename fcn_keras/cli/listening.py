@@ -1,0 +1,50 @@
+"""Where the commands that serve listen: their flags, a socket, its URL."""
+
+from __future__ import annotations
+
+import errno
+import socket
+
+from fcn_keras.errors import UserError
+
+
+def add_listening_flags(parser, port: int) -> None:
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen at; 0.0.0.0 lets other machines in (127.0.0.1)",
+    )
+    parser.add_argument(
+        "--port", type=int, default=port, metavar="N", help=f"0: any free one ({port})"
+    )
+
+
+def check_port(port: int) -> None:
+    if not 0 <= port <= 65535:
+        raise UserError(f"--port must be 0 to 65535. Received: {port}.")
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket that has its port, but does not listen yet: clients wait for a model in vain."""
+    try:
+        [(family, kind, protocol, _, address), *_] = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        return listener
+    except socket.gaierror as error:
+        raise UserError(
+            f"--host {host}: {error.strerror}. Give an address of this machine."
+        ) from error
+    except OSError as error:
+        remedy = "Choose another port, or 0 for any."
+        if error.errno == errno.EADDRNOTAVAIL:
+            remedy = "Give an address of this machine."
+        raise UserError(f"--host {host} --port {port}: {error.strerror}. {remedy}") from error
+
+
+def url_of(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

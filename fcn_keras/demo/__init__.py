@@ -1,0 +1,1 @@
+"""`fcn-keras demo`: a page on which a model segments photographs."""

@@ -1,0 +1,78 @@
+"""Sample pictures for the page: a folder's, or some that the sample data set's code draws."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from fcn_keras.datasets.decoding import open_image
+from fcn_keras.datasets.sample_scenes import draw_scene
+from fcn_keras.errors import UserError
+from fcn_keras.files import named_images
+
+COUNT = 24  # of a folder
+SEEDS = (13, 6, 11, 4, 12, 3, 20, 22)  # with every class among them
+THUMBNAIL = (240, 160)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """A picture to try.
+
+    Args:
+        path: The file.
+        thumbnail: The bytes of a small upright JPEG of it.
+    """
+
+    path: Path
+    thumbnail: bytes
+
+
+def folder_samples(given: str, folder: Path) -> list[Sample]:
+    """A folder's first images; unreadable ones are named on stderr and left out.
+
+    Args:
+        given: The folder.
+        folder: The page's own, which is not searched.
+
+    Raises:
+        UserError: If there is none.
+    """
+    samples = []
+    for path, _ in named_images([given], folder):
+        try:
+            samples.append(Sample(path, _thumbnail(open_image(path, str(path)))))
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+        if len(samples) == COUNT:
+            break
+    if not samples:
+        raise UserError(f"--examples {given}: no images there. Give a folder of JPEGs or PNGs.")
+    return samples
+
+
+def drawn_samples(folder: Path) -> list[Sample]:
+    """Scenes like those of the sample data set, but in neither of its parts.
+
+    Args:
+        folder: Gets their files.
+    """
+    samples = []
+    for number, seed in enumerate(SEEDS, 1):
+        image = Image.fromarray(draw_scene(np.random.default_rng([seed, 2, 0]))[0])
+        path = folder / f"scene_{number}.jpg"
+        image.save(path, quality=92)
+        samples.append(Sample(path, _thumbnail(image)))
+    return samples
+
+
+def _thumbnail(image: Image.Image) -> bytes:
+    file = io.BytesIO()
+    image.thumbnail(THUMBNAIL)
+    image.save(file, "JPEG", quality=85)
+    return file.getvalue()

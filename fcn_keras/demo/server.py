@@ -1,0 +1,95 @@
+"""The page -> an HTTP server that asks no other machine for anything."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from pathlib import Path
+
+import uvicorn
+
+from fcn_keras.demo.samples import Sample
+from fcn_keras.prediction import Segmenter
+
+MAX_UPLOAD = "256mb"
+STYLE = Path(__file__).with_name("style.css")
+
+
+def serve(
+    listener: socket.socket,
+    segmenter: Segmenter,
+    samples: list[Sample],
+    folder: Path,
+    title: str,
+    ready: str,
+) -> None:
+    """Shows the page until SIGTERM or SIGINT, and ends what runs then.
+
+    Args:
+        listener: A bound socket.
+        segmenter: The model.
+        samples: Pictures to try.
+        folder: For uploads and answers.
+        title: The model's name.
+        ready: A line to print when the page can be opened.
+    """
+    os.environ["GRADIO_TEMP_DIR"] = str(folder)
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    # They are read when Gradio is imported.
+    import gradio as gr
+    from fastapi import FastAPI
+
+    from fcn_keras.demo.page import build_page
+
+    page = build_page(segmenter, samples, folder, title)
+    app = gr.mount_gradio_app(
+        FastAPI(openapi_url=None),
+        page,
+        path="/",
+        theme=_theme(gr),
+        css_paths=STYLE,
+        footer_links=[],
+        run_history=False,
+        max_file_size=MAX_UPLOAD,
+        ssr_mode=False,
+        mcp_server=False,
+        pwa=False,
+    )
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        ws="none",
+        timeout_graceful_shutdown=60,
+    )
+    with contextlib.suppress(KeyboardInterrupt):  # uvicorn repeats the signal when it is done
+        _Server(config, app.routes[-1].app, ready).run(sockets=[listener])
+    print("Stopped.", flush=True)
+
+
+def _theme(gr):
+    """Fonts that are on every machine: Gradio's own may come from Google."""
+    return gr.themes.Default(
+        primary_hue="blue",
+        neutral_hue="slate",
+        font=["system-ui", "sans-serif"],
+        font_mono=["ui-monospace", "monospace"],
+    ).set(body_background_fill="*neutral_100", block_border_color="*neutral_300")
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, gradio_app, ready: str):
+        super().__init__(config)
+        self._gradio_app, self._ready = gradio_app, ready
+
+    async def startup(self, sockets=None) -> None:
+        await super().startup(sockets)
+        print(self._ready, flush=True)
+
+    async def shutdown(self, sockets=None) -> None:
+        # Every open page holds a connection that would last for ever.
+        self._gradio_app.stop_event.set()
+        await super().shutdown(sockets)
