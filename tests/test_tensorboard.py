@@ -140,6 +140,6 @@ def test_a_killed_run_on_two_devices_has_logged_its_finished_epochs(folder, tmp_
         assert list(scalars(log, "epoch_loss"))[:2] == [1, 2], "".join(output)
     drawn = pictures(logs["validation"], f"{GROUP}val_0")
     assert list(drawn)[:2] == [1, 2]
-    image, truth = load_split(str(folder), "val").read(0)
+    image, _ = load_split(str(folder), "val").read(0)
     assert drawn[2].shape == (48, 3 * 64 + 8, 3)
     np.testing.assert_array_equal(drawn[2][:, :64], image)
