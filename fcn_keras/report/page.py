@@ -126,7 +126,7 @@ def _most_confused(contents: Contents, index: int) -> str:
     other = int(counts.argmax())
     if not pixels or counts[other] / pixels < CONFUSED:
         return "–"
-    return f"{contents.labels.names[other]} {counts[other] / pixels:.0%}"
+    return f"{contents.labels.names[other]} {100 * counts[other] / pixels:.0f} %"
 
 
 def _confusion_rows(report: Report) -> list[dict]:
