@@ -112,9 +112,15 @@ def out_of_patience(history: list[dict], patience: int | None) -> bool:
     """Whether the last `patience` epochs brought no better `val_mean_iou`."""
     if patience is None or not validated(history):
         return False
-    best = max(validated(history))
-    best_epoch = next(row["epoch"] for row in history if row[BEST_BY] == best)
-    return history[-1]["epoch"] - best_epoch >= patience
+    return history[-1]["epoch"] - best_epoch(history) >= patience
+
+
+def best_epoch(history: list[dict]) -> int:
+    """The epoch that `best.keras` holds, of a history that is not empty."""
+    scores = validated(history)
+    if not scores:
+        return history[-1]["epoch"]
+    return next(row["epoch"] for row in history if row[BEST_BY] == max(scores))
 
 
 def _with_validation(logs: dict) -> dict:

@@ -99,6 +99,9 @@ class TrainConfig:
         None, "GPUs to use (all by default); without GPUs, that many CPU devices", metavar="N"
     )
     mixed_precision: str = _setting("off", "compute type", ("off", "bfloat16", "float16"))
+    tensorboard_images: int = _setting(
+        4, "validation images shown in TensorBoard each epoch; 0 for none", metavar="IMAGES"
+    )
     run_dir: str | None = _setting(None, "new folder for the results", metavar="DIR")
 
     def __post_init__(self):
@@ -112,6 +115,7 @@ class TrainConfig:
         for name in (
             *("brightness", "contrast", "saturation", "hue", "coarse_epochs"),
             *("momentum", "weight_decay", "warmup_steps", "jaccard_weight", "cache_mb", "seed"),
+            "tensorboard_images",
         ):
             if getattr(self, name) < 0:
                 raise UserError(

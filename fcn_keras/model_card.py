@@ -14,6 +14,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from fcn_keras import pipeline
+from fcn_keras.callbacks import best_epoch
 from fcn_keras.commands import changed_settings, train_command
 from fcn_keras.config import TrainConfig
 from fcn_keras.datasets.base import Split
@@ -85,15 +86,18 @@ def _training(config: TrainConfig, train: Split, history: list[dict]) -> str:
         + (f", layers of `{config.init_from}`" if config.init_from else ""),
         f"Length: {len(history)} epochs, {min(steps, config.max_steps or steps)} steps of "
         f"{config.batch_size} images",
-        f"Time: {_training_time(history)}, validation after each epoch included",
+        f"Time: {training_time(history)}, validation after each epoch included",
         f"Hardware, of the process that ended the run: {_hardware(config)}",
     ]
     return f"{_list(lines)}\n\n```bash\n{train_command(config)}\n```"
 
 
-def _training_time(history: list[dict]) -> str:
+def training_time(history: list[dict]) -> str:
+    """The seconds of all epochs as text."""
     seconds = [row.get("seconds", math.nan) for row in history]
     known = [value for value in seconds if not math.isnan(value)]
+    if not known:
+        return "not recorded"
     minutes, rest = divmod(round(sum(known)), 60)
     text = f"{minutes} min {rest} s" if minutes else f"{sum(known):.1f} s"
     missing = len(seconds) - len(known)
@@ -118,15 +122,13 @@ def _processor() -> str:
 def _figures(report: Report, history: list[dict]) -> str:
     measures = report.to_dict()
     ious = measures.pop("per_class_iou")
-    scores = [row["val_mean_iou"] for row in history]
-    best = max(range(len(scores)), key=lambda i: -1 if math.isnan(scores[i]) else scores[i])
     rows = [
         (_escaped(name), "–" if iou is None else f"{iou:.4f}", f"{share:.2%}")
         for (name, iou), share in zip(ious.items(), _shares(report))
     ]
     return "\n\n".join(
         [
-            f"`best.keras`, of epoch {history[best]['epoch']}, on the validation images at their "
+            f"`best.keras`, of epoch {best_epoch(history)}, on the validation images at their "
             "own size; unlabelled pixels are left out. Also in `metrics.json`.",
             _table(
                 ("measure", "value"),

@@ -99,14 +99,22 @@ class RunFolder:
             writer.writerows(rows)
 
     def read_history(self) -> list[dict]:
-        """The rows of `history.csv` with numbers as floats; empty if there is none yet."""
+        """The rows of `history.csv` with numbers as floats; empty if there is none yet.
+
+        Raises:
+            UserError: If the file is damaged.
+        """
         if not self.history.is_file():
             return []
-        with self.history.open(newline="") as file:
-            rows = [
-                {key: float(value) for key, value in row.items()} for row in csv.DictReader(file)
-            ]
-        return [{**row, "epoch": int(row["epoch"])} for row in rows]
+        try:
+            with self.history.open(newline="") as file:
+                rows = [
+                    {key: float(value) for key, value in row.items()}
+                    for row in csv.DictReader(file)
+                ]
+            return [{**row, "epoch": int(row["epoch"])} for row in rows]
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{self.history}: damaged ({error}).") from error
 
     def write_metrics(self, metrics: dict) -> None:
         """Writes `metrics.json`, which marks the run as finished."""
@@ -114,8 +122,11 @@ class RunFolder:
             path.write_text(json.dumps(metrics, indent=2) + "\n")
 
     def read_metrics(self) -> dict:
-        """The content of `metrics.json`."""
-        return json.loads(self.metrics.read_text())
+        """The content of `metrics.json`; raises `UserError` if it is damaged."""
+        try:
+            return json.loads(self.metrics.read_text())
+        except ValueError as error:
+            raise UserError(f"{self.metrics}: damaged ({error}).") from error
 
 
 def require_free(run_dir: str | None) -> None:

@@ -24,6 +24,7 @@ from fcn_keras.models.loading import load_model, restore
 from fcn_keras.prediction import Segmenter
 from fcn_keras.run_folder import RunFolder, model_file, require_free
 from fcn_keras.schedules import WarmUp
+from fcn_keras.tensorboard import TensorBoard
 
 POLY_POWER = 0.9
 PREDICTION_COLUMNS = 4
@@ -247,7 +248,8 @@ def _fit_and_finish(run, config, splits, model, history, steps_done=0) -> RunFol
     )
     steps = pipeline.steps_per_epoch(train_split, config.batch_size)
     recorder = Recorder(run, history, config.early_stopping, _columns(config))
-    callbacks = [ShareStatistics(), recorder, keras.callbacks.TensorBoard(run.logs)]
+    board = TensorBoard(run.logs, val_split, config.tensorboard_images)
+    callbacks = [ShareStatistics(), recorder, board]
     if config.max_steps:
         callbacks.append(StopAtStep(config.max_steps, steps_done))
     if not complete:
@@ -273,9 +275,8 @@ def _finish(run: RunFolder, splits: tuple[Split, Split], history: list[dict]) ->
     val_split = splits[1]
     segment = Segmenter.load(run.path)
     report = evaluate(segment, val_split)
-    # Spread over the split, as the frames of a video come one after the other.
-    step = -(-len(val_split) // PREDICTION_COLUMNS)
-    images, truths = zip(*map(val_split.read, range(0, len(val_split), step)))
+    examples = val_split.spread(PREDICTION_COLUMNS)
+    images, truths = zip(*map(examples.read, range(len(examples))))
     predictions = [segment(image) for image in images]
     figures = {
         run.curves: visualize.draw_curves(history),

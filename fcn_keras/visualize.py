@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from PIL import Image
 
 from fcn_keras.datasets.base import LabelSet
 
@@ -119,6 +120,49 @@ def draw_grid(
         frameon=False,
     )
     return figure
+
+
+def at_most(picture: np.ndarray, side: int, resampling=Image.Resampling.NEAREST) -> np.ndarray:
+    """Shrinks a picture or mask until neither side exceeds `side`; smaller ones stay.
+
+    Args:
+        picture: uint8 `(H, W)` or `(H, W, 3)`.
+        side: Pixels.
+        resampling: Pillow's; nearest neighbour is the only one fit for masks and their colours.
+    """
+    height, width = picture.shape[:2]
+    factor = side / max(height, width)
+    if factor >= 1:
+        return picture
+    size = max(1, round(width * factor)), max(1, round(height * factor))
+    return np.asarray(Image.fromarray(picture).resize(size, resampling))
+
+
+def side_by_side(
+    image: np.ndarray,
+    prediction: np.ndarray,
+    truth: np.ndarray,
+    labels: LabelSet,
+    side: int = 320,
+    gap: int = 4,
+) -> np.ndarray:
+    """A photograph, its predicted and its true classes in one picture.
+
+    Args:
+        image: uint8 `(H, W, 3)`.
+        prediction: Class ids `(H, W)`.
+        truth: Class ids `(H, W)`, 255 where unlabelled.
+        labels: Names and colours.
+        side: Largest height and width of each of the three; larger ones are shrunk.
+        gap: Columns of white between them.
+
+    Returns:
+        uint8 `(h, 3 * w + 2 * gap, 3)`.
+    """
+    photo = at_most(image, side, Image.Resampling.LANCZOS)
+    masks = [color_mask(at_most(mask, side), labels) for mask in (prediction, truth)]
+    white = np.full((len(photo), gap, 3), 255, np.uint8)
+    return np.concatenate([photo, white, masks[0], white, masks[1]], axis=1)
 
 
 def draw_curves(history: list[dict]) -> Figure:

@@ -15,7 +15,7 @@ from fcn_keras.cli import main
 from fcn_keras.config import TrainConfig
 from fcn_keras.datasets import load_split
 from fcn_keras.evaluation import Report
-from fcn_keras.model_card import _limits, _training_time
+from fcn_keras.model_card import _limits, training_time
 from fcn_keras.run_folder import RunFolder
 
 
@@ -106,7 +106,7 @@ def test_a_history_of_before_times_were_recorded_resumes(run):
 
 
 def test_training_time_is_in_minutes_when_long():
-    assert _training_time([{"seconds": 100.0}, {"seconds": 25.0}]) == "2 min 5 s"
+    assert training_time([{"seconds": 100.0}, {"seconds": 25.0}]) == "2 min 5 s"
 
 
 def test_limits_name_rare_and_unmeasured_classes(folder):

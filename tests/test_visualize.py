@@ -64,3 +64,16 @@ def test_curves_plot_the_history():
         assert len(axes.lines) == 2
         for line in axes.lines:
             np.testing.assert_allclose(line.get_ydata(), [0.1, 0.2, 0.3])
+
+
+def test_side_by_side_shrinks_large_pictures_and_mixes_no_colours():
+    image = np.full((200, 400, 3), 77, np.uint8)
+    prediction = (np.arange(400) // 200 + np.zeros((200, 1), int)).astype(np.uint8)
+    truth = np.full((200, 400), 255, np.uint8)
+    picture = visualize.side_by_side(image, prediction, truth, LABELS, side=100, gap=4)
+    assert picture.shape == (50, 308, 3) and picture.dtype == np.uint8
+    columns = [(77,) * 3] * 100 + [(255,) * 3] * 4 + [(10, 20, 30)] * 50 + [(200, 0, 0)] * 50
+    columns += [(255,) * 3] * 4 + [(224, 224, 192)] * 100
+    assert (picture == np.array(columns, np.uint8)).all()
+    # Smaller ones stay as they are.
+    assert visualize.side_by_side(image, prediction, truth, LABELS, side=400).shape[0] == 200

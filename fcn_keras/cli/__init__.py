@@ -11,7 +11,18 @@ import argparse
 import sys
 
 import fcn_keras
-from fcn_keras.cli import data, demo, evaluate, export, predict, request, serve, train, tune
+from fcn_keras.cli import (
+    data,
+    demo,
+    evaluate,
+    export,
+    predict,
+    report,
+    request,
+    serve,
+    train,
+    tune,
+)
 from fcn_keras.errors import UserError
 
 
@@ -55,6 +66,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=fcn_keras.__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (train, tune, evaluate, predict, export, serve, request, demo, data):
+    for command in (train, tune, evaluate, report, predict, export, serve, request, demo, data):
         command.add(commands)
     return parser

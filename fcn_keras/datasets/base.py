@@ -119,3 +119,8 @@ class Split:
     def take(self, count: int) -> Split:
         """The split's first `count` examples."""
         return self.select(range(min(count, len(self))))
+
+    def spread(self, count: int) -> Split:
+        """At most `count` examples evenly spread, as a video's frames come one after the other."""
+        step = max(1, -(-len(self) // count))
+        return self.select(range(0, len(self), step))

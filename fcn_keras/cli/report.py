@@ -1,0 +1,49 @@
+"""`fcn-keras report`: a run's folder -> one HTML page."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from fcn_keras.cli.shared import import_tensorflow, progress
+from fcn_keras.errors import UserError
+
+
+def add(commands) -> None:
+    parser = commands.add_parser(
+        "report",
+        help="write a run as one HTML page",
+        description="Writes curves, measures by class, the confusion matrix, the worst and the "
+        "best validation images, settings and the command to reproduce a run to one HTML file "
+        "that needs nothing beside it.",
+    )
+    parser.set_defaults(command=_report, parser=parser)
+    parser.add_argument("run", metavar="RUN", help="a run's folder, finished or not")
+    parser.add_argument("--output", metavar="FILE", help="the page (RUN/report.html)")
+    parser.add_argument(
+        "--images", type=int, default=4, metavar="N", help="worst and best images, each (4)"
+    )
+    parser.add_argument("--dataset", help="where the run's data set is now, if it has moved")
+    parser.add_argument("--data-dir", metavar="DIR", help="folder that holds VOCdevkit now")
+
+
+def _report(arguments) -> int:
+    if not 0 <= arguments.images <= 20:
+        raise UserError(f"--images must be 0 to 20. Received: {arguments.images}.")
+    import_tensorflow()
+    from fcn_keras.report.contents import gather
+    from fcn_keras.report.page import write_report
+
+    contents = gather(
+        arguments.run,
+        dataset=arguments.dataset,
+        data_dir=arguments.data_dir,
+        images=arguments.images,
+        progress=progress,
+    )
+    for note in contents.notes:
+        print(f"Note: {note}", file=sys.stderr)
+    output = arguments.output or Path(arguments.run, "report.html")
+    write_report(contents, output)
+    print(f"Report: {output}")
+    return 0

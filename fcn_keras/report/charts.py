@@ -1,0 +1,116 @@
+"""Curves -> inline SVG, whose colours follow the page's style sheet."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+from matplotlib.ticker import MaxNLocator
+
+WIDTH, HEIGHT = 400, 200
+LEFT, RIGHT, TOP, BOTTOM = 46, 10, 10, 26  # margins
+MOST_DOTS = 40
+CHARTS = {
+    "loss": "Loss",
+    "mean_iou": "Mean IoU",
+    "pixel_accuracy": "Pixel accuracy",
+    "learning_rate": "Learning rate",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """A curve in the chart's coordinates.
+
+    Args:
+        kind: Its class in the style sheet, `train` or `val`.
+        name: What it is called.
+        points: `(x, y, text)` each.
+    """
+
+    kind: str
+    name: str
+    points: list[tuple[float, float, str]]
+
+    @property
+    def dots(self) -> bool:
+        """Whether each point is marked, with its text as tooltip."""
+        return len(self.points) <= MOST_DOTS
+
+    @property
+    def path(self) -> str:
+        """The points as an SVG `polyline` takes them."""
+        return " ".join(f"{x:.1f},{y:.1f}" for x, y, _ in self.points)
+
+
+@dataclasses.dataclass(frozen=True)
+class Chart:
+    """A small chart by epoch: title, summary for who cannot see it, ticks and lines."""
+
+    title: str
+    summary: str
+    x_ticks: list[tuple[float, str]]
+    y_ticks: list[tuple[float, str]]
+    lines: list[Line]
+
+
+def charts(history: list[dict]) -> list[Chart]:
+    """The charts of a history: one for each of `CHARTS` that it has values of.
+
+    Args:
+        history: Rows as of `history.csv`; an epoch without validation has NaN there.
+    """
+    found = []
+    for name, title in CHARTS.items():
+        curves = {"train": _points(history, name), "val": _points(history, f"val_{name}")}
+        curves = {kind: points for kind, points in curves.items() if points}
+        if curves:
+            found.append(_chart(title, curves))
+    return found
+
+
+def _points(history: list[dict], column: str) -> list[tuple[int, float]]:
+    pairs = [(row["epoch"], row.get(column, math.nan)) for row in history]
+    return [(epoch, value) for epoch, value in pairs if math.isfinite(value)]
+
+
+def _chart(title: str, curves: dict[str, list[tuple[int, float]]]) -> Chart:
+    points = [point for curve in curves.values() for point in curve]
+    epochs, values = zip(*points)
+    x_ticks = _ticks(min(epochs), max(epochs), integer=True)
+    y_ticks = _ticks(min(values), max(values))
+    # A tick and a value on the frame's edge both stay inside.
+    x_low, x_high = min(epochs), max(max(epochs), min(epochs) + 1)
+    y_low, y_high = min(*y_ticks, *values), max(*y_ticks, *values)
+
+    def x(epoch):
+        return LEFT + (epoch - x_low) / (x_high - x_low) * (WIDTH - LEFT - RIGHT)
+
+    def y(value):
+        return HEIGHT - BOTTOM - (value - y_low) / (y_high - y_low) * (HEIGHT - TOP - BOTTOM)
+
+    names = {"train": "training", "val": "validation"}
+    lines = [
+        Line(kind, names[kind], [(x(e), y(v), f"epoch {e}: {v:.4g}") for e, v in curve])
+        for kind, curve in curves.items()
+    ]
+    ends = [
+        f"{names[kind]} {curve[0][1]:.3g} in epoch {curve[0][0]}, {curve[-1][1]:.3g} in epoch "
+        f"{curve[-1][0]}"
+        for kind, curve in curves.items()
+    ]
+    return Chart(
+        title,
+        f"{title} by epoch: {'; '.join(ends)}.",
+        [(x(tick), f"{tick:g}") for tick in x_ticks if x_low <= tick <= x_high],
+        [(y(tick), f"{tick:.3g}") for tick in y_ticks],
+        lines,
+    )
+
+
+def _ticks(low: float, high: float, integer: bool = False) -> list[float]:
+    if low == high:
+        # A flat curve lies in the middle.
+        margin = 1 if integer else abs(low) / 2 or 1
+        low, high = low - margin, high + margin
+    return list(MaxNLocator(5, integer=integer).tick_values(low, high))
