@@ -1,0 +1,142 @@
+"""The documentation: in step with README and the model, and built without a broken link."""
+
+import base64
+import importlib.util
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fcn_keras.models.fcn import build_fcn
+from fcn_keras.models.figure import network_boxes, network_svg
+
+ROOT = Path(__file__).parents[1]
+PNG = b"\x89PNG not really"
+
+
+@pytest.fixture(scope="module")
+def hooks():
+    pytest.importorskip("mkdocs")
+    spec = importlib.util.spec_from_file_location("docs_hooks", ROOT / "docs/hooks.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def fcn8s():
+    return build_fcn("resnet18", 21, 8, weights=None)
+
+
+def test_the_figure_is_that_of_the_model(fcn8s):
+    assert (ROOT / "docs/images/fcn8s.svg").read_text() == network_svg(fcn8s), (
+        "draw it again: python -m fcn_keras.models.figure docs/images/fcn8s.svg"
+    )
+
+
+def test_boxes_have_the_strides_and_ways_of_the_graph(fcn8s):
+    boxes = {(box.name, box.row): box for box in network_boxes(fcn8s, (320, 480))}
+    # The arithmetic of strides: 320 / 32 = 10 rows and 480 / 32 = 15 columns.
+    assert boxes["backbone", 32].shape == (10, 15, 512)
+    assert boxes["score_32", 32].sources == [boxes["backbone", 32]]
+    assert boxes["score_16", 16].sources == [boxes["backbone", 16]]
+    fuse = boxes["fuse_16", 16]
+    assert [box.name for box in fuse.sources] == ["crop_16", "score_16"]
+    assert [box.name for box in boxes["crop_16", 16].references] == ["score_16"]
+    assert [box.name for box in boxes["logits", 1].references] == ["images"]
+    assert len(boxes) == 16 and boxes["logits", 1].shape == (320, 480, 21)
+
+
+def test_readme_is_split_at_headings_and_not_at_comments(hooks):
+    text = "# a\n\nx\n\n## b c's\n\n```bash\n# no heading\n## nor this\n```\n\n### d\n\n## e\n"
+    sections = hooks.readme_sections(text)
+    assert list(sections) == ["", "b c's", "e"]
+    assert "\n# d\n" not in sections["b c's"] and "\n## d\n" in sections["b c's"]
+    assert "\n# no heading\n## nor this\n" in sections["b c's"]
+    assert hooks.section_page("b c's") == "guide/b-cs.md"
+
+
+def test_links_lead_to_the_pages_that_files_became(hooks, tmp_path, caplog):
+    (tmp_path / "docs/images").mkdir(parents=True)
+    for name in ("docs/images/a.png", "LICENSE", "README.md"):
+        (tmp_path / name).touch()
+    text = (
+        "![x](docs/images/a.png) [y](#some-part) [z](notebooks/n.ipynb#end) [w](LICENSE)\n"
+        "[v](https://example.org/a.md) [u](gone.md)\n```\n[t](gone2.md)\n```\n"
+    )
+    pages = {"README.md": "index.md", "notebooks/n.ipynb": "notebooks/n.md"}
+    anchors = {"some-part": "guide/some-part.md"}
+    found = hooks.relinked(text, "README.md", "guide/serve.md", tmp_path, pages, anchors)
+    assert found == (
+        "![x](../images/a.png) [y](some-part.md) [z](../notebooks/n.md#end) w\n"
+        "[v](https://example.org/a.md) u\n```\n[t](gone2.md)\n```\n"
+    )
+    assert [record.getMessage() for record in caplog.records] == [
+        "README.md: the link gone.md leads to no file."
+    ]
+
+
+def test_a_notebook_becomes_markdown_without_being_run(hooks, tmp_path):
+    outputs = [
+        {"output_type": "stream", "name": "stdout", "text": ["\x1b[31mred\x1b[0m\n", "text\n"]},
+        {
+            "output_type": "display_data",
+            "data": {"image/png": base64.b64encode(PNG).decode(), "text/plain": ["<Figure>"]},
+        },
+    ]
+    code = {"cell_type": "code", "source": ["1 / 0  # never run"], "outputs": outputs}
+    cells = [{"cell_type": "markdown", "source": ["# Title\n", "words"]}, code]
+    (tmp_path / "n.ipynb").write_text(json.dumps({"cells": cells}))
+    text, pictures = hooks.notebook_markdown(tmp_path / "n.ipynb")
+    assert text == (
+        "# Title\nwords\n\n```python\n1 / 0  # never run\n```\n\n```text\nred\ntext\n```\n\n"
+        "![Output of the cell above](n_1_1.png)\n"
+    )
+    assert pictures == {"n_1_1.png": PNG}
+
+
+def build(root):
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict"]
+    return subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=600)
+
+
+@pytest.fixture
+def sources(tmp_path):
+    """A copy of all that the documentation is made of."""
+    pytest.importorskip("mkdocs")
+    for name in ("docs", "fcn_keras", "benchmarks", "notebooks"):
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, tmp_path / name)
+    for path in [*ROOT.glob("*.md"), *ROOT.glob("mkdocs.yml"), *ROOT.glob("train.py")]:
+        shutil.copy(path, tmp_path)
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_it_builds_without_a_warning_and_loads_nothing_from_elsewhere(sources):
+    done = build(sources)
+    assert done.returncode == 0 and "WARNING" not in done.stderr, done.stderr
+    site = sources / "build/site"
+    for path in site.rglob("*.html"):
+        loaded = re.findall(
+            r"<(?:script|img|link|iframe)\b[^>]*\b(?:src|href)=\"?([^\" >]+)", path.read_text()
+        )
+        assert loaded and not [link for link in loaded if re.match(r"(https?:)?//", link)]
+    assert 'id="fcn_keras.models.fcn.build_fcn"' in (site / "api/models.html").read_text()
+    assert "Several devices" in (site / "limits.html").read_text()
+
+
+@pytest.mark.slow
+def test_a_broken_link_or_anchor_fails_the_build(sources):
+    with (sources / "docs/how-it-works.md").open("a") as file:
+        file.write("\n[a](gone.md) [b](limits.md#no-such-anchor)\n")
+    with (sources / "README.md").open("a") as file:
+        file.write("\n[c](gone/too.md)\n")
+    done = build(sources)
+    assert done.returncode == 1
+    for broken in ("gone.md", "#no-such-anchor", "gone/too.md"):
+        assert any("WARNING" in line and broken in line for line in done.stderr.splitlines())
