@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -88,6 +88,63 @@ def evaluate(segment: Callable, split: Split, progress=lambda items: items) -> R
         image, mask = split.read(index)
         confusion += confusion_matrix(mask, segment(image), classes)
     return Report(split.labels, confusion)
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageScore:
+    """How well one image of a split was predicted.
+
+    Args:
+        index: Its place in the split.
+        id: Its name there.
+        report: The `Report` of this image alone.
+    """
+
+    index: int
+    id: str
+    report: Report
+
+    @property
+    def mean_iou(self) -> float:
+        """Mean IoU over the classes that the image's truth or prediction contains."""
+        return self.report.mean_iou
+
+    @property
+    def pixel_accuracy(self) -> float:
+        """Share of the image's labelled pixels that are right."""
+        return self.report.pixel_accuracy
+
+
+def image_scores(segment: Callable, split: Split, progress=lambda items: items) -> list[ImageScore]:
+    """Measures every image by itself, to find those that a model does worst.
+
+    Args:
+        segment: As for `evaluate`.
+        split: The examples, at their own size.
+        progress: As for `evaluate`.
+
+    Returns:
+        An `ImageScore` an image, the lowest mean IoU first; of equal ones the lower
+        pixel accuracy, then the split's order. Images without a labelled pixel have
+        no score and are left out. `total_report` puts them together again.
+
+    Raises:
+        UserError: If an example cannot be read.
+    """
+    classes = len(split.labels)
+    scores = []
+    for index in progress(range(len(split))):
+        image, mask = split.read(index)
+        confusion = confusion_matrix(mask, segment(image), classes)
+        if confusion.any():
+            scores.append(ImageScore(index, split.ids[index], Report(split.labels, confusion)))
+    return sorted(scores, key=lambda score: (score.mean_iou, score.pixel_accuracy))
+
+
+def total_report(labels: LabelSet, scores: Iterable[ImageScore]) -> Report:
+    """The `Report` over the images of all scores: that of `evaluate`, without predicting again."""
+    confusion = np.zeros((len(labels), len(labels)), np.int64)
+    return Report(labels, sum((score.report.confusion for score in scores), confusion))
 
 
 def d2l_examples(split: Split, crop: tuple[int, int] | None, void_is_background: bool) -> Split:

@@ -2,7 +2,13 @@ import numpy as np
 import pytest
 
 from fcn_keras.datasets.base import LabelSet, Split
-from fcn_keras.evaluation import Report, confusion_matrix, evaluate
+from fcn_keras.evaluation import (
+    Report,
+    confusion_matrix,
+    evaluate,
+    image_scores,
+    total_report,
+)
 
 LABELS = LabelSet(("a", "b", "c", "d"))
 
@@ -65,3 +71,42 @@ def test_confusion_matrix_counts_exactly():
 def test_nothing_labelled_is_no_division_by_zero():
     report = Report(LABELS, np.zeros((4, 4), np.int64))
     assert report.mean_iou == report.pixel_accuracy == report.frequency_weighted_iou == 0
+
+
+def split_of(*examples):
+    """A split of (prediction, truth) pairs whose images `oracle` reads the prediction from."""
+    arrays = [(np.array(prediction, np.uint8), np.array(truth)) for prediction, truth in examples]
+    pairs = [(np.repeat(prediction[..., None], 3, axis=-1), truth) for prediction, truth in arrays]
+    return Split("val", LABELS, tuple("uvwxyz"[: len(pairs)]), lambda index: pairs[index])
+
+
+def test_image_scores_come_worst_first_and_add_up_to_the_report():
+    split = split_of(
+        ([[0, 0, 1, 1]], [[0, 0, 1, 1]]),  # all right: IoU 1
+        ([[0, 0, 0, 0]], [[0, 0, 1, 1]]),  # IoU of a 2/4, of b 0: mean 1/4
+        ([[2, 2]], [[255, 255]]),  # nothing to measure
+        ([[0, 0, 0, 1]], [[0, 0, 1, 1]]),  # IoU of a 2/3, of b 1/2: mean 7/12
+    )
+    scores = image_scores(oracle, split)
+    assert [(score.index, score.id) for score in scores] == [(1, "v"), (3, "x"), (0, "u")]
+    assert [score.mean_iou for score in scores] == pytest.approx([1 / 4, 7 / 12, 1])
+    assert [score.pixel_accuracy for score in scores] == pytest.approx([2 / 4, 3 / 4, 1])
+    total, whole = total_report(LABELS, scores), evaluate(oracle, split)
+    assert total.confusion.tolist() == whole.confusion.tolist()
+
+
+def test_images_of_equal_iou_are_sorted_by_pixel_accuracy():
+    split = split_of(([[1, 1, 1]], [[0, 0, 0]]), ([[0, 1]], [[1, 0]]), ([[0, 1]], [[1, 0]]))
+    assert [score.id for score in image_scores(oracle, split)] == ["u", "v", "w"]
+    a_third = ([[0, 2, 1]], [[0, 1, 2]])  # IoU 1, 0, 0; 1/3 right
+    also_a_third = ([[0, 0, 2, 2, 1, 1]], [[0, 0, 1, 1, 2, 2]])  # the same
+    fewer = ([[0, 2, 2, 1]], [[0, 1, 1, 2]])  # the same IoU, 1/4 right
+    assert [score.id for score in image_scores(oracle, split_of(a_third, also_a_third, fewer))] == [
+        "w",
+        "u",
+        "v",
+    ]
+
+
+def test_a_report_of_no_images_is_empty():
+    assert total_report(LABELS, []).to_dict()["mean_iou"] == 0
