@@ -181,28 +181,15 @@ def boundary_iou(run, arguments) -> float:
     """The mean IoU of a run's model over the validation pixels near the true boundaries."""
     from fcn_keras import Segmenter, evaluate, load_split
     from fcn_keras.files import write_file
+    from fcn_keras.protocols import near_boundaries
 
     path = run.path / "boundary.json"
     if not path.is_file():
         split = load_split(arguments.dataset, "val")
-        split = near_boundaries(split.take(arguments.limit or len(split)))
+        split = near_boundaries(split.take(arguments.limit or len(split)), BAND)
         report = evaluate(Segmenter.load(run.path), split)
         write_file(path, lambda partial: partial.write_text(json.dumps(report.mean_iou)))
     return json.loads(path.read_text())
-
-
-def near_boundaries(split):
-    """The split with all pixels unlabelled but those near a pixel of another class."""
-
-    def read(index):
-        image, mask = split.read(index)
-        windows = np.lib.stride_tricks.sliding_window_view(
-            np.pad(mask, BAND, mode="edge"), (2 * BAND + 1, 2 * BAND + 1)
-        )
-        near = windows.min((-2, -1)) != windows.max((-2, -1))
-        return image, np.where(near, mask, split.labels.ignore_id).astype(np.uint8)
-
-    return dataclasses.replace(split, read=read)
 
 
 def quarters(name: str) -> list[str]:

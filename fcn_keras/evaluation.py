@@ -1,4 +1,7 @@
-"""Model + split -> the four measures of Long et al. 2015, section 5."""
+"""Model + split -> the four measures of Long et al. 2015, section 5.
+
+Which pixels are measured may be changed first (`protocols`).
+"""
 
 from __future__ import annotations
 
@@ -145,43 +148,6 @@ def total_report(labels: LabelSet, scores: Iterable[ImageScore]) -> Report:
     """The `Report` over the images of all scores: that of `evaluate`, without predicting again."""
     confusion = np.zeros((len(labels), len(labels)), np.int64)
     return Report(labels, sum((score.report.confusion for score in scores), confusion))
-
-
-def d2l_examples(split: Split, crop: tuple[int, int] | None, void_is_background: bool) -> Split:
-    """Examples as d2l measures them: random crops, smaller images dropped, void as class 0.
-
-    Args:
-        split: Where they come from.
-        crop: Height and width; `None` keeps whole images. The place of a crop
-            depends on the example's number alone.
-        void_is_background: Whether unlabelled pixels count as class 0.
-
-    Raises:
-        UserError: If no image is as large as the crop.
-    """
-    chosen = range(len(split))
-    if crop:
-        shapes = (split.read(index)[1].shape for index in chosen)
-        chosen = [
-            i for i, shape in enumerate(shapes) if shape[0] >= crop[0] and shape[1] >= crop[1]
-        ]
-        if not chosen:
-            raise UserError(f"No image is as large as the crop {crop[0]}×{crop[1]}. Use a smaller.")
-
-    def read(position):
-        image, mask = split.read(chosen[position])
-        if crop:
-            rng = np.random.default_rng(chosen[position])
-            top = rng.integers(mask.shape[0] - crop[0] + 1)
-            left = rng.integers(mask.shape[1] - crop[1] + 1)
-            window = np.s_[top : top + crop[0], left : left + crop[1]]
-            image, mask = image[window], mask[window]
-        if void_is_background:
-            mask = np.where(mask == split.labels.ignore_id, 0, mask)
-        return image, mask
-
-    ids = tuple(split.ids[index] for index in chosen)
-    return dataclasses.replace(split, ids=ids, read=read)
 
 
 def require_same_classes(model_labels: LabelSet, data_labels: LabelSet) -> None:

@@ -211,6 +211,26 @@ def test_evaluate_by_d2ls_protocol(run, data, tmp_path):
     assert main(command) == 1
 
 
+def test_evaluate_near_boundaries_agrees_with_a_scoring_of_the_band(run, data, tmp_path, capfd):
+    assert predict(run, tmp_path, "--dataset", str(data)) == 0
+    truths = tmp_path / "truths"
+    truths.mkdir()
+    names = [f"val_{index}" for index in range(5)]
+    for name in names:
+        mask = np.asarray(Image.open(data / "SegmentationClass" / f"{name}.png"))
+        padded = np.pad(mask, 2, mode="edge")
+        shifts = [padded[y : y + 48, x : x + 64] for y in range(5) for x in range(5)]
+        band = np.max(shifts, axis=0) != np.min(shifts, axis=0)
+        Image.fromarray(np.where(band, mask, 255).astype(np.uint8)).save(truths / f"{name}.png")
+    report = tmp_path / "report.json"
+    command = ["evaluate", "--model", str(run), "--dataset", str(data), "--json", str(report)]
+    assert main([*command, "--boundary", "2"]) == 0
+    expected = score(truths, tmp_path, names)
+    assert json.loads(report.read_text())["mean_iou"] == pytest.approx(expected, abs=1e-12)
+    assert main([*command, "--boundary", "0"]) == 1
+    assert "--boundary must be at least 1 pixel. Received: 0." in capfd.readouterr().err
+
+
 def test_evaluate_refuses_other_classes(run, tmp_path, capfd):
     other = write_folder(tmp_path)
     (other / "classes.txt").write_text("ground\nbox\nball\n")

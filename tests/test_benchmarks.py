@@ -8,8 +8,6 @@ import numpy as np
 import pytest
 from fake_folder import CLASSES, write_folder
 
-from fcn_keras.datasets import load_split
-
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import d2l_exercises
 import kept_runs
@@ -95,18 +93,6 @@ def test_test_images_are_all_predicted_once(exercise, untrained_run, capsys):
 
     assert exercise("test-images", "--model", str(untrained_run), "--split", "train") == 0
     assert "0 images predicted, 6 kept" in capsys.readouterr().out
-
-
-def test_near_boundaries_keeps_a_band(folder):
-    split = load_split(str(folder), "val")
-    image = np.zeros((9, 20, 3), np.uint8)
-    mask = np.repeat(np.arange(20) >= 10, 9).reshape(20, 9).T.astype(np.uint8)
-    split = type(split)("val", split.labels, ("one",), lambda index: (image, mask))
-    _, banded = d2l_exercises.near_boundaries(split).read(0)
-    labelled = np.flatnonzero((banded != 255).all(axis=0))
-    # Class 1 begins at column 10: three columns on each side.
-    assert labelled.tolist() == [7, 8, 9, 10, 11, 12]
-    assert (banded[:, labelled] == mask[:, labelled]).all()
 
 
 def torch_weights(ours, theirs):

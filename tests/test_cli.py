@@ -143,6 +143,12 @@ def test_unknown_flag_is_one_line_and_exit_code_2():
     )
 
 
+def test_the_package_runs_as_a_module(folder):
+    assert run_process("-m", "fcn_keras", "data", "check", folder).returncode == 0
+    done = run_process("-m", "fcn_keras", "data", "check", "no/such")
+    assert done.returncode == 1 and "no/such: no such folder" in done.stderr
+
+
 def test_data_check_of_a_good_and_a_bad_folder(folder, capfd):
     assert main(["data", "check", str(folder)]) == 0
     output = capfd.readouterr().out

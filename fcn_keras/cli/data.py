@@ -1,4 +1,4 @@
-"""`fcn-keras data`: what is in a data set."""
+"""`fcn-keras data`: what is in a data set, and a data set from images and masks."""
 
 from __future__ import annotations
 
@@ -8,9 +8,14 @@ from fcn_keras.cli.shared import progress
 
 
 def add(commands) -> None:
-    data = commands.add_parser("data", help="inspect a data set").add_subparsers(
+    data = commands.add_parser("data", help="inspect or make a data set").add_subparsers(
         required=True, metavar="COMMAND"
     )
+    _add_check(data)
+    _add_convert(data)
+
+
+def _add_check(data) -> None:
     check = data.add_parser(
         "check",
         help="find what is wrong with a folder of images and masks",
@@ -19,6 +24,33 @@ def add(commands) -> None:
     )
     check.add_argument("directory", metavar="DIR")
     check.set_defaults(command=_check, parser=check)
+
+
+def _add_convert(data) -> None:
+    convert = data.add_parser(
+        "convert",
+        help="make a data set of a folder of images and one of masks",
+        description="Writes a new folder in VOC's layout from images and masks of the same names. "
+        "Masks hold class ids or the colours that the list of classes gives. Of labelme's export "
+        "take JPEGImages, SegmentationClass (of older versions SegmentationClassPNG) and "
+        "class_names.txt. Problems are listed with their files, and nothing is written then.",
+    )
+    convert.set_defaults(command=_convert, parser=convert)
+    convert.add_argument("--images", required=True, metavar="DIR", help="JPEG or PNG files")
+    convert.add_argument("--masks", required=True, metavar="DIR", help="PNG files")
+    convert.add_argument(
+        "--classes",
+        required=True,
+        metavar="FILE",
+        help="a name a line, the first is id 0; after a tab its colour 'R G B' may follow",
+    )
+    convert.add_argument("--output", required=True, metavar="DIR", help="the new folder")
+    convert.add_argument(
+        "--val", type=float, default=0.2, metavar="SHARE", help="of validation images (0.2)"
+    )
+    convert.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="decides which images those are (0)"
+    )
 
 
 def _check(arguments) -> int:
@@ -35,5 +67,33 @@ def _check(arguments) -> int:
             print(f"  {name:{width}}  {image_count:6}  {pixel_count:11}  {share:6.2%}")
     for problem in report.problems:
         print(f"problem: {problem}", file=sys.stderr)
-    print("1 problem." if len(report.problems) == 1 else f"{len(report.problems)} problems.")
+    print(_count(report.problems))
     return 1 if report.problems else 0
+
+
+def _convert(arguments) -> int:
+    from fcn_keras.datasets.conversion import convert_masks
+
+    done = convert_masks(
+        arguments.images,
+        arguments.masks,
+        arguments.classes,
+        arguments.output,
+        arguments.val,
+        arguments.seed,
+        progress,
+    )
+    for path in done.unpaired:
+        print(f"left out, as it has no partner: {path}", file=sys.stderr)
+    for problem in done.problems:
+        print(f"problem: {problem}", file=sys.stderr)
+    if done.problems:
+        print(f"{_count(done.problems)} Nothing was written.")
+        return 1
+    sizes = ", ".join(f"{name} {size}" for name, size in done.sizes.items())
+    print(f"{arguments.output}: {sizes} images.")
+    return 0
+
+
+def _count(problems: list[str]) -> str:
+    return "1 problem." if len(problems) == 1 else f"{len(problems)} problems."

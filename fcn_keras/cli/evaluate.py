@@ -42,20 +42,31 @@ def add(commands) -> None:
         default="ignore",
         help="leave unlabelled pixels out, or count them as class 0",
     )
+    parser.add_argument(
+        "--boundary",
+        type=int,
+        metavar="PIXELS",
+        help="measure only the pixels within this distance of a boundary in the truth",
+    )
 
 
 def _evaluate(arguments) -> int:
     if arguments.crop and min(arguments.crop) < 1:
         raise UserError(f"--crop must be at least 1 pixel each way. Received: {arguments.crop}.")
+    if arguments.boundary is not None and arguments.boundary < 1:
+        raise UserError(f"--boundary must be at least 1 pixel. Received: {arguments.boundary}.")
     segmenter = load_segmenter(arguments)
     from fcn_keras import visualize
-    from fcn_keras.evaluation import d2l_examples, evaluate, format_report, require_same_classes
+    from fcn_keras.evaluation import evaluate, format_report, require_same_classes
     from fcn_keras.files import write_file
+    from fcn_keras.protocols import d2l_examples, near_boundaries
 
     split = selected_split(arguments)
     require_same_classes(segmenter.labels, split.labels)
     if arguments.crop or arguments.void == "background":
         split = d2l_examples(split, arguments.crop, arguments.void == "background")
+    if arguments.boundary:
+        split = near_boundaries(split, arguments.boundary)
     report = evaluate(segmenter, split, progress)
     print(format_report(report))
     if arguments.json:

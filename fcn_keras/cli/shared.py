@@ -6,6 +6,7 @@ import importlib
 import logging
 import os
 import sys
+import warnings
 
 from fcn_keras.errors import UserError
 
@@ -98,6 +99,8 @@ def import_tensorflow() -> None:
 
     They pass where the user has set `TF_CPP_MIN_LOG_LEVEL`.
     """
+    # Of tqdm, when KerasHub imports it in a notebook; it works without Jupyter's widgets.
+    warnings.filterwarnings("ignore", message="IProgress not found")
     if "TF_CPP_MIN_LOG_LEVEL" not in os.environ:
         os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
         stderr, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)

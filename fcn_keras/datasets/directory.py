@@ -20,6 +20,7 @@ from fcn_keras.datasets.base import LabelSet, Split, voc_palette
 from fcn_keras.datasets.decoding import decode_image, decode_mask
 from fcn_keras.errors import UserError
 
+CLASSES_FILE = "classes.txt"
 IMAGE_FOLDER = "JPEGImages"
 MASK_FOLDER = "SegmentationClass"
 LIST_FOLDER = Path("ImageSets", "Segmentation")
@@ -62,7 +63,11 @@ def read_labels(root) -> LabelSet:
     Raises:
         UserError: If the file is missing, or a line is malformed.
     """
-    path = Path(root) / "classes.txt"
+    return read_class_list(Path(root) / CLASSES_FILE)
+
+
+def read_class_list(path: Path) -> LabelSet:
+    """Reads a list of classes of any name; raises `UserError` like `read_labels`."""
     lines = _read_text(path, "Write one class name a line, the first for id 0.").splitlines()
     names, palette = [], []
     default = voc_palette()
