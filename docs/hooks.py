@@ -57,6 +57,7 @@ def on_files(files: Files, config) -> Files:
     for path in notebooks:
         text, pictures = notebook_markdown(path)
         for name, content in pictures.items():
+            pages[f"notebooks/{name}"] = f"notebooks/{name}"
             files.append(File.generated(config, f"notebooks/{name}", content=content))
         add(f"notebooks/{path.stem}.md", text, f"notebooks/{path.name}")
     limits = files.get_file_from_path("limits.md")
