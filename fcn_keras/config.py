@@ -218,6 +218,27 @@ RECIPES: dict[str, dict[str, Any]] = {
         schedule="poly",  # [1], [2]
         # No class weights: [3], section 4.3, finds them unnecessary on VOC.
     ),
+    # CamVid's 367 images of 360x480 from random weights, in a hundred minutes on two
+    # processor cores. benchmarks/CAMVID.md has what was measured for it.
+    "camvid": dict(
+        dataset="camvid",
+        output_stride=8,
+        fused_batchnorm=True,
+        crop=(320, 448),
+        scale=(0.75, 1.75),
+        flip=True,
+        brightness=0.2,
+        contrast=0.2,
+        coarse_epochs=66,
+        batch_size=4,
+        epochs=120,
+        validate_every=10,
+        optimizer="adamw",
+        learning_rate=1e-3,
+        schedule="poly",
+        weight_decay=1e-4,
+        jaccard_weight=3.0,
+    ),
     # For long training: SGD with momentum 0.9, poly schedule and scale jitter as
     # in DeepLab (Chen et al. 2017), skips of strides 16 and 8.
     "strong": dict(
