@@ -49,7 +49,9 @@ def on_files(files: Files, config) -> Files:
         files.append(File.generated(config, page, content=text))
 
     for title, text in sections.items():
-        if title not in SECTIONS:
+        if title in SECTIONS:  # of which only the links are checked here
+            relinked(text, "README.md", SECTIONS[title], root, pages, anchors)
+        else:
             add(section_page(title), text, "README.md")
     for source, page in TEXTS.items():
         if source in pages:
@@ -59,10 +61,11 @@ def on_files(files: Files, config) -> Files:
         for name, content in pictures.items():
             pages[f"notebooks/{name}"] = f"notebooks/{name}"
             files.append(File.generated(config, f"notebooks/{name}", content=content))
+            pages[f"notebooks/{name}"] = f"notebooks/{name}"
         add(f"notebooks/{path.stem}.md", text, f"notebooks/{path.name}")
     limits = files.get_file_from_path("limits.md")
     known = relinked(sections["Limits"], "README.md", "limits.md", root, pages, anchors)
-    text = limits.content_string.replace(LIMITS_PLACE, known.partition("\n")[2])
+    text = limits.content_string.replace(LIMITS_PLACE, known.partition("\n")[2])  # without title
     files.remove(limits)
     files.append(File.generated(config, "limits.md", content=text))
     config.nav = navigation(list(sections), notebooks, pages)
