@@ -61,7 +61,6 @@ def on_files(files: Files, config) -> Files:
         for name, content in pictures.items():
             pages[f"notebooks/{name}"] = f"notebooks/{name}"
             files.append(File.generated(config, f"notebooks/{name}", content=content))
-            pages[f"notebooks/{name}"] = f"notebooks/{name}"
         add(f"notebooks/{path.stem}.md", text, f"notebooks/{path.name}")
     limits = files.get_file_from_path("limits.md")
     known = relinked(sections["Limits"], "README.md", "limits.md", root, pages, anchors)
