@@ -55,11 +55,14 @@ class _RegisterWithKeras(importlib.abc.MetaPathFinder):
             return None
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(name)
+        # TensorFlow looks Keras up long before it imports it.
+        sys.meta_path.insert(0, self)
         if spec is None or spec.loader is None:
             return spec
         exec_keras = spec.loader.exec_module
 
         def exec_and_register(module):
+            sys.meta_path.remove(self)
             exec_keras(module)
             _register()
 

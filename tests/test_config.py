@@ -46,7 +46,10 @@ def test_voc2012_steps_as_d2l_does():
         ({"validate_every": 0}, "--validate-every must be at least 1"),
         ({"warmup_steps": -1}, "--warmup-steps must not be negative"),
         ({"momentum": -0.1}, "--momentum must not be negative"),
-        ({"recipe": "best"}, "--recipe must be one of sample, voc2012, voc2012_best, camvid, strong"),
+        (
+            {"recipe": "best"},
+            "--recipe must be one of sample, voc2012, voc2012_best, camvid, strong",
+        ),
     ],
 )
 def test_values_out_of_range_are_named(setting, message):

@@ -100,7 +100,10 @@ def test_mixed_precision_keeps_float32_logits():
     assert keras.backend.standardize_dtype(logits.dtype) == "float32"
 
 
-@pytest.mark.parametrize("imports", ["import keras, fcn_keras", "import fcn_keras, keras"])
+@pytest.mark.parametrize(
+    "imports",
+    ["import keras, fcn_keras", "import fcn_keras, keras", "import fcn_keras, tensorflow, keras"],
+)
 def test_saved_file_loads_elsewhere_without_custom_objects(models, tmp_path, imports):
     path = tmp_path / "model.keras"
     models[8].save(path)
