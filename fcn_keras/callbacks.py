@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import keras
 
+from fcn_keras.distribution import share_first
 from fcn_keras.errors import UserError
 from fcn_keras.files import atomic_path
 from fcn_keras.run_folder import RunFolder
@@ -23,7 +24,7 @@ class Recorder(keras.callbacks.Callback):
     does not hold is written again by the resumed run.
 
     Args:
-        run: Where to write.
+        run: Where to write; `None` for a worker that writes nothing.
         history: Rows of the epochs that are done already.
         patience: Epochs without a better `val_mean_iou` after which training
             stops; `None` for never.
@@ -32,7 +33,7 @@ class Recorder(keras.callbacks.Callback):
 
     def __init__(
         self,
-        run: RunFolder,
+        run: RunFolder | None,
         history: list[dict],
         patience: int | None = None,
         columns: Callable[[int], dict] = lambda epoch: {},
@@ -51,16 +52,23 @@ class Recorder(keras.callbacks.Callback):
         logs = {name: float(value) for name, value in logs.items()}
         for name in ("loss", "val_loss"):
             if not math.isfinite(logs.get(name, 0.0)):
+                kept = f"; the epochs before are kept in {self.run.path}" if self.run else ""
                 raise UserError(
-                    f"The {name} became {logs[name]} in epoch {epoch + 1}. Lower --learning-rate; "
-                    f"the epochs before are kept in {self.run.path}."
+                    f"The {name} became {logs[name]} in epoch {epoch + 1}. Lower "
+                    f"--learning-rate{kept}."
                 )
         learning_rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         best = max(validated(self.history), default=-1.0)
         row = {"epoch": epoch + 1, **_with_validation(logs), "learning_rate": learning_rate}
         self.history.append({**row, **self.columns(epoch), "seconds": seconds})
-        # Without a validation so far, the newest is the best that there is.
-        if logs.get(BEST_BY, best) > best or best < 0:
+        if self.run:
+            # Without a validation so far, the newest is the best that there is.
+            self._save(is_best=logs.get(BEST_BY, best) > best or best < 0)
+        if out_of_patience(self.history, self.patience):
+            self.model.stop_training = True
+
+    def _save(self, is_best: bool) -> None:
+        if is_best:
             # A model of the same layers has no optimizer, whose state is twice their size.
             inference = keras.Model(self.model.input, self.model.output, name=self.model.name)
             with atomic_path(self.run.best) as path:
@@ -68,8 +76,6 @@ class Recorder(keras.callbacks.Callback):
         self.run.write_history(self.history)
         with atomic_path(self.run.last) as path:
             self.model.save(path)
-        if out_of_patience(self.history, self.patience):
-            self.model.stop_training = True
 
 
 class ShareStatistics(keras.callbacks.Callback):
@@ -80,8 +86,7 @@ class ShareStatistics(keras.callbacks.Callback):
     """
 
     def on_test_begin(self, logs=None):
-        for variable in self.model.non_trainable_variables:
-            variable.assign(keras.ops.convert_to_numpy(variable))
+        share_first(self.model.distribute_strategy, self.model.non_trainable_variables)
 
 
 class StopAtStep(keras.callbacks.Callback):

@@ -71,6 +71,7 @@ def training_batches(
     *,
     epochs: tuple[int, int],
     seed: int,
+    share: tuple[int, int] = (0, 1),
 ) -> tf.data.Dataset:
     """Batches of shuffled, augmented examples for a range of epochs.
 
@@ -84,18 +85,26 @@ def training_batches(
         batch_size: Examples a batch, over all replicas.
         epochs: The first epoch, and the one after the last, counted from 0.
         seed: Any integer.
+        share: The number of a worker, from 0, and how many there are. Each reads only
+            its part of every batch, the first worker the first examples.
 
     Returns:
-        A dataset of `steps_per_epoch(split, batch_size)` batches an epoch:
-        float32 `(batch_size, *crop, 3)` and uint8 `(batch_size, *crop)`.
+        A dataset of `steps_per_epoch(split, batch_size)` batches an epoch: float32
+        `(examples, *crop, 3)` and uint8 `(examples, *crop)`, where `examples` is
+        `batch_size` divided by the workers.
     """
     count, used = len(split), steps_per_epoch(split, batch_size) * batch_size
+    worker, workers = share
+    examples = batch_size // workers
 
     def epoch_order(epoch):
         order = tf.random.experimental.stateless_shuffle(tf.range(count), [seed, epoch])
         order = tf.gather(order, tf.range(used) % count)  # repeats if one batch exceeds the split
         numbers = epoch * used + tf.range(used, dtype=tf.int64)
-        return tf.data.Dataset.from_tensor_slices((order, numbers))
+        return tf.data.Dataset.from_tensor_slices((own(order), own(numbers)))
+
+    def own(values):
+        return tf.reshape(tf.reshape(values, (-1, workers, examples))[:, worker], [-1])
 
     read = _reader(split)
 
@@ -106,7 +115,7 @@ def training_batches(
         tf.data.Dataset.range(*epochs)
         .flat_map(epoch_order)
         .map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        .batch(batch_size, drop_remainder=True)
+        .batch(examples, drop_remainder=True)
         .prefetch(tf.data.AUTOTUNE)
         .with_options(_options())
     )
@@ -133,6 +142,38 @@ def evaluation_batches(split: Split, batch_size: int) -> tf.data.Dataset:
         .prefetch(2)
         .with_options(_options())
     )
+
+
+def evaluation_share(split: Split, worker: int, workers: int, replicas: int) -> tf.data.Dataset:
+    """One worker's whole images, each a batch by itself, at its own size.
+
+    Args:
+        split: Where the examples come from.
+        worker: The worker's number, from 0.
+        workers: How many there are.
+        replicas: Devices of each worker.
+
+    Returns:
+        A dataset of float32 `(B, H, W, 3)` and uint8 `(B, H, W)`, as many for each
+        worker, with a multiple of `replicas`. Workers that have less images end with
+        unlabelled ones, which no metric counts; the mean loss takes them for 0. `B` is 1.
+    """
+    own = range(worker, len(split), workers)
+    steps = -(-len(split) // (workers * replicas))
+    read = _reader(split)
+    images = (
+        tf.data.Dataset.from_tensor_slices(tf.constant([*own], tf.int32))
+        .map(read, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        .map(lambda image, mask: (tf.cast(image, tf.float32), mask))
+        .batch(1)
+    )
+    # No batch of 0 images: TensorFlow's convolution gives it a wrong shape on processors.
+    void = (
+        tf.zeros((1, 32, 32, 3), tf.float32),
+        tf.fill((1, 32, 32), tf.constant(IGNORE_ID, tf.uint8)),
+    )
+    filler = tf.data.Dataset.from_tensors(void).repeat(steps * replicas - len(own))
+    return images.concatenate(filler).prefetch(2).with_options(_options())
 
 
 def steps_per_epoch(split: Split, batch_size: int) -> int:

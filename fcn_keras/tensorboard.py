@@ -29,6 +29,13 @@ class TensorBoard(keras.callbacks.TensorBoard):
         super().__init__(log_dir)
         self.examples = split.spread(count) if count else None
 
+    def on_train_begin(self, logs=None):
+        super().on_train_begin(logs)
+        if self.examples:
+            # Of the same layers without a strategy: the other workers do not predict.
+            model = keras.Model(self.model.input, self.model.output)
+            self.segment = Segmenter(model, self.examples.labels)
+
     def on_epoch_end(self, epoch, logs=None):
         super().on_epoch_end(epoch + 1, logs)
         self._train_writer.flush()
@@ -40,9 +47,8 @@ class TensorBoard(keras.callbacks.TensorBoard):
         if self.examples is None:
             return
         labels = self.examples.labels
-        segment = Segmenter(self.model, labels)
         with self._val_writer.as_default(step=epoch):
             for index, name in enumerate(self.examples.ids):
                 image, truth = self.examples.read(index)
-                picture = side_by_side(image, segment(image), truth, labels)
+                picture = side_by_side(image, self.segment(image), truth, labels)
                 tf.summary.image(f"{IMAGE_GROUP}/{name}", picture[None])

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
 import sys
 
 import keras
-import tensorflow as tf
 
 from fcn_keras import objectives, pipeline, visualize
 from fcn_keras.callbacks import Recorder, ShareStatistics, StopAtStep, out_of_patience
+from fcn_keras.cluster import Cluster
 from fcn_keras.config import TrainConfig
 from fcn_keras.datasets import load_split
 from fcn_keras.datasets.base import LabelSet, Split
+from fcn_keras.distribution import (
+    distribute,
+    is_chief,
+    lost_workers_as_user_errors,
+    make_strategy,
+    meet,
+    several_workers,
+)
 from fcn_keras.errors import UserError
 from fcn_keras.evaluation import evaluate
 from fcn_keras.files import atomic_path
 from fcn_keras.model_card import write_model_card
 from fcn_keras.models.fcn import build_fcn, copy_weights
 from fcn_keras.models.loading import load_model, restore
+from fcn_keras.multi_worker_fit import enable_multi_worker_fit
 from fcn_keras.prediction import Segmenter
 from fcn_keras.run_folder import RunFolder, model_file, require_free
 from fcn_keras.schedules import WarmUp
@@ -30,29 +38,38 @@ POLY_POWER = 0.9
 PREDICTION_COLUMNS = 4
 
 
-def train(config: TrainConfig) -> RunFolder:
+@lost_workers_as_user_errors()
+def train(config: TrainConfig) -> RunFolder | None:
     """Trains an FCN from the beginning, in a new run folder.
+
+    Where `TF_CONFIG` names several workers, each of them calls this; the chief writes.
 
     Args:
         config: All settings.
 
     Returns:
-        The finished run's folder, with `metrics.json`, models and pictures.
+        The finished run's folder, with `metrics.json`, models and pictures; `None`
+        for a worker that is not the chief.
 
     Raises:
         UserError: If a setting, file or folder is unusable, or the loss diverges.
     """
-    require_free(config.run_dir)
+    if not Cluster.from_environment():
+        require_free(config.run_dir)  # of several workers the chief looks, with all together
     strategy = make_strategy(config.devices)
     splits = _load_splits(config)
     model = _build_and_compile(config, splits, strategy)
-    run = RunFolder.create(config)
-    run.write_config(config, splits[0].labels)
-    print(f"Run folder: {run.path}", flush=True)
+    meet(strategy, _what_workers_share(config, splits))
+    run = None
+    if is_chief(strategy):
+        run = RunFolder.create(config)
+        run.write_config(config, splits[0].labels)
+        print(f"Run folder: {run.path}", flush=True)
     return _fit_and_finish(run, config, splits, model, history=[])
 
 
-def resume(run_dir, **changes) -> RunFolder:
+@lost_workers_as_user_errors()
+def resume(run_dir, **changes) -> RunFolder | None:
     """Continues a run after its last finished epoch, as if it had never stopped.
 
     Args:
@@ -61,13 +78,16 @@ def resume(run_dir, **changes) -> RunFolder:
             beyond its end, and `max_steps`, `devices`, `data_dir`.
 
     Returns:
-        The run's folder, finished. A run that was finished stays as it is.
+        The run's folder, finished; `None` for a worker that is not the chief. A run
+        that was finished stays as it is.
 
     Raises:
         UserError: If the folder is no run, or its files are unusable.
     """
     run = RunFolder(run_dir)
     saved = run.read_config()
+    if Cluster.from_environment():  # may go on with what one machine began
+        changes = {"devices": None, **changes}
     config = dataclasses.replace(saved, **changes)
     history = run.read_history()
     if run.metrics.is_file() and (
@@ -97,43 +117,14 @@ def resume(run_dir, **changes) -> RunFolder:
         epochs_done = len(history)  # its last epoch may be cut short
     elif rest:
         raise UserError(f"{run.path}: --max-steps ended it within an epoch. Start a new run.")
-    run.metrics.unlink(missing_ok=True)
-    run.write_config(config, splits[0].labels)
-    print(f"Run folder: {run.path}, after epoch {epochs_done}", flush=True)
+    meet(strategy, _what_workers_share(config, splits), steps_done)
+    if is_chief(strategy):
+        run.metrics.unlink(missing_ok=True)
+        run.write_config(config, splits[0].labels)
+        print(f"Run folder: {run.path}, after epoch {epochs_done}", flush=True)
+    else:
+        run = None
     return _fit_and_finish(run, config, splits, model, history[:epochs_done], steps_done)
-
-
-def make_strategy(devices: int | None = None) -> tf.distribute.MirroredStrategy:
-    """A `MirroredStrategy` over GPUs, or over the processor as one or more logical devices.
-
-    Args:
-        devices: How many; by default all GPUs, or the processor as one device.
-
-    Raises:
-        UserError: If there are fewer GPUs, or TensorFlow runs already with
-            fewer processor devices.
-    """
-    gpus = tf.config.list_physical_devices("GPU")
-    if gpus:
-        if devices and devices > len(gpus):
-            raise UserError(f"--devices: there are {len(gpus)} GPUs. Received: {devices}.")
-        with contextlib.suppress(RuntimeError):  # TensorFlow has started; they stay as they are
-            for gpu in gpus:
-                tf.config.experimental.set_memory_growth(gpu, True)
-        return tf.distribute.MirroredStrategy([f"GPU:{i}" for i in range(devices or len(gpus))])
-    count = devices or 1
-    if count > 1:
-        [cpu] = tf.config.list_physical_devices("CPU")
-        with contextlib.suppress(RuntimeError):  # TensorFlow has started; its devices may do
-            tf.config.set_logical_device_configuration(
-                cpu, [tf.config.LogicalDeviceConfiguration()] * count
-            )
-        if len(tf.config.list_logical_devices("CPU")) < count:
-            raise UserError(
-                f"--devices {count}: TensorFlow runs already with fewer processor devices. "
-                "Call train() first thing in the process."
-            )
-    return tf.distribute.MirroredStrategy([f"CPU:{index}" for index in range(count)])
 
 
 def build_model(config: TrainConfig, labels: LabelSet) -> keras.Model:
@@ -214,8 +205,8 @@ def _build_and_compile(config: TrainConfig, splits: tuple[Split, Split], strateg
     labels = splits[0].labels
     if config.batch_size % strategy.num_replicas_in_sync:
         raise UserError(
-            f"--batch-size must be a multiple of the {strategy.num_replicas_in_sync} devices. "
-            f"Received: {config.batch_size}."
+            f"--batch-size must be a multiple of the {strategy.num_replicas_in_sync} devices"
+            f"{' of all workers' * several_workers(strategy)}. Received: {config.batch_size}."
         )
     if config.class_weights is not None and len(config.class_weights) != len(labels):
         raise UserError(
@@ -239,7 +230,8 @@ def _build_and_compile(config: TrainConfig, splits: tuple[Split, Split], strateg
     return model
 
 
-def _fit_and_finish(run, config, splits, model, history, steps_done=0) -> RunFolder:
+def _fit_and_finish(run, config, splits, model, history, steps_done=0) -> RunFolder | None:
+    """The rest of a run; `run` is `None` for all workers but the chief."""
     train_split, val_split = splits
     complete = (
         len(history) >= config.epochs
@@ -248,27 +240,48 @@ def _fit_and_finish(run, config, splits, model, history, steps_done=0) -> RunFol
     )
     steps = pipeline.steps_per_epoch(train_split, config.batch_size)
     recorder = Recorder(run, history, config.early_stopping, _columns(config))
-    board = TensorBoard(run.logs, val_split, config.tensorboard_images)
-    callbacks = [ShareStatistics(), recorder, board]
+    callbacks = [ShareStatistics(), recorder]
+    if run:
+        callbacks.append(TensorBoard(run.logs, val_split, config.tensorboard_images))
     if config.max_steps:
         callbacks.append(StopAtStep(config.max_steps, steps_done))
     if not complete:
-        batches = _training_batches(config, train_split, len(history))
-        replicas = model.distribute_strategy.num_replicas_in_sync
+        batches, validation = _data(config, splits, len(history), model)
         with pipeline.bad_files_as_user_errors():
             model.fit(
                 batches,
                 steps_per_epoch=steps,
                 epochs=config.epochs,
                 initial_epoch=len(history),
-                validation_data=pipeline.evaluation_batches(val_split, replicas),
+                validation_data=validation,
                 validation_freq=_validated_epochs(config),
                 callbacks=callbacks,
                 shuffle=False,  # training_batches does
-                verbose=1 if sys.stdout.isatty() else 2,
+                verbose=0 if not run else 1 if sys.stdout.isatty() else 2,
             )
-    _finish(run, splits, recorder.history)
+    if run:
+        _finish(run, splits, recorder.history)
+    meet(model.distribute_strategy)  # to the chief, a worker that ends before it looks lost
     return run
+
+
+def _data(config: TrainConfig, splits: tuple[Split, Split], epochs_done: int, model):
+    """Training and validation batches as `fit` takes them under the model's strategy."""
+    train_split, val_split = splits
+    strategy = model.distribute_strategy
+    if not several_workers(strategy):
+        batches = _training_batches(config, train_split, epochs_done)
+        return batches, pipeline.evaluation_batches(val_split, strategy.num_replicas_in_sync)
+    enable_multi_worker_fit(model)
+
+    def training_share(worker, workers, replicas):
+        batches = _training_batches(config, train_split, epochs_done, (worker, workers))
+        return batches.rebatch(config.batch_size // (workers * replicas))
+
+    def evaluation_share(worker, workers, replicas):
+        return pipeline.evaluation_share(val_split, worker, workers, replicas)
+
+    return distribute(strategy, training_share), distribute(strategy, evaluation_share)
 
 
 def _finish(run: RunFolder, splits: tuple[Split, Split], history: list[dict]) -> None:
@@ -291,6 +304,12 @@ def _finish(run: RunFolder, splits: tuple[Split, Split], history: list[dict]) ->
     print(f"Results: {run.path}{os.sep}metrics.json, curves.png, predictions.png, best.keras")
 
 
+def _what_workers_share(config: TrainConfig, splits: tuple[Split, Split]):
+    """What must be the same for all workers; where the data lie may differ."""
+    elsewhere = {"dataset": "", "data_dir": None, "run_dir": None, "init_from": None}
+    return dataclasses.replace(config, **elsewhere), [split.ids for split in splits]
+
+
 def _columns(config: TrainConfig):
     """Maps an epoch to the columns that tell its resolution, if that changes."""
 
@@ -309,14 +328,14 @@ def _validated_epochs(config: TrainConfig) -> list[int]:
     return [*every, config.epochs]
 
 
-def _training_batches(config: TrainConfig, split: Split, epochs_done: int):
+def _training_batches(config: TrainConfig, split: Split, epochs_done: int, share=(0, 1)):
     """Batches of the epochs to come: the coarse ones, then those of full size."""
     augment = _augmentation(config)
     change = max(epochs_done, min(config.coarse_epochs, config.epochs))
     stages = ((augment.halved(), epochs_done, change), (augment, change, config.epochs))
     batches = [
         pipeline.training_batches(
-            split, stage, config.batch_size, epochs=(first, end), seed=config.seed
+            split, stage, config.batch_size, epochs=(first, end), seed=config.seed, share=share
         )
         for stage, first, end in stages
         if first < end

@@ -57,6 +57,26 @@ def test_epochs_differ_and_a_later_start_repeats_them():
     assert run(0, 3, seed=1) != whole
 
 
+def test_workers_read_their_shares_of_the_same_batches():
+    def run(share, epochs=(0, 2)):
+        split = numbered_split(11)
+        return numbers(
+            pipeline.training_batches(split, PLAIN, 4, epochs=epochs, seed=0, share=share)
+        )
+
+    shares = zip(run((0, 2)), run((1, 2)))
+    assert [[*first, *second] for first, second in shares] == run((0, 1))
+
+
+@pytest.mark.parametrize("count", [1, 7, 8])
+def test_workers_validate_each_image_once_in_as_many_batches(count):
+    split = numbered_split(count)
+    shares = [numbers(pipeline.evaluation_share(split, worker, 2, 2)) for worker in (0, 1)]
+    assert len(shares[0]) == len(shares[1]) and len(shares[0]) % 2 == 0
+    seen = sorted(number for share in shares for batch in share for number in batch)
+    assert [number for number in seen if number != 255] == list(range(count))
+
+
 def test_pixels_repeat_with_the_seed(tmp_path):
     split = directory_split(write_folder(tmp_path), "train")
     augment = Augmentation((32, 32), (0.5, 2.0), flip=True, brightness=0.2, contrast=0.2)

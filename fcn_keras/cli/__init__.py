@@ -8,9 +8,11 @@ mistakes answer at once.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
 import fcn_keras
+from fcn_keras import cluster
 from fcn_keras.cli import (
     data,
     demo,
@@ -28,6 +30,16 @@ from fcn_keras.errors import UserError
 
 def main(argv: list[str] | None = None) -> int:
     """Runs a command; returns its exit code: 0 only on success."""
+    code = _run(argv)
+    if cluster.joined:
+        # At the interpreter's end TensorFlow's threads may wait for a lost worker without end.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
+def _run(argv: list[str] | None) -> int:
     arguments, unknown = _parser().parse_known_args(argv)
     if unknown:
         arguments.parser.error(f"unrecognized arguments: {' '.join(unknown)}")

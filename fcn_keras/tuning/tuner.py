@@ -17,6 +17,7 @@ import keras_tuner
 
 from fcn_keras import pipeline, training
 from fcn_keras.callbacks import BEST_BY
+from fcn_keras.cluster import Cluster
 from fcn_keras.config import TrainConfig
 from fcn_keras.datasets import load_split
 from fcn_keras.errors import UserError
@@ -44,6 +45,8 @@ def run_search(search: Search, directory) -> None:
     Raises:
         UserError: If the settings are unusable or not those of the folder.
     """
+    if Cluster.from_environment():
+        raise UserError("A search runs on one machine, but TF_CONFIG names several. Unset it.")
     training.make_strategy(search.train.devices)  # while TensorFlow has not started
     load_split(search.train.dataset, "train", search.train.data_dir)  # a mistake shows at once
     goes_on = claim_folder(search, directory)

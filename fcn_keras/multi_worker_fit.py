@@ -1,0 +1,41 @@
+"""A bridge: what Keras's `fit` lacks for `MultiWorkerMirroredStrategy`.
+
+Keras 3 averages a batch over the replicas only to learn its shape, eagerly, which fails
+for masks and for local batches, and reduces the logs of each step along an axis that
+scalars do not have (keras-team/keras issue 20585). Tested with Keras 3.15.1 and
+TensorFlow 2.21. `tests/test_multi_worker.py` fails once Keras works without it.
+"""
+
+from __future__ import annotations
+
+import keras
+import tensorflow as tf
+
+
+def enable_multi_worker_fit(model: keras.Model) -> None:
+    """Makes `fit` and `evaluate` of a compiled model work under its strategy.
+
+    Methods of the instance are replaced, not its class, so that the model is saved as
+    the plain one that it is.
+
+    Args:
+        model: Built and compiled under `MultiWorkerMirroredStrategy`.
+    """
+    strategy = model.distribute_strategy
+
+    def build_from_spec(iterator=None, data_batch=None):
+        if iterator is not None:
+            data_batch = tf.nest.map_structure(
+                lambda spec: getattr(spec, "_value_specs", [spec])[0],  # of the first replica
+                iterator._distributed_dataset.element_spec,
+            )
+        with strategy.scope():
+            model._symbolic_build(data_batch=data_batch)
+
+    model._maybe_symbolic_build = build_from_spec
+    model.train_step = _with_logs_of_shape_1(model.train_step)
+    model.test_step = _with_logs_of_shape_1(model.test_step)
+
+
+def _with_logs_of_shape_1(step):
+    return lambda data: tf.nest.map_structure(lambda log: tf.reshape(log, (1,)), step(data))
