@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
+import io
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,10 +14,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from fcn_keras import storage
 from fcn_keras.datasets.base import LabelSet, Split
 from fcn_keras.datasets.decoding import open_image
 from fcn_keras.errors import UserError
-from fcn_keras.files import named_images, write_file
+from fcn_keras.files import FoundImage, found_images, write_file
 from fcn_keras.prediction import Segmenter
 from fcn_keras.visualize import draw_overlay
 
@@ -41,12 +44,12 @@ class Job:
 
 
 def jobs_of_paths(paths: Iterable[str], output) -> list[Job]:
-    """The images that files, folders and patterns stand for, named by `named_images`."""
-    jobs = []
-    for path, name in named_images(paths, output, EXTRAS):
-        changed = path.stat().st_mtime if path.exists() else 0.0
-        jobs.append(Job(str(path), name, lambda path=path: _open(path), changed))
-    return jobs
+    """The images that files, folders and patterns stand for, named by `found_images`."""
+    return [job_of_image(image) for image in found_images(paths, output, EXTRAS)]
+
+
+def job_of_image(image: FoundImage) -> Job:
+    return Job(image.path, image.name, functools.partial(_open, image.path), image.changed)
 
 
 def jobs_of_split(split: Split) -> list[Job]:
@@ -74,7 +77,7 @@ def predict_jobs(
     Args:
         segmenter: The model.
         jobs: The images.
-        output: The folder for the results; made if need be.
+        output: The folder for the results, made if need be; or its address.
         extras: Names from `EXTRAS`.
         skip_existing: Leave out jobs whose results are there already, made after
             the image was changed last.
@@ -86,8 +89,10 @@ def predict_jobs(
     Raises:
         UserError: If the results cannot be written.
     """
-    output, extras = Path(output), tuple(extras)
-    jobs = [job for job in jobs if not skip_existing or _missing(output, job, extras)]
+    output, extras = str(output) or ".", tuple(extras)
+    if skip_existing:
+        there = Results(output, extras)
+        jobs = [job for job in jobs if not there.have(job.name, job.changed)]
     reading: collections.deque[tuple[Job, Future]] = collections.deque()
     writing: collections.deque[Future] = collections.deque()
     todo = iter(jobs)
@@ -131,7 +136,7 @@ def _predict(segmenter, image, extras) -> tuple[np.ndarray, np.ndarray | None]:
     return segmenter(image), None
 
 
-def _write(output: Path, job: Job, image, results, labels: LabelSet, extras) -> None:
+def _write(output: str, job: Job, image, results, labels: LabelSet, extras) -> None:
     mask, probabilities = results
     writers = {
         "overlay": lambda path: draw_overlay(np.asarray(image), mask, labels).savefig(path),
@@ -145,20 +150,43 @@ def _write(output: Path, job: Job, image, results, labels: LabelSet, extras) -> 
         "mask": lambda path: save_mask(mask, labels, path),
     }
     for kind in (*extras, "mask"):
-        write_file(_result_path(output, job, kind), writers[kind])
+        write_file(_result_path(output, job.name, kind), writers[kind])
 
 
-def _missing(output: Path, job: Job, extras) -> bool:
-    paths = [_result_path(output, job, kind) for kind in (*extras, "mask")]
-    return not all(path.is_file() and path.stat().st_mtime >= job.changed for path in paths)
+class Results:
+    """The results that an output folder has already; knows one folder's listing at a time."""
+
+    def __init__(self, output, extras: Iterable[str] = ()):
+        self._output, self._kinds = output, (*extras, "mask")
+        self._folder: str | None = None
+        self._changed: dict[str, float] = {}
+
+    def have(self, name: str, changed: float) -> bool:
+        """Whether all results of an image are there, not older than the image."""
+        folder = name.rpartition("/")[0]
+        if folder != self._folder:
+            self._folder, self._changed = folder, {}
+            for kind in self._kinds:
+                listed = storage.join(_folder_of(self._output, kind), folder)
+                for entry in storage.list_folder(listed):
+                    if not entry.is_folder:
+                        self._changed[storage.join(listed, entry.name)] = entry.changed
+        paths = [_result_path(self._output, name, kind) for kind in self._kinds]
+        return all(self._changed.get(path, -1) >= changed for path in paths)
 
 
-def _result_path(output: Path, job: Job, kind: str) -> Path:
-    folder = output if kind == "mask" else output / kind
-    return folder / (job.name + (".npz" if kind == "probabilities" else ".png"))
+def _folder_of(output, kind: str) -> str:
+    return storage.join(output, "" if kind == "mask" else kind)
 
 
-def _open(path: Path) -> Image.Image:
-    if not path.is_file():
+def _result_path(output, name: str, kind: str) -> str:
+    ending = ".npz" if kind == "probabilities" else ".png"
+    return storage.join(_folder_of(output, kind), name + ending)
+
+
+def _open(path: str) -> Image.Image:
+    if storage.is_address(path):
+        return open_image(io.BytesIO(storage.read(path)), path)
+    if not Path(path).is_file():
         raise UserError(f"{path}: no such file.")
-    return open_image(path, str(path))
+    return open_image(path, path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 
 from fcn_keras.cli.shared import (
@@ -22,8 +23,12 @@ def add(commands) -> None:
         "and skipped; the exit code is then 1.",
     )
     parser.set_defaults(command=_predict, parser=parser)
-    parser.add_argument("paths", nargs="*", metavar="PATH", help="images, folders or patterns")
-    parser.add_argument("--output", required=True, metavar="DIR", help="folder for the results")
+    parser.add_argument(
+        "paths", nargs="*", metavar="PATH", help="images, folders or patterns; s3:// or gs://"
+    )
+    parser.add_argument(
+        "--output", required=True, metavar="DIR", help="folder for the results; s3:// or gs://"
+    )
     add_model_flags(parser)
     parser.add_argument("--dataset", help="predict a data set's images, not files")
     add_split_flags(parser)
@@ -34,6 +39,16 @@ def add(commands) -> None:
     parser.add_argument(
         "--max-pixels", type=int, metavar="N", help="accept trusted images of up to N pixels"
     )
+    parser.add_argument(
+        "--ray",
+        nargs="?",
+        const="",
+        metavar="ADDRESS",
+        help="spread the images by Ray: on this machine, or on the cluster at ADDRESS: HOST:PORT, "
+        "or auto for that of this machine",
+    )
+    parser.add_argument("--workers", type=int, metavar="N", help="models at work under --ray (1)")
+    parser.add_argument("--worker-cpus", type=int, metavar="N", help="CPUs of each (1)")
 
 
 def _predict(arguments) -> int:
@@ -41,27 +56,74 @@ def _predict(arguments) -> int:
         raise UserError("Give either images to predict, or --dataset.")
     if arguments.paths and (arguments.limit is not None or arguments.split):
         raise UserError("--limit and --split go with --dataset.")
+    _check_ray_flags(arguments)
     segmenter = load_segmenter(arguments)
-    from fcn_keras.batch_prediction import EXTRAS, jobs_of_paths, jobs_of_split, predict_jobs
+    from fcn_keras.batch_prediction import EXTRAS
     from fcn_keras.datasets.decoding import allow_pixels
 
     allow_pixels(arguments.max_pixels)
+    extras = [name for name in EXTRAS if getattr(arguments, name)]
+    run = _run_here if arguments.ray is None else _run_on_ray
+    total, there, failed = run(arguments, segmenter, extras)
+    if not total:
+        raise UserError(f"{arguments.paths[0]}: no images there, outside of --output.")
+    skipped = f", {there} were there already" if arguments.skip_existing else ""
+    done = total - there - failed
+    print(f"{done} of {total} images predicted{skipped}, {failed} failed.")
+    return 1 if failed else 0
+
+
+def _check_ray_flags(arguments) -> None:
+    for flag in ("workers", "worker_cpus"):
+        value, name = getattr(arguments, flag), "--" + flag.replace("_", "-")
+        if value is not None and arguments.ray is None:
+            raise UserError(f"{name} goes with --ray.")
+        if value is not None and value < 1:
+            raise UserError(f"{name} must be at least 1. Received: {value}.")
+    if arguments.ray is not None and arguments.dataset:
+        raise UserError("--ray goes with files, not with --dataset.")
+    if arguments.ray is not None and importlib.util.find_spec("ray") is None:
+        raise UserError("--ray needs Ray. Install fcn_keras with [cluster].")
+
+
+def _run_here(arguments, segmenter, extras) -> tuple[int, int, int]:
+    """How many images there are, had results already, failed."""
+    from fcn_keras.batch_prediction import jobs_of_paths, jobs_of_split, predict_jobs
+
     if arguments.dataset:
         jobs = jobs_of_split(selected_split(arguments))
     else:
         jobs = jobs_of_paths(arguments.paths, arguments.output)
-    if not jobs:
-        raise UserError(f"{arguments.paths[0]}: no images there, outside of --output.")
-    extras = [name for name in EXTRAS if getattr(arguments, name)]
-    done = failed = 0
     results = predict_jobs(segmenter, jobs, arguments.output, extras, arguments.skip_existing)
-    with progress(results, total=len(jobs)) as bar:
-        for _, problem in bar:
-            done += 1
+    done, _, failed = _counted(((problem, False) for _, problem in results), len(jobs))
+    return len(jobs), len(jobs) - done, failed
+
+
+def _run_on_ray(arguments, segmenter, extras) -> tuple[int, int, int]:
+    from fcn_keras.ray_prediction import predict_on_ray, ray_session
+
+    workers, cpus = arguments.workers or 1, arguments.worker_cpus or 1
+    with ray_session(arguments.ray or None, workers, cpus):
+        outcomes = predict_on_ray(
+            segmenter,
+            arguments.paths,
+            arguments.output,
+            extras,
+            arguments.skip_existing,
+            workers,
+            cpus,
+            arguments.max_pixels,
+        )
+        return _counted(outcomes)
+
+
+def _counted(outcomes, expected: int | None = None) -> tuple[int, int, int]:
+    """Prints the problems and counts all, those there already, and the failed."""
+    total = skipped = failed = 0
+    with progress(outcomes, total=expected) as bar:
+        for problem, there in bar:
+            total, skipped, failed = total + 1, skipped + there, failed + bool(problem)
             if problem:
-                failed += 1
                 bar.clear()
                 print(f"error: {problem}", file=sys.stderr)
-    skipped = f", {len(jobs) - done} were there already" if arguments.skip_existing else ""
-    print(f"{done - failed} of {len(jobs)} images predicted{skipped}, {failed} failed.")
-    return 1 if failed else 0
+    return total, skipped, failed
