@@ -1,4 +1,4 @@
-"""FCN-8s on ResNet-18 in PyTorch, with the shapes, first values and padding of `build_fcn`."""
+"""FCN-8s and FCN-32s on ResNet-18 in PyTorch, like `build_fcn` in shapes, first values, padding."""
 
 import itertools
 
@@ -87,6 +87,25 @@ class FCN8s(nn.Module):
             skip = self.scores[f"score_{stride}"](feature)
             scores = crop(self.upscores[f"upscore_2_to_{stride}"](scores), skip) + skip
         return crop(self.upscores["upscore_8"](scores), images)
+
+
+class FCN32s(FCN8s):
+    """The same without skips."""
+
+    def __init__(self, classes: int):
+        super().__init__(classes)
+        self.scores = nn.ModuleDict({"score_32": self.scores["score_32"]})
+        upscore = nn.ConvTranspose2d(classes, classes, 64, 32, 16)
+        upscore.weight.data = bilinear_kernel(classes, 64)
+        nn.init.zeros_(upscore.bias)
+        self.upscores = nn.ModuleDict({"upscore_32": upscore})
+
+    def forward(self, images):
+        x = (images - self.mean) / self.std
+        x = self.pool(torch.relu(self.bn1(self.conv1(x))))
+        for stage in self.stages:
+            x = stage(x)
+        return crop(self.upscores["upscore_32"](self.scores["score_32"](x)), images)
 
 
 def crop(maps, reference):

@@ -47,7 +47,7 @@ class TrainConfig:
     trainable_upsampling: bool = _setting(True, "train the upsampling kernels")
     freeze: str = _setting("none", "what of the backbone stays", ("none", "batchnorm", "backbone"))
     synchronized_batchnorm: bool = _setting(False, "batch statistics over all devices")
-    fused_batchnorm: bool = _setting(False, "train it by one kernel, faster on processors")
+    fused_batchnorm: bool = _setting(True, "train it by one kernel of TensorFlow")
 
     # The examples
     crop: tuple[int, int] = _setting((320, 480), "height and width of a crop", metavar=("H", "W"))
@@ -98,7 +98,11 @@ class TrainConfig:
     devices: int | None = _setting(
         None, "GPUs to use (all by default); without GPUs, that many CPU devices", metavar="N"
     )
-    mixed_precision: str = _setting("off", "compute type", ("off", "bfloat16", "float16"))
+    mixed_precision: str = _setting(
+        "off",
+        "compute type; auto is bfloat16 where the machine is faster with it",
+        ("off", "auto", "bfloat16", "float16"),
+    )
     tensorboard_images: int = _setting(
         4, "validation images shown in TensorBoard each epoch; 0 for none", metavar="IMAGES"
     )
@@ -223,7 +227,6 @@ RECIPES: dict[str, dict[str, Any]] = {
     "camvid": dict(
         dataset="camvid",
         output_stride=8,
-        fused_batchnorm=True,
         crop=(320, 448),
         scale=(0.75, 1.75),
         flip=True,

@@ -41,11 +41,11 @@ class SegmentationCrossentropy(keras.losses.Loss):
         """Returns the loss, `(1,)`, of masks `(B, H, W)` and logits `(B, H, W, C)`."""
         mask, labelled = _labelled(y_true, self.ignore_class)
         y_pred = ops.cast(y_pred, "float32")
-        pixel_loss = ops.sparse_categorical_crossentropy(mask, y_pred, from_logits=True)
         weights = ops.cast(labelled, "float32")
         if self.class_weights is not None:
             weights = weights * ops.take(ops.array(self.class_weights, "float32"), mask)
-        loss = ops.sum(weights * pixel_loss) / ops.maximum(ops.sum(weights), 1e-7)
+        weights = weights / ops.maximum(ops.sum(weights), 1e-7)
+        loss = _weighted_crossentropy(y_pred, mask, weights)
         if self.jaccard_weight:
             jaccard = soft_jaccard_loss(mask, y_pred, ops.cast(labelled, "float32"))
             loss = loss + self.jaccard_weight * jaccard
@@ -59,6 +59,30 @@ class SegmentationCrossentropy(keras.losses.Loss):
             "jaccard_weight": self.jaccard_weight,
             "ignore_class": self.ignore_class,
         }
+
+
+def _weighted_crossentropy(logits, mask, weights):
+    """The sum over pixels of their weight times `-log(softmax(logits)[mask])`.
+
+    A pixel's own loss ends at 87, where float32's probabilities do; the gradient does not. It is
+    `weight (softmax - one_hot)`, in as few passes over all logits as there can be: they are by
+    far the largest map of the network.
+    """
+
+    @ops.custom_gradient
+    def crossentropy(logits):
+        probabilities = ops.softmax(logits)
+        right = ops.take_along_axis(probabilities, mask[..., None], axis=-1)[..., 0]
+        loss = -ops.sum(weights * ops.log(ops.maximum(right, 1.2e-38)))
+
+        def gradient(*arguments, upstream=None):
+            upstream = arguments[0] if upstream is None else upstream
+            off = probabilities - ops.one_hot(mask, logits.shape[-1])
+            return off * (upstream * weights)[..., None]
+
+        return loss, gradient
+
+    return crossentropy(logits)
 
 
 def soft_jaccard_loss(mask, logits, labelled):
@@ -87,32 +111,54 @@ def soft_jaccard_loss(mask, logits, labelled):
 
 
 @keras.saving.register_keras_serializable("fcn_keras")
-class PixelAccuracy(keras.metrics.Mean):
-    """Share of the labelled pixels whose largest logit is that of their class.
+class SegmentationMetrics(keras.metrics.Metric):
+    """Pixel accuracy and mean IoU of the labelled pixels, from one confusion matrix.
+
+    Together they take a quarter of the time of Keras's two metrics, which matters in
+    every training step. The mean IoU is over the classes that occur, as Keras's.
 
     Args:
+        num_classes: Channels of the logits.
         ignore_class: The mask's id that takes no part.
     """
 
-    def __init__(self, ignore_class: int = IGNORE_ID, name: str = "pixel_accuracy", **kwargs):
+    def __init__(
+        self, num_classes: int, ignore_class: int = IGNORE_ID, name: str = "metrics", **kwargs
+    ):
         super().__init__(name=name, **kwargs)
+        self.num_classes = num_classes
         self.ignore_class = ignore_class
+        # [t, p] counts the pixels of class t that were predicted as p.
+        self.confusion = self.add_weight(shape=(num_classes**2,), initializer="zeros")
 
     def update_state(self, y_true, y_pred, sample_weight=None):
         """Adds masks `(B, H, W)` and logits `(B, H, W, C)`."""
         mask, labelled = _labelled(y_true, self.ignore_class)
-        hits = ops.equal(mask, ops.cast(ops.argmax(y_pred, axis=-1), "int32"))
-        super().update_state(ops.cast(hits, "float32"), sample_weight=ops.cast(labelled, "float32"))
+        # Half as long as argmax, which has to tell 0 from -0.
+        predicted = ops.cast(ops.top_k(y_pred, 1, sorted=False)[1][..., 0], "int32")
+        beyond = self.num_classes**2  # where the unlabelled pixels are counted
+        pairs = ops.where(labelled, mask * self.num_classes + predicted, beyond)
+        pairs = ops.reshape(pairs, (-1,))
+        if keras.backend.backend() == "tensorflow":
+            counts = ops.bincount(pairs, minlength=beyond + 1)
+        else:  # JAX cannot compile bincount; TensorFlow takes 20 times as long for this
+            counts = ops.segment_sum(ops.ones_like(pairs, self.dtype), pairs, beyond + 1)
+        self.confusion.assign_add(ops.cast(counts[:beyond], self.dtype))
+
+    def result(self) -> dict:
+        """Returns `{"pixel_accuracy": ..., "mean_iou": ...}`."""
+        confusion = ops.reshape(self.confusion, (self.num_classes, self.num_classes))
+        hits = ops.diagonal(confusion)
+        union = ops.sum(confusion, axis=0) + ops.sum(confusion, axis=1) - hits
+        occur = ops.sum(ops.cast(union > 0, self.dtype))
+        return {
+            "pixel_accuracy": ops.sum(hits) / ops.maximum(ops.sum(confusion), 1),
+            "mean_iou": ops.sum(hits / ops.maximum(union, 1)) / ops.maximum(occur, 1),
+        }
 
     def get_config(self):
-        return {"name": self.name, "dtype": self.dtype, "ignore_class": self.ignore_class}
-
-
-def mean_iou(num_classes: int) -> keras.metrics.MeanIoU:
-    """Mean intersection over union of logits over the classes present, 255 left out."""
-    return keras.metrics.MeanIoU(
-        num_classes, ignore_class=IGNORE_ID, sparse_y_pred=False, name="mean_iou"
-    )
+        config = {"name": self.name, "dtype": self.dtype, "num_classes": self.num_classes}
+        return {**config, "ignore_class": self.ignore_class}
 
 
 def _labelled(y_true, ignore_class):

@@ -16,6 +16,7 @@ from fcn_keras.datasets import load_split
 from fcn_keras.datasets.base import LabelSet, Split
 from fcn_keras.distribution import (
     distribute,
+    fast_precision,
     is_chief,
     lost_workers_as_user_errors,
     make_strategy,
@@ -57,6 +58,8 @@ def train(config: TrainConfig) -> RunFolder | None:
     if not Cluster.from_environment():
         require_free(config.run_dir)  # of several workers the chief looks, with all together
     strategy = make_strategy(config.devices)
+    if config.mixed_precision == "auto":
+        config = dataclasses.replace(config, mixed_precision=fast_precision())
     splits = _load_splits(config)
     model = _build_and_compile(config, splits, strategy)
     meet(strategy, _what_workers_share(config, splits))
@@ -223,7 +226,7 @@ def _build_and_compile(config: TrainConfig, splits: tuple[Split, Split], strateg
             objectives.SegmentationCrossentropy(
                 config.class_weights, jaccard_weight=config.jaccard_weight
             ),
-            metrics=[objectives.PixelAccuracy(), objectives.mean_iou(len(labels))],
+            metrics=[objectives.SegmentationMetrics(len(labels))],
             jit_compile=False,  # XLA doubles a step on processors and can hang under a strategy
         )
         optimizer.build(model.trainable_variables)  # so that load_weights finds its state

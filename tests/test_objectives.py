@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from fcn_keras.objectives import PixelAccuracy, SegmentationCrossentropy, mean_iou
+from fcn_keras.objectives import SegmentationCrossentropy, SegmentationMetrics
 
 CLASSES = 4
 
@@ -61,29 +61,82 @@ def test_the_jaccard_loss_is_added_as_one_minus_the_soft_iou():
     assert both - plain == pytest.approx(0.5 * (1 - np.mean(ious)), rel=1e-4)
 
 
-def test_unlabelled_pixels_have_no_gradient_and_no_say():
+def gradient(loss, mask, logits):
+    tf = pytest.importorskip("tensorflow")
+    logits = tf.constant(logits)
+    with tf.GradientTape() as tape:
+        tape.watch(logits)
+        value = loss(mask, logits)
+    return tape.gradient(value, logits).numpy()
+
+
+@pytest.mark.parametrize("weights", [None, (0.5, 1.0, 2.0, 4.0)])
+def test_the_gradient_is_that_of_keras(weights):
+    mask, logits = example()
+
+    def plain(mask, logits):
+        pixel_loss = keras.ops.sparse_categorical_crossentropy(
+            np.where(mask == 255, 0, mask), logits, from_logits=True
+        )
+        pixel_weights = (mask != 255) * np.array(weights or [1.0] * CLASSES)[mask % CLASSES]
+        return keras.ops.sum(pixel_loss * pixel_weights) / pixel_weights.sum()
+
+    ours = gradient(SegmentationCrossentropy(weights), mask, logits)
+    np.testing.assert_allclose(ours, gradient(plain, mask, logits), atol=1e-8)
+    assert (ours[mask == 255] == 0).all() and np.abs(ours).max() > 1e-3
+
+
+def test_hopeless_logits_have_a_finite_loss_and_the_whole_gradient():
+    mask, logits = np.zeros((1, 1, 2), "uint8"), np.zeros((1, 1, 2, CLASSES), "float32")
+    logits[0, 0, 0, 1] = 1e4  # far beyond what a probability can show
+    # The other pixel has the loss log(4).
+    expected = (-np.log(1.2e-38) + np.log(4)) / 2
+    assert float(SegmentationCrossentropy()(mask, logits)) == pytest.approx(expected, rel=1e-5)
+    gradients = gradient(SegmentationCrossentropy(), mask, logits)
+    np.testing.assert_allclose(gradients[0, 0], [[-0.5, 0.5, 0, 0], [-3 / 8, *[1 / 8] * 3]])
+
+
+def test_a_loss_that_is_no_number_stays_none():
+    mask, logits = example()
+    logits[0, 0, 0, 0] = np.nan
+    mask[0, 0, 0] = 0
+    assert np.isnan(float(SegmentationCrossentropy()(mask, logits)))
+
+
+def results(*batches):
+    metrics = SegmentationMetrics(CLASSES)
+    for mask, logits in batches:
+        metrics.update_state(mask, logits)
+    return {name: float(value) for name, value in metrics.result().items()}
+
+
+def test_unlabelled_pixels_have_no_say():
     mask, logits = example()
     changed = logits + (mask == 255)[..., None] * np.arange(CLASSES, dtype="float32") * 50
-    loss, metric = SegmentationCrossentropy(), PixelAccuracy()
+    loss = SegmentationCrossentropy()
     assert float(loss(mask, logits)) == pytest.approx(float(loss(mask, changed)), rel=1e-6)
-    assert float(metric(mask, logits)) == float(PixelAccuracy()(mask, changed))
+    assert results((mask, logits)) == results((mask, changed))
 
 
 def test_nothing_labelled_gives_zero():
     mask, logits = example(void=1.1)
     assert (mask == 255).all()
     assert float(SegmentationCrossentropy()(mask, logits)) == 0
-    assert float(PixelAccuracy()(mask, logits)) == 0
+    assert results((mask, logits)) == {"pixel_accuracy": 0, "mean_iou": 0}
+
+
+def test_a_class_that_does_not_occur_is_left_out_of_the_mean():
+    mask = np.array([[[0, 0, 1, 255]]], "uint8")
+    logits = np.eye(CLASSES, dtype="float32")[np.array([[[0, 1, 1, 3]]])]
+    # Class 0: one of two pixels; class 1: one of two; 2 and 3 occur in neither.
+    assert results((mask, logits)) == pytest.approx({"pixel_accuracy": 2 / 3, "mean_iou": 0.5})
 
 
 def test_accuracy_and_iou_over_two_batches():
-    accuracy, iou = PixelAccuracy(), mean_iou(CLASSES)
     hits = total = 0
     intersection, union = np.zeros(CLASSES), np.zeros(CLASSES)
     for seed in range(2):
         mask, logits = example(seed)
-        accuracy.update_state(mask, logits)
-        iou.update_state(mask, logits)
         prediction, labelled = logits.argmax(-1), mask != 255
         hits += (prediction == mask)[labelled].sum()
         total += labelled.sum()
@@ -91,8 +144,9 @@ def test_accuracy_and_iou_over_two_batches():
             truth_c, predicted_c = (mask == c) & labelled, (prediction == c) & labelled
             intersection[c] += (truth_c & predicted_c).sum()
             union[c] += (truth_c | predicted_c).sum()
-    assert float(accuracy.result()) == pytest.approx(hits / total)
-    assert float(iou.result()) == pytest.approx((intersection / union).mean())
+    found = results(example(0), example(1))
+    assert found["pixel_accuracy"] == pytest.approx(hits / total)
+    assert found["mean_iou"] == pytest.approx((intersection / union).mean())
 
 
 def test_both_survive_serialisation():
@@ -100,5 +154,5 @@ def test_both_survive_serialisation():
         keras.losses.serialize(SegmentationCrossentropy([1, 2, 3, 4], ignore_class=7))
     )
     assert (loss.class_weights, loss.ignore_class) == ([1, 2, 3, 4], 7)
-    metric = keras.metrics.deserialize(keras.metrics.serialize(PixelAccuracy(ignore_class=7)))
-    assert metric.ignore_class == 7
+    metric = keras.metrics.deserialize(keras.metrics.serialize(SegmentationMetrics(5, 7)))
+    assert (metric.num_classes, metric.ignore_class) == (5, 7)

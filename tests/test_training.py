@@ -203,6 +203,19 @@ def test_mixed_precision_trains_and_resumes(folder, tmp_path, precision):
     assert len(history_of(run_dir)) == 2
 
 
+def test_automatic_precision_is_recorded_as_what_it_was(folder, tmp_path):
+    run_dir = tmp_path / "run"
+    assert train_here(folder, run_dir, "--max-steps", "1", "--mixed-precision", "auto") == 0
+    chosen = json.loads((run_dir / "config.json").read_text())["train"]["mixed_precision"]
+    backbone = keras.models.load_model(run_dir / "best.keras").get_layer("backbone")
+    dtypes = {"off": "float32", "bfloat16": "bfloat16"}
+    assert backbone.get_layer("conv1_conv").compute_dtype == dtypes[chosen]
+    fast = any(
+        f" {flag}" in Path("/proc/cpuinfo").read_text() for flag in ("avx512_bf16", "amx_bf")
+    )
+    assert fast == (chosen == "bfloat16")
+
+
 def test_finer_net_starts_from_a_coarser_run(finished, folder):
     config = TrainConfig.from_recipe(
         dataset=str(folder), init_from=str(finished), output_stride=16, seed=5

@@ -7,7 +7,7 @@ import keras
 from fcn_keras.errors import UserError
 from fcn_keras.models.backbones import STRIDES, build_features
 from fcn_keras.models.normalization import fuse_batchnorm
-from fcn_keras.models.upsampling import BilinearInitializer, CropLike
+from fcn_keras.models.upsampling import BilinearInitializer, BlockwiseConv2DTranspose, CropLike
 
 # ImageNet's channel means and standard deviations, for RGB in 0..255.
 IMAGENET_MEAN = tuple(255 * value for value in (0.485, 0.456, 0.406))
@@ -26,7 +26,7 @@ def build_fcn(
     skip_initializer="glorot_uniform",
     freeze: str = "none",
     synchronized_batchnorm: bool = False,
-    fused_batchnorm: bool = False,
+    fused_batchnorm: bool = True,
     dtype=None,
 ) -> keras.Model:
     """Builds FCN-32s, FCN-16s or FCN-8s.
@@ -54,8 +54,8 @@ def build_fcn(
             its batch normalisation's statistics and scales, `"none"` nothing.
         synchronized_batchnorm: Whether batch statistics span all replicas of a
             distribution strategy (TensorFlow backend only).
-        fused_batchnorm: Whether batch normalisation trains by one fused kernel,
-            which is faster on processors (see `FusedBatchNormalization`).
+        fused_batchnorm: Whether batch normalisation that is not synchronised trains
+            by one fused kernel, which is faster (see `FusedBatchNormalization`).
         dtype: Dtype policy of the backbone; Keras's global policy where `None`.
             Scores and upsampling are float32 always.
 
@@ -74,7 +74,7 @@ def build_fcn(
         raise UserError(f"freeze must be one of {', '.join(FREEZE_CHOICES)}. Received: {freeze!r}.")
 
     features = build_features(backbone, weights, dtype)
-    if fused_batchnorm:
+    if fused_batchnorm and not synchronized_batchnorm:  # the kernel knows one replica only
         features = fuse_batchnorm(features)
     _set_batchnorm(features, synchronized_batchnorm, trainable=freeze == "none")
     if freeze == "backbone":
@@ -87,7 +87,7 @@ def build_fcn(
         )
 
     def upsample(factor, name):
-        return keras.layers.Conv2DTranspose(
+        return BlockwiseConv2DTranspose(
             num_classes,
             kernel_size=2 * factor,
             strides=factor,

@@ -25,7 +25,7 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
         from tensorflow.compat.v1.nn import fused_batch_norm
 
         outputs, mean, variance = fused_batch_norm(
-            ops.cast(inputs, "float32"),
+            inputs,
             self.gamma,
             self.beta,
             epsilon=self.epsilon,

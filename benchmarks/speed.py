@@ -1,0 +1,231 @@
+"""How fast the parts of fcn_keras are, beside PyTorch and other runtimes on the same machine.
+
+    pip install -e '.[dev]' && pip install torch==2.13.0
+    python benchmarks/speed.py --json speed.json           # 15 minutes on two idle cores
+    python benchmarks/speed.py --only step forward
+
+ResNet-18 FCN-32s, 21 classes, 320×480. All contestants of a table are processes that
+work in turn, so that a slow minute of the machine hits each of them; figures are medians
+of the rounds. Behind the tables stand the aims and how far they are met. The folders are
+drawn unless --dataset names photographs in VOC's layout, all at least as large as a crop.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import multiprocessing
+import os
+import platform
+import sys
+import tempfile
+from pathlib import Path
+
+from contest import Contestant, compete
+from speed_tables import print_aims, print_epochs, print_table
+
+SIZE, CLASSES, BATCH = (320, 480), 21, 8
+PRECISIONS = ("float32", "bfloat16")
+SHAPE = {"size": SIZE, "classes": CLASSES}
+
+
+def matrix_products(_) -> list[Contestant]:
+    gflop = 2 * 2048**3 / 1e9
+    return [
+        Contestant(f"{name}, {precision}", f"{module}:matmul", {"precision": precision}, gflop, 20)
+        for precision in PRECISIONS
+        for name, module in (("TensorFlow", "speed_ours"), ("PyTorch", "speed_peers"))
+    ]
+
+
+def steps(_) -> list[Contestant]:
+    kinds = {
+        "ours": ("speed_ours", {}),
+        "ours without loss and metrics": ("speed_ours", {"kind": "bare"}),
+        "plain Keras": ("speed_ours", {"kind": "plain"}),
+        "PyTorch eager": ("speed_peers", {"compiled": False}),
+        "PyTorch compiled": ("speed_peers", {"compiled": True}),
+    }
+    return [
+        Contestant(
+            f"{name}, {precision}",
+            f"{module}:training_step",
+            {"precision": precision, "batch": BATCH, **SHAPE, **options},
+            amount=BATCH,
+            calls=3,
+        )
+        for precision in PRECISIONS
+        for name, (module, options) in kinds.items()
+    ]
+
+
+def forwards(_) -> list[Contestant]:
+    kinds = {
+        "ours": ("speed_ours", {}, PRECISIONS),
+        "ours, --runtime openvino": ("speed_ours", {"runtime": "openvino"}, PRECISIONS),
+        "ours, --runtime onnx": ("speed_ours", {"runtime": "onnx"}, ("float32",)),
+        "PyTorch eager": ("speed_peers", {"compiled": False}, PRECISIONS),
+        "PyTorch compiled": ("speed_peers", {"compiled": True}, PRECISIONS),
+    }
+    return [
+        Contestant(
+            f"{name}, {precision}",
+            f"{module}:forward",
+            {"precision": precision, **SHAPE, **options},
+            calls=10,
+            warm_up=5,
+        )
+        for name, (module, options, precisions) in kinds.items()
+        for precision in precisions
+    ]
+
+
+def predictions(data: Data) -> list[Contestant]:
+    photos = str(data.folder / "JPEGImages")
+    count = len(os.listdir(photos))
+    ours = {"model": str(data.model), "photos": photos, "precision": "float32"}
+    kinds = {
+        "ours": ("speed_ours", {**ours, "runtime": "tensorflow"}),
+        "our network alone": ("speed_ours", {**ours, "runtime": "tensorflow", "masks": False}),
+        "ours, --runtime openvino": ("speed_ours", {**ours, "runtime": "openvino"}),
+        "PyTorch eager": (
+            "speed_peers",
+            {"photos": photos, "classes": CLASSES, "precision": "float32"},
+        ),
+    }
+    return [
+        Contestant(name, f"{module}:prediction", options, amount=count, warm_up=1)
+        for name, (module, options) in kinds.items()
+    ]
+
+
+def pipelines(data: Data) -> list[Contestant]:
+    given = {"dataset": str(data.folder), "batch": BATCH, "batches": 30}
+    ours = [
+        Contestant(
+            f"recipe {recipe}, {'from memory' if cache else 'from files'}",
+            "speed_ours:pipeline",
+            {**given, "recipe": recipe, "cache": cache},
+            amount=30 * BATCH,
+        )
+        for recipe in ("voc2012", "camvid")
+        for cache in (False, True)
+    ]
+    peer = {**given, "crop": SIZE, "workers": 2}
+    return [
+        *ours,
+        Contestant(
+            "DataLoader, 2 workers, from files, crops alone",
+            "speed_peers:loader",
+            peer,
+            amount=30 * BATCH,
+        ),
+    ]
+
+
+def start_ups(data: Data) -> list[Contestant]:
+    photo = sorted((data.folder / "JPEGImages").iterdir())[0]
+    predict = ["-m", "fcn_keras", "predict", "--model", str(data.model), str(photo)]
+    words = {
+        "fcn-keras --help": ["-m", "fcn_keras", "--help"],
+        "python train.py --help": ["train.py", "--help"],
+        "import tensorflow": ["-c", "import tensorflow"],
+        "import torch": ["-c", "import torch"],
+        "fcn-keras predict, one photograph": [*predict, "--output", str(data.scratch / "one")],
+    }
+    return [
+        Contestant(name, "speed_ours:command", {"arguments": arguments}, warm_up=1)
+        for name, arguments in words.items()
+    ]
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    folder: Path
+    model: Path
+    scratch: Path
+
+
+TASKS = {
+    "peak": (matrix_products, "Matrix product of 2048×2048, GFLOP/s", True),
+    "step": (steps, f"Training step, batch {BATCH}, seconds an image", False),
+    "forward": (forwards, "Forward pass, batch 1, seconds", False),
+    "predict": (predictions, "`predict` over a folder, images/s", True),
+    "pipeline": (pipelines, "Training batches, images/s", True),
+    "start": (start_ups, "Whole commands, seconds", False),
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--dataset", type=Path, help="photographs in VOC's layout; drawn if left out"
+    )
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--only", nargs="+", choices=[*TASKS, "epoch"], default=[*TASKS, "epoch"])
+    parser.add_argument("--json", type=Path, help="also write all figures there")
+    arguments = parser.parse_args()
+    sys.path.insert(0, str(Path(__file__).parent))
+    figures = {"machine": machine(), "rounds": arguments.rounds}
+    print(f"{figures['machine']}, {arguments.rounds} rounds\n")
+    with tempfile.TemporaryDirectory() as scratch:
+        data = prepare(arguments.dataset, Path(scratch))
+        for name, (contestants_of, title, is_rate) in TASKS.items():
+            if name in arguments.only:
+                contestants = contestants_of(data)
+                compete(contestants, arguments.rounds)
+                figures[name] = {c.name: dataclasses.asdict(c) for c in contestants}
+                print_table(title, contestants, is_rate)
+        if "epoch" in arguments.only:
+            figures["epoch"] = {precision: epochs(data, precision) for precision in PRECISIONS}
+            print_epochs(figures["epoch"])
+    print_aims({name: figures.get(name, {}) for name in [*TASKS, "epoch"]}, PRECISIONS)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
+    contestants = [c for name in TASKS for c in figures.get(name, {}).values()]
+    return 1 if any(contestant["problem"] for contestant in contestants) else 0
+
+
+def prepare(dataset: Path | None, scratch: Path) -> Data:
+    """The photographs and an untrained model, made in a process that then is gone."""
+    data = Data(dataset or scratch / "drawn", scratch / "model.keras", scratch)
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(1) as pool:
+        pool.apply(_write_model, (str(data.model),))
+        if not dataset:
+            pool.apply(_write_photographs, (str(data.folder),))
+    return data
+
+
+def _write_model(path: str) -> None:
+    from fcn_keras.models.fcn import build_fcn
+
+    build_fcn("resnet18", CLASSES, weights=None).save(path)
+
+
+def _write_photographs(folder: str) -> None:
+    from fcn_keras.datasets.sample import write_sample
+
+    write_sample(folder, train=96, val=8, size=(360, 480))
+
+
+def epochs(data: Data, precision: str) -> list[tuple[float, float]]:
+    import speed_ours
+
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(1) as pool:
+        options = (str(data.folder), precision, 7, SIZE)
+        return pool.apply(speed_ours.epoch_and_bare_steps, options)
+
+
+def machine() -> str:
+    model = "unknown processor"
+    if Path("/proc/cpuinfo").is_file():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), model)
+    return f"{model}, {len(os.sched_getaffinity(0))} cores, Python {platform.python_version()}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
