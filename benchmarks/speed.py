@@ -23,6 +23,7 @@ import tempfile
 from pathlib import Path
 
 from contest import Contestant, compete
+from speed_ours import epoch_and_bare_steps
 from speed_tables import print_aims, print_epochs, print_table
 
 SIZE, CLASSES, BATCH = (320, 480), 21, 8
@@ -188,35 +189,35 @@ def main() -> int:
 
 
 def prepare(dataset: Path | None, scratch: Path) -> Data:
-    """The photographs and an untrained model, made in a process that then is gone."""
+    """The photographs and an untrained model."""
     data = Data(dataset or scratch / "drawn", scratch / "model.keras", scratch)
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(1) as pool:
-        pool.apply(_write_model, (str(data.model),))
-        if not dataset:
-            pool.apply(_write_photographs, (str(data.folder),))
+    in_process(write_model, str(data.model))
+    if not dataset:
+        in_process(draw_photographs, str(data.folder), 96, (360, 480))
     return data
 
 
-def _write_model(path: str) -> None:
+def in_process(function, *arguments):
+    """Calls a function in a process that then is gone, with all its memory and threads."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(function, arguments)
+
+
+def write_model(path: str) -> None:
     from fcn_keras.models.fcn import build_fcn
 
     build_fcn("resnet18", CLASSES, weights=None).save(path)
 
 
-def _write_photographs(folder: str) -> None:
+def draw_photographs(folder: str, count: int, size) -> None:
     from fcn_keras.datasets.sample import write_sample
 
-    write_sample(folder, train=96, val=8, size=(360, 480))
+    write_sample(folder, train=count, val=8, size=size)
 
 
 def epochs(data: Data, precision: str) -> list[tuple[float, float]]:
-    import speed_ours
-
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(1) as pool:
-        options = (str(data.folder), precision, 7, SIZE)
-        return pool.apply(speed_ours.epoch_and_bare_steps, options)
+    """Seconds of five epochs of `train.py`, and of as many bare steps after each."""
+    return in_process(epoch_and_bare_steps, str(data.folder), precision, 7, SIZE)
 
 
 def machine() -> str:

@@ -147,7 +147,8 @@ def epoch_and_bare_steps(dataset: str, precision: str, epochs: int, size):
         def on_epoch_end(self, epoch, logs=None):
             super().on_epoch_end(epoch, logs)
             steps, model = self.params["steps"], self.model
-            batch = tf.data.Dataset.from_tensors(photographs(8, size, 21)).repeat()
+            classes = model.output_shape[-1]
+            batch = tf.data.Dataset.from_tensors(photographs(8, size, classes)).repeat()
             batches = iter(model.distribute_strategy.experimental_distribute_dataset(batch))
             model.train_function(batches)
             start = time.perf_counter()
