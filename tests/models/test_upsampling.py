@@ -5,7 +5,12 @@ import pytest
 from d2l_reference import d2l_kernel
 from PIL import Image
 
-from fcn_keras.models.upsampling import BilinearInitializer, CropLike
+from fcn_keras.models.upsampling import (
+    BilinearInitializer,
+    BlockUpsampling,
+    CropLike,
+    upsample_by_blocks,
+)
 
 
 @pytest.mark.parametrize("size", [1, 3, 4, 16, 64])
@@ -61,3 +66,33 @@ def test_crop_keeps_the_top_left():
     maps = np.arange(2 * 5 * 6 * 1).reshape(2, 5, 6, 1).astype("float32")
     cropped = CropLike()([maps, np.zeros((2, 3, 4, 7), "float32")])
     np.testing.assert_array_equal(cropped, maps[:, :3, :4])
+
+
+@pytest.mark.parametrize(("stride", "size"), [(2, (5, 7)), (8, (1, 1)), (32, (2, 3))])
+def test_upsampling_by_blocks_is_the_transposed_convolution(stride, size, tmp_path):
+    rng = np.random.default_rng(0)
+    inputs = keras.Input((None, None, 5))
+    up = keras.layers.Conv2DTranspose(3, 2 * stride, stride, padding="same", name="up")
+    model = keras.Model(inputs, up(inputs))
+    up.set_weights([rng.normal(size=weight.shape) for weight in up.get_weights()])
+    blocks = upsample_by_blocks(model)
+    assert isinstance(blocks.get_layer("up"), BlockUpsampling) and model.get_layer("up") is up
+    assert blocks.output_shape == model.output_shape
+    x = rng.normal(size=(2, *size, 5)).astype(np.float32)
+    expected = model.predict_on_batch(x)
+    assert expected.shape == (2, size[0] * stride, size[1] * stride, 3)
+    np.testing.assert_allclose(blocks.predict_on_batch(x), expected, atol=1e-5)
+    blocks.save(tmp_path / "blocks.keras")
+    loaded = keras.models.load_model(tmp_path / "blocks.keras")
+    np.testing.assert_allclose(loaded.predict_on_batch(x), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "options"),
+    [(3, 2, {}), (6, 3, {}), (4, 2, {"padding": "valid"}), (4, 2, {"activation": "relu"})],
+)
+def test_other_transposed_convolutions_stay(kernel, stride, options):
+    inputs = keras.Input((None, None, 5))
+    layer = keras.layers.Conv2DTranspose(3, kernel, stride, **{"padding": "same", **options})
+    model = keras.Model(inputs, layer(inputs))
+    assert upsample_by_blocks(model).layers[1] is layer
