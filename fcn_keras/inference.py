@@ -109,7 +109,7 @@ def load_network(
         network = _OpenVino(fast, "bf16" if bfloat16 else "f32", threads)
     else:
         network = _onnx(fast, threads)
-    return network if own else _checked(network, plain, f"{runtime} in {precision or 'float32'}")
+    return network if own else _checked(network, plain, runtime, precision or "float32")
 
 
 class _OpenVino:
@@ -157,23 +157,23 @@ def _onnx(model: keras.Model, threads: int | None) -> Network:
     return lambda images: session.run(["logits"], {"images": images})[0]
 
 
-def _checked(network: Network, model: keras.Model, name: str) -> Network:
+def _checked(network: Network, model: keras.Model, runtime: str, precision: str) -> Network:
     """The network, which raises `NetworkError` if its first result is not the model's."""
     todo = [model]
 
     def run(images: np.ndarray) -> np.ndarray:
         logits = network(images)
         if todo:
-            _compare(logits, todo[0].predict_on_batch(images), name)
+            _compare(logits, todo[0].predict_on_batch(images), runtime, precision)
             todo.clear()
         return logits
 
     return run
 
 
-def _compare(logits: np.ndarray, expected: np.ndarray, name: str) -> None:
+def _compare(logits: np.ndarray, expected: np.ndarray, runtime: str, precision: str) -> None:
     same = (logits.argmax(axis=-1) == expected.argmax(axis=-1)).mean()
-    if name.endswith("bfloat16"):
+    if precision == "bfloat16":
         good, found = same >= BFLOAT16_AGREEMENT, f"needed: {BFLOAT16_AGREEMENT:.0%}"
     else:
         probabilities = (ops.convert_to_numpy(ops.softmax(each)) for each in (logits, expected))
@@ -182,6 +182,7 @@ def _compare(logits: np.ndarray, expected: np.ndarray, name: str) -> None:
         found = f"probabilities differ by up to {difference:.2g}, allowed: {FLOAT32_TOLERANCE}"
     if not good:
         raise NetworkError(
-            f"The runtime {name} deviates from the model at the first image: {same:.4%} of the "
-            f"pixels have the same class ({found}). Use --runtime tensorflow, and no --precision."
+            f"The runtime {runtime} in {precision} deviates from the model at the first image: "
+            f"{same:.4%} of the pixels have the same class ({found}). Use --runtime tensorflow, "
+            "without --precision."
         )

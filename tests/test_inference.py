@@ -124,7 +124,8 @@ def test_mistakes_are_named(model, options, message):
 
 def test_a_segmenter_prepares_its_network_once_and_can_be_pickled(model, monkeypatch):
     segmenter = Segmenter(model, ("a", "b", "c"), scales=(1.0, 0.5), flip=True)
-    fast = dataclasses.replace(segmenter, runtime="tensorflow", progress=as_they_are)
+    options = {"runtime": "tensorflow", "precision": "float32"}
+    fast = dataclasses.replace(segmenter, progress=as_they_are, **options)
     calls = []
 
     def load(*arguments):
