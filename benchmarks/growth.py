@@ -74,7 +74,6 @@ def folders(scratch: Path, *counts: int) -> list[Contestant]:
         for number in range(count):
             (folder / f"{number}.jpg").hardlink_to(photo)
         options = {"model": str(scratch / "model.keras"), "photos": str(folder)}
-        options |= {"runtime": "tensorflow", "precision": "float32"}
         contestants.append(
             Contestant(f"{count} images", "speed_ours:prediction", options, count, warm_up=1)
         )

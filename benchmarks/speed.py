@@ -85,15 +85,13 @@ def forwards(_) -> list[Contestant]:
 def predictions(data: Data) -> list[Contestant]:
     photos = str(data.folder / "JPEGImages")
     count = len(os.listdir(photos))
-    ours = {"model": str(data.model), "photos": photos, "precision": "float32"}
+    ours = {"model": str(data.model), "photos": photos}
+    theirs = {"photos": photos, "classes": CLASSES, "precision": "float32"}
     kinds = {
-        "ours": ("speed_ours", {**ours, "runtime": "tensorflow"}),
-        "our network alone": ("speed_ours", {**ours, "runtime": "tensorflow", "masks": False}),
+        "ours": ("speed_ours", ours),
+        "our network alone": ("speed_ours", {**ours, "masks": False}),
         "ours, --runtime openvino": ("speed_ours", {**ours, "runtime": "openvino"}),
-        "PyTorch eager": (
-            "speed_peers",
-            {"photos": photos, "classes": CLASSES, "precision": "float32"},
-        ),
+        "PyTorch eager": ("speed_peers", theirs),
     }
     return [
         Contestant(name, f"{module}:prediction", options, amount=count, warm_up=1)

@@ -68,7 +68,7 @@ def training_step(precision: str, batch: int, size, classes: int, kind: str = "o
 def _with_plain_upsampling(model):
     import keras
 
-    from fcn_keras.models.upsampling import BlockwiseConv2DTranspose
+    from fcn_keras.models.block_upsampling import BlockwiseConv2DTranspose
 
     def plain(layer):
         kind = type(layer)
@@ -81,34 +81,32 @@ def _with_plain_upsampling(model):
 
 def forward(precision: str, size, classes: int, runtime: str = "tensorflow", batch: int = 1):
     """The network as `predict` runs it, on images of one size."""
-    from fcn_keras.datasets.base import LabelSet
+    from fcn_keras.inference import load_network
     from fcn_keras.models.fcn import build_fcn
-    from fcn_keras.prediction import Segmenter
 
-    labels = LabelSet(tuple(f"class_{index}" for index in range(classes)))
-    model = build_fcn("resnet18", classes, weights=None)
-    network = Segmenter(model, labels, runtime=runtime, precision=precision).network
+    network = load_network(build_fcn("resnet18", classes, weights=None), runtime, precision)
     images, _ = photographs(batch, size, classes)
     return lambda: network(images) is None
 
 
-def prediction(model: str, photos: str, runtime: str, precision: str, masks: bool = True):
-    """`fcn-keras predict` over a folder; without masks, only the network on the same pixels."""
+def prediction(model: str, photos: str, runtime: str = "tensorflow", masks: bool = True):
+    """`fcn-keras predict` over a folder; without masks, only its network on the same pixels."""
     from fcn_keras.batch_prediction import jobs_of_paths, predict_jobs
+    from fcn_keras.inference import load_network
     from fcn_keras.prediction import Segmenter
 
-    segmenter = Segmenter.load(model, runtime=runtime, precision=precision)
+    segmenter = Segmenter.load(model, runtime=runtime)
     output = tempfile.TemporaryDirectory()
     jobs = jobs_of_paths([photos], output.name)
+    network = load_network(segmenter.model, runtime)
+    images = [] if masks else [np.asarray(job.read(), np.float32)[None] for job in jobs]
 
     def predict():
         assert not any(problem for _, problem in predict_jobs(segmenter, jobs, output.name))
 
-    images = [] if masks else [np.asarray(job.read(), np.float32)[None] for job in jobs]
-
     def network_alone():
         for image in images:
-            segmenter.network(image)
+            network(image)
 
     return predict if masks else network_alone
 

@@ -39,7 +39,8 @@ def __dir__():
 
 
 def _register():
-    for module in ("models.normalization", "models.upsampling", "objectives", "schedules"):
+    modules = ("models.block_upsampling", "models.normalization", "models.upsampling")
+    for module in (*modules, "objectives", "schedules"):
         importlib.import_module(f"fcn_keras.{module}")
 
 

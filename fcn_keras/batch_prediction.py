@@ -19,6 +19,7 @@ from fcn_keras.datasets.base import LabelSet, Split
 from fcn_keras.datasets.decoding import open_image
 from fcn_keras.errors import UserError
 from fcn_keras.files import FoundImage, found_images, write_file
+from fcn_keras.inference import NetworkError
 from fcn_keras.prediction import Segmenter
 from fcn_keras.visualize import draw_overlay
 
@@ -87,7 +88,8 @@ def predict_jobs(
         failure does not stop the others.
 
     Raises:
-        UserError: If the results cannot be written.
+        UserError: If the results cannot be written, or the segmenter's runtime
+            cannot be used.
     """
     output, extras = str(output) or ".", tuple(extras)
     if skip_existing:
@@ -106,6 +108,8 @@ def predict_jobs(
             try:
                 image = future.result()
                 results = _predict(segmenter, image, extras)
+            except NetworkError:
+                raise
             except UserError as error:
                 yield job, str(error)
                 continue

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import importlib
 import json
-import os
-import sys
-import warnings
 from pathlib import Path
 
 import keras
@@ -17,9 +13,10 @@ import numpy as np
 from fcn_keras.datasets.sample_scenes import draw_scene
 from fcn_keras.errors import UserError
 from fcn_keras.files import write_file
-from fcn_keras.prediction import LABELS_FILE, Segmenter
+from fcn_keras.models.loading import LABELS_FILE
+from fcn_keras.prediction import Segmenter
 from fcn_keras.run_folder import software
-from fcn_keras.runtimes import FORMATS, Format, in_float32, logits_of
+from fcn_keras.runtimes import FORMATS, Format, in_float32, logits_of, silenced
 
 PROVENANCE_FILE = "provenance.json"
 
@@ -80,7 +77,7 @@ def export_file(segmenter: Segmenter, path, format: str, provenance: dict | None
         target.write(model, texts, partial)
         _verify(model, partial, path, target)
 
-    with _silenced():
+    with silenced():
         for package in target.packages:
             _require(package, format)
         write_file(path, write)
@@ -124,19 +121,3 @@ def _verify(model: keras.Model, partial: Path, path: Path, target: Format) -> No
 def _softmax(logits: np.ndarray) -> np.ndarray:
     powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return powers / powers.sum(axis=-1, keepdims=True)
-
-
-@contextlib.contextmanager
-def _silenced():
-    """Drops what converters write, also from C++."""
-    with contextlib.ExitStack() as stack, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        null = stack.enter_context(open(os.devnull, "w"))
-        sys.stdout.flush()
-        for descriptor in (1, 2):
-            original = os.dup(descriptor)
-            stack.callback(os.close, original)
-            stack.callback(os.dup2, original, descriptor)
-            os.dup2(null.fileno(), descriptor)
-        stack.callback(sys.stdout.flush)
-        yield

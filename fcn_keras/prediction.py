@@ -19,14 +19,14 @@ from fcn_keras import tiling
 from fcn_keras.datasets.base import LabelSet
 from fcn_keras.datasets.decoding import open_image, to_rgb
 from fcn_keras.errors import UserError
-from fcn_keras.models.loading import load_model
+from fcn_keras.inference import Network, load_network, require_runtime
+from fcn_keras.models.loading import LABELS_FILE, load_model
 from fcn_keras.models.receptive_field import Field, receptive_field
 from fcn_keras.run_folder import RunFolder, model_file
 from fcn_keras.visualize import overlay
 
 MAX_SCALE = 8
 BLENDS = ("exact", "average", "smooth")
-LABELS_FILE = "labels.json"  # in .keras files that were exported
 
 
 @dataclasses.dataclass
@@ -46,6 +46,11 @@ class Segmenter:
         flip: Whether the mirrored image is averaged in.
         progress: Wraps the iterator over the pieces of a large image, given it
             and their number, to show how far it is.
+        runtime: What computes; see `load_network`. `"keras"` is the model as it is
+            at each call. The others, which are faster, take its weights at the
+            first call; `load` chooses `"tensorflow"`.
+        precision: Of the runtime; its default where `None`.
+        threads: Of the runtimes other than TensorFlow; their default where `None`.
     """
 
     model: keras.Model
@@ -56,6 +61,9 @@ class Segmenter:
     scales: tuple[float, ...] = (1.0,)
     flip: bool = False
     progress: Callable = lambda pieces, total: pieces
+    runtime: str = "keras"
+    precision: str | None = None
+    threads: int | None = None
 
     def __post_init__(self):
         if self.blend not in BLENDS:
@@ -71,6 +79,12 @@ class Segmenter:
                 f"overlap must be 0 to {self.tile - 1}, as a tile has {self.tile}. Received: "
                 f"{self.overlap}."
             )
+        require_runtime(self.runtime, self.precision)
+
+    def __getstate__(self):
+        state = vars(self).copy()
+        state.pop("_network", None)  # which holds what cannot be pickled
+        return state
 
     @classmethod
     def load(cls, run_or_file, **options) -> Segmenter:
@@ -82,11 +96,13 @@ class Segmenter:
 
         Args:
             run_or_file: A run's folder or a `.keras` file.
-            **options: The other fields of `Segmenter`.
+            **options: The other fields of `Segmenter`; `runtime` is `"tensorflow"`
+                where it is not given.
 
         Raises:
             UserError: If there is no model, or it cannot be loaded.
         """
+        options = {"runtime": "tensorflow", **options}
         path = model_file(run_or_file)
         model = load_model(path)
         return cls(model, _labels_of(path, model.output_shape[-1]), **options)
@@ -125,27 +141,33 @@ class Segmenter:
 
     def logits(self, image: Image.Image) -> np.ndarray:
         """The logits of a whole image: float32 `(H, W, C)`."""
-        whole = np.empty((image.height, image.width, len(self.labels)), np.float32)
-        for top, left, logits in self.pieces(image):
-            height, width = logits.shape[:2]
-            whole[top : top + height, left : left + width] = logits
-        return whole
+        return self._whole(image, self.pieces(image))
 
     def pieces(self, image: Image.Image) -> Iterator[tiling.Piece]:
         """Logits by pieces `(top, left, logits)` that cover the image once."""
         if self.scales == (1.0,) and not self.flip:
             yield from self._tiles(image)
             return
-        plain = dataclasses.replace(self, scales=(1.0,), flip=False)
+
+        def whole(image):
+            return self._whole(image, self._tiles(image))
+
         total = 0.0
         for scale in self.scales:
             size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
             scaled = image if scale == 1 else image.resize(size, Image.Resampling.BILINEAR)
-            total = total + _resized(plain.logits(scaled), image)
+            total = total + _resized(whole(scaled), image)
             if self.flip:
                 mirrored = scaled.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-                total = total + _resized(plain.logits(mirrored)[:, ::-1], image)
+                total = total + _resized(whole(mirrored)[:, ::-1], image)
         yield 0, 0, total / (len(self.scales) * (1 + self.flip))
+
+    def _whole(self, image: Image.Image, pieces: Iterator[tiling.Piece]) -> np.ndarray:
+        whole = np.empty((image.height, image.width, len(self.labels)), np.float32)
+        for top, left, logits in pieces:
+            height, width = logits.shape[:2]
+            whole[top : top + height, left : left + width] = logits
+        return whole
 
     def _tiles(self, image: Image.Image) -> Iterator[tiling.Piece]:
         size = image.height, image.width
@@ -178,8 +200,12 @@ class Segmenter:
     def _field(self) -> Field:
         return receptive_field(self.model)
 
+    @functools.cached_property
+    def _network(self) -> Network:
+        return load_network(self.model, self.runtime, self.precision, self.threads)
+
     def _logits_of(self, window: np.ndarray) -> np.ndarray:
-        return self.model.predict_on_batch(window[None].astype(np.float32))[0]
+        return self._network(window[None].astype(np.float32))[0]
 
 
 def _labels_of(path: Path, classes: int) -> LabelSet:

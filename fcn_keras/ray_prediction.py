@@ -100,7 +100,7 @@ def predict_on_ray(
         extras: Names from `EXTRAS`.
         skip_existing: As in `predict_jobs`.
         workers: Actors, each with a model.
-        cpus: CPUs an actor, and TensorFlow's threads in it.
+        cpus: CPUs an actor, and the runtime's threads in it.
         max_pixels: See `allow_pixels`.
 
     Yields:
@@ -166,6 +166,7 @@ class _Predictor:
         tf.config.threading.set_inter_op_parallelism_threads(1)
         allow_pixels(max_pixels)
         self.segmenter = pickle.loads(segmenter)
+        self.segmenter.threads = cpus
         self.output, self.extras = output, extras
 
     def __call__(self, rows) -> dict[str, list]:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+import os
+import sys
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,8 +17,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-from fcn_keras.models.loading import load_model
-from fcn_keras.prediction import LABELS_FILE
+from fcn_keras.models.loading import LABELS_FILE, load_model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +41,8 @@ class Format:
     agreement: float
 
 
-def _write_onnx(model: keras.Model, texts: dict[str, str], path: Path) -> None:
+def write_onnx(model: keras.Model, texts: dict[str, str], path: Path) -> None:
+    """Writes a model of float32 with texts for its metadata; needs the packages of `[onnx]`."""
     import onnx
     import tf2onnx
 
@@ -95,14 +99,20 @@ def logits_of(model: keras.Model, images: np.ndarray) -> np.ndarray:
         return model(images, training=False).numpy()
 
 
+def traced(model: keras.Model):
+    """The model as a concrete function of float32 images of any batch, height and width."""
+    images = tf.TensorSpec((None, None, None, 3), tf.float32, name="images")
+    function = tf.function(lambda images: model(images, training=False), input_signature=[images])
+    return function.get_concrete_function()
+
+
 def _with_constants(model: keras.Model) -> Callable:
     """The model as a `tf.function` with constants for weights, from `images` to `logits`.
 
     Converters take tensors that a function captures for inputs or drop them.
     """
+    constant = convert_variables_to_constants_v2(traced(model))
     images = tf.TensorSpec((None, None, None, 3), tf.float32, name="images")
-    function = tf.function(lambda images: model(images, training=False), input_signature=[images])
-    constant = convert_variables_to_constants_v2(function.get_concrete_function())
     return tf.function(lambda images: {"logits": constant(images)[0]}, input_signature=[images])
 
 
@@ -113,6 +123,14 @@ def in_float32(model: keras.Model) -> keras.Model:
     copy = _copy(model)
     for layer in _layers(copy):
         layer.dtype_policy = "float32"
+    return copy
+
+
+def in_bfloat16(model: keras.Model) -> keras.Model:
+    """A copy of an FCN whose backbone computes in bfloat16, as `build_fcn(dtype=...)` makes it."""
+    copy = _copy(model)
+    for layer in _layers(copy.get_layer("backbone")):
+        layer.dtype_policy = "mixed_bfloat16"
     return copy
 
 
@@ -129,6 +147,22 @@ def _layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
             yield from _layers(layer)
 
 
+@contextlib.contextmanager
+def silenced():
+    """Drops what converters write, also from C++."""
+    with contextlib.ExitStack() as stack, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        null = stack.enter_context(open(os.devnull, "w"))
+        sys.stdout.flush()
+        for descriptor in (1, 2):
+            original = os.dup(descriptor)
+            stack.callback(os.close, original)
+            stack.callback(os.dup2, original, descriptor)
+            os.dup2(null.fileno(), descriptor)
+        stack.callback(sys.stdout.flush)
+        yield
+
+
 def _add_members(path: Path, texts: dict[str, str]) -> None:
     with zipfile.ZipFile(path, "a") as archive:
         for name, text in texts.items():
@@ -137,7 +171,7 @@ def _add_members(path: Path, texts: dict[str, str]) -> None:
 
 FORMATS = {
     "onnx": Format(
-        ".onnx", ("onnx", "onnxruntime", "tf2onnx"), _write_onnx, _run_onnx, 1e-4, 0.9999
+        ".onnx", ("onnx", "onnxruntime", "tf2onnx"), write_onnx, _run_onnx, 1e-4, 0.9999
     ),
     # float16 keeps 11 bits of a weight. At ResNet-18 that moved probabilities by 0.0015 (without
     # it 0.000002); deeper networks may add up more.

@@ -66,6 +66,18 @@ def test_results_are_those_without_ray(predict, tmp_path):
 
 
 @pytest.mark.slow
+def test_another_runtime(predict, tmp_path):
+    pytest.importorskip("ray")
+    pytest.importorskip("openvino")
+    images = write_images(tmp_path / "in", 40)
+    for output, flags in (("here", []), ("ray", RAY)):
+        arguments = [images, "--output", tmp_path / output, "--runtime", "openvino", *flags]
+        code, report, _ = predict(*arguments)
+        assert code == 0 and "40 of 40 images predicted, 0 failed." in report
+    assert contents(tmp_path / "ray") == contents(tmp_path / "here")
+
+
+@pytest.mark.slow
 def test_killed_actor_loses_nothing(predict, untrained_run, tmp_path):
     pytest.importorskip("ray")
     images, output = write_images(tmp_path / "in", 120), tmp_path / "ray"

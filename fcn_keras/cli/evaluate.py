@@ -6,6 +6,7 @@ import json
 
 from fcn_keras.cli.shared import (
     add_model_flags,
+    add_runtime_flags,
     add_split_flags,
     load_segmenter,
     progress,
@@ -23,6 +24,7 @@ def add(commands) -> None:
     )
     parser.set_defaults(command=_evaluate, parser=parser)
     add_model_flags(parser)
+    add_runtime_flags(parser)
     parser.add_argument(
         "--dataset", required=True, help="sample, voc2012, voc2012_aug, or a folder in VOC's layout"
     )

@@ -7,6 +7,7 @@ import sys
 
 from fcn_keras.cli.shared import (
     add_model_flags,
+    add_runtime_flags,
     add_split_flags,
     load_segmenter,
     progress,
@@ -30,6 +31,7 @@ def add(commands) -> None:
         "--output", required=True, metavar="DIR", help="folder for the results; s3:// or gs://"
     )
     add_model_flags(parser)
+    add_runtime_flags(parser)
     parser.add_argument("--dataset", help="predict a data set's images, not files")
     add_split_flags(parser)
     parser.add_argument("--overlay", action="store_true", help="draw the classes over the images")

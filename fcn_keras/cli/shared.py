@@ -34,6 +34,21 @@ def add_model_flags(parser) -> None:
     parser.add_argument("--flip", action="store_true", help="average the mirrored image in")
 
 
+def add_runtime_flags(parser) -> None:
+    parser.add_argument(
+        "--runtime",
+        choices=("tensorflow", "openvino", "onnx"),
+        default="tensorflow",
+        help="what computes the network; openvino needs the extra [openvino], onnx [onnx]",
+    )
+    parser.add_argument(
+        "--precision",
+        choices=("float32", "bfloat16"),
+        help="bfloat16 is faster on processors that compute it, and less exact (tensorflow: as "
+        "the model was trained; openvino: float32)",
+    )
+
+
 def add_split_flags(parser) -> None:
     parser.add_argument("--split", help="its part (val)")
     parser.add_argument("--data-dir", metavar="DIR", help="folder that holds VOCdevkit")
@@ -52,6 +67,8 @@ def load_segmenter(arguments):
         scales=tuple(arguments.scales),
         flip=arguments.flip,
         progress=_tile_progress,
+        runtime=getattr(arguments, "runtime", "tensorflow"),
+        precision=getattr(arguments, "precision", None),
     )
 
 

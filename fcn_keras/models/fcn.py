@@ -6,8 +6,9 @@ import keras
 
 from fcn_keras.errors import UserError
 from fcn_keras.models.backbones import STRIDES, build_features
+from fcn_keras.models.block_upsampling import BlockwiseConv2DTranspose
 from fcn_keras.models.normalization import fuse_batchnorm
-from fcn_keras.models.upsampling import BilinearInitializer, BlockwiseConv2DTranspose, CropLike
+from fcn_keras.models.upsampling import BilinearInitializer, CropLike
 
 # ImageNet's channel means and standard deviations, for RGB in 0..255.
 IMAGENET_MEAN = tuple(255 * value for value in (0.485, 0.456, 0.406))

@@ -9,6 +9,8 @@ import keras
 
 from fcn_keras.errors import UserError
 
+LABELS_FILE = "labels.json"  # in .keras files that were exported
+
 
 def load_model(path) -> keras.Model:
     """Loads a `.keras` file for inference.

@@ -1,4 +1,4 @@
-"""Upsampling by transposed convolution: its bilinear kernel, its fast form, the crop behind it."""
+"""Upsampling by transposed convolution: its bilinear kernel, and the crop behind it."""
 
 import keras
 import numpy as np
@@ -45,62 +45,6 @@ def _triangle(size: int) -> np.ndarray:
     factor = (size + 1) // 2
     center = factor - 1 if size % 2 == 1 else factor - 0.5
     return 1 - np.abs(np.arange(size) - center) / factor
-
-
-@keras.saving.register_keras_serializable("fcn_keras")
-class BlockwiseConv2DTranspose(keras.layers.Conv2DTranspose):
-    """`Conv2DTranspose` that trains by matrix products where they are faster.
-
-    With kernel `2s`, stride `s` and "same" padding, an output pixel is a weighted sum
-    over 2x2 inputs, the same four for each block of `s / 2` times `s / 2` pixels. So
-    each of a block's four positions within a stride is one matrix product of all those
-    neighbours, `(B h w, 4 in_channels)`, and the kernel's part for it. Convolution
-    kernels have to go through windows of `2s` times `2s` pixels instead: with stride 32
-    and 21 classes, forward and backward pass took twice as long on a processor.
-
-    Strides below 8, other kernels, and inference, whose plain layer other runtimes
-    know, are left to the parent.
-    """
-
-    def call(self, inputs, training=None):
-        stride = self.strides[0]
-        blockwise = (
-            self.strides == (stride, stride)
-            and self.kernel_size == (2 * stride, 2 * stride)
-            and (self.padding, self.output_padding) == ("same", None)
-            and (self.dilation_rate, self.data_format) == ((1, 1), "channels_last")
-            and stride % 2 == 0
-        )
-        if not (training and blockwise and stride >= 8):
-            return super().call(inputs)
-        height, width, channels = ops.shape(inputs)[1:]
-        half = stride // 2
-        first_second = (0, 1)  # half of a stride, and neighbour of the two that reach it
-        padded = ops.pad(inputs, ((0, 0), (1, 1), (1, 1), (0, 0)))
-
-        def neighbours(p, q):  # (B, h, w, 4 in)
-            shifted = [
-                padded[:, p + a : p + a + height, q + b : q + b + width]
-                for a in first_second
-                for b in first_second
-            ]
-            return ops.concatenate(shifted, axis=-1)
-
-        windows = ops.stack([neighbours(p, q) for p in first_second for q in first_second])
-        windows = ops.reshape(windows, (4, -1, 4 * channels))
-        # Kernel rows are (neighbour, half, row of the half), both counted backwards.
-        kernel = ops.reshape(self.kernel, (2, 2, half, 2, 2, half, self.filters, channels))
-        kernel = ops.flip(ops.transpose(kernel, (1, 4, 0, 3, 7, 2, 5, 6)), (0, 1, 2, 3))
-        kernel = ops.reshape(kernel, (4, 4 * channels, -1))
-        if self.use_bias:  # an input that is 1 saves a pass over all pixels
-            windows = ops.pad(windows, ((0, 0), (0, 0), (0, 1)), constant_values=1)
-            bias = ops.broadcast_to(ops.tile(self.bias, half**2), (4, 1, kernel.shape[-1]))
-            kernel = ops.concatenate([kernel, bias], axis=1)
-        blocks = ops.matmul(windows, kernel)  # (4, B h w, half half out)
-        blocks = ops.reshape(blocks, (2, 2, -1, height, width, half, half * self.filters))
-        blocks = ops.transpose(blocks, (2, 3, 0, 5, 4, 1, 6))  # (B, h, p, half, w, q, half out)
-        outputs = ops.reshape(blocks, (-1, height * stride, width * stride, self.filters))
-        return self.activation(outputs)
 
 
 @keras.saving.register_keras_serializable("fcn_keras")

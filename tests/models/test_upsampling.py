@@ -5,11 +5,7 @@ import pytest
 from d2l_reference import d2l_kernel
 from PIL import Image
 
-from fcn_keras.models.upsampling import (
-    BilinearInitializer,
-    BlockwiseConv2DTranspose,
-    CropLike,
-)
+from fcn_keras.models.upsampling import BilinearInitializer, CropLike
 
 
 @pytest.mark.parametrize("size", [1, 3, 4, 16, 64])
@@ -59,63 +55,6 @@ def test_photograph_is_resized_bilinearly(factor):
     inside = np.s_[:, factor:-factor, factor:-factor]
     assert np.abs(ours[inside] - keras.ops.convert_to_numpy(resized)[inside]).max() < 1e-5
     assert np.ptp(ours[inside]) > 0.5  # a picture, not a constant
-
-
-def training_pass(layer, maps, target):
-    """The output of a step, and the gradients of its input and weights."""
-    tf = pytest.importorskip("tensorflow")
-    with tf.GradientTape() as tape:
-        tape.watch(maps)
-        outputs = layer(maps, training=True)
-        loss = tf.reduce_sum(outputs * target)
-    return [outputs, *tape.gradient(loss, [maps, *layer.trainable_variables])]
-
-
-@pytest.mark.parametrize(
-    ("stride", "size", "in_channels", "filters", "use_bias"),
-    [(8, (5, 3), 4, 4, True), (16, (1, 2), 3, 5, False), (32, (2, 1), 2, 3, True)],
-)
-def test_blocks_train_as_the_plain_layer(stride, size, in_channels, filters, use_bias):
-    tf = pytest.importorskip("tensorflow")
-    options = {"strides": stride, "padding": "same", "use_bias": use_bias}
-    plain = keras.layers.Conv2DTranspose(filters, 2 * stride, **options)
-    blocks = BlockwiseConv2DTranspose(filters, 2 * stride, **options)
-    rng = np.random.default_rng(0)
-    maps = tf.constant(rng.normal(size=(2, *size, in_channels)).astype("float32"))
-    for layer in (plain, blocks):
-        layer.build(maps.shape)
-    plain.set_weights([rng.normal(size=w.shape) for w in plain.get_weights()])
-    blocks.set_weights(plain.get_weights())
-    target = rng.normal(size=(2, size[0] * stride, size[1] * stride, filters)).astype("float32")
-    expected = training_pass(plain, maps, target)
-    for ours, theirs in zip(training_pass(blocks, maps, target), expected):
-        scale = np.abs(theirs).max()
-        np.testing.assert_allclose(ours / scale, theirs / scale, atol=1e-5)
-    np.testing.assert_array_equal(blocks(maps), plain(maps))
-
-
-@pytest.mark.parametrize(
-    ("stride", "training", "convolves"),
-    [(8, True, False), (8, False, True), (2, True, True), (2, False, True)],
-)
-def test_only_training_at_large_strides_goes_by_blocks(stride, training, convolves):
-    tf = pytest.importorskip("tensorflow")
-    layer = BlockwiseConv2DTranspose(3, 2 * stride, strides=stride, padding="same")
-    layer.build((None, None, None, 3))
-    graph = tf.function(lambda maps: layer(maps, training=training)).get_concrete_function(
-        tf.TensorSpec((None, None, None, 3))
-    )
-    kinds = {operation.type for operation in graph.graph.get_operations()}
-    assert ("Conv2DBackpropInput" in kinds) == convolves
-
-
-@pytest.mark.parametrize("kernel", [15, 12])
-def test_other_kernels_are_convolved(kernel):
-    options = {"strides": 8, "padding": "same", "kernel_initializer": "ones"}
-    maps = np.random.default_rng(0).normal(size=(1, 3, 4, 2)).astype("float32")
-    ours = BlockwiseConv2DTranspose(2, kernel, **options)(maps, training=True)
-    theirs = keras.layers.Conv2DTranspose(2, kernel, **options)(maps)
-    np.testing.assert_array_equal(ours, theirs)
 
 
 def test_crop_keeps_the_top_left():

@@ -1,0 +1,93 @@
+"""Batch normalisation -> the convolutions before it, for inference."""
+
+from __future__ import annotations
+
+import collections
+
+import keras
+import numpy as np
+from keras import ops
+
+
+def fold_batchnorm(model: keras.Model) -> keras.Model:
+    """A copy of a network in which convolutions do the batch normalisation behind them.
+
+    At inference it multiplies and shifts each channel by constants, which is a
+    convolution with another kernel and a bias. So the copy has fewer layers and
+    passes over the maps. It is for inference alone.
+
+    A `BatchNormalization` stays where no convolution is right before it, or one
+    that has an activation, is called several times or is read by others as well,
+    as in networks with pre-activation.
+
+    Args:
+        model: A functional model, such as `build_fcn`'s; models within it are
+            treated alike. It stays as it is.
+
+    Returns:
+        A model that gives the same but for rounding, not compiled. Where a
+        convolution computes in another precision than it keeps its weights in,
+        they are folded in the latter and kept in the former.
+    """
+    model = keras.Model(model.inputs, model.outputs, name=model.name)  # without an optimizer
+    convolutions = _foldable(model)
+    norms = {convolution.name: norm for norm, convolution in convolutions.items()}
+    removed = {norm.name for norm in convolutions}
+
+    def clone(layer):
+        if isinstance(layer, keras.Model):
+            return fold_batchnorm(layer)
+        config = layer.get_config()
+        if type(layer) is keras.layers.Conv2D:
+            config["dtype"] = layer.compute_dtype  # spares the cast of its weights at each call
+        if layer.name in norms:
+            config["use_bias"] = True
+        return type(layer).from_config(config)
+
+    def call(layer, *args, **kwargs):
+        return args[0] if layer.name in removed else layer(*args, **kwargs)
+
+    copy = keras.models.clone_model(model, clone_function=clone, call_function=call)
+    for layer in copy.layers:
+        if layer.name in norms:
+            layer.set_weights(_folded(model.get_layer(layer.name), norms[layer.name]))
+        elif layer.weights and not isinstance(layer, keras.Model):
+            layer.set_weights(model.get_layer(layer.name).get_weights())
+    return copy
+
+
+def _foldable(model: keras.Model) -> dict[keras.layers.Layer, keras.layers.Layer]:
+    """The batch normalisations that can be folded, and the convolutions before them."""
+    uses = collections.Counter(id(tensor) for tensor in model.outputs)
+    calls = collections.Counter()
+    nodes = [node for depth in model._nodes_by_depth.values() for node in depth]
+    for node in nodes:
+        calls[node.operation] += 1
+        uses.update(id(tensor) for tensor in node.input_tensors)
+    found = {}
+    for node in nodes:
+        norm = node.operation
+        if not isinstance(norm, keras.layers.BatchNormalization):
+            continue
+        [tensor] = node.input_tensors
+        convolution = tensor._keras_history.operation
+        if (
+            type(convolution) is keras.layers.Conv2D
+            and convolution.activation is keras.activations.linear
+            and calls[norm] == calls[convolution] == uses[id(tensor)] == 1
+            and norm.axis in (-1, 3)
+            and convolution.data_format == "channels_last"
+        ):
+            found[norm] = convolution
+    return found
+
+
+def _folded(convolution, norm) -> list[np.ndarray]:
+    """Kernel and bias of the convolution that does both."""
+
+    def values(variable, otherwise=0):
+        return otherwise if variable is None else np.float32(ops.convert_to_numpy(variable))
+
+    scale = values(norm.gamma, 1) / np.sqrt(values(norm.moving_variance, 1) + norm.epsilon)
+    shift = values(norm.beta) + scale * (values(convolution.bias) - values(norm.moving_mean))
+    return [values(convolution.kernel) * scale, shift]
