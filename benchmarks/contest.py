@@ -20,10 +20,14 @@ class Contestant:
     Args:
         name: What tables call it.
         maker: `"module:function"`; called in its process with `options`, it prepares all
-            and returns a function that does the work once, or a number that it measured.
+            and returns a function that does the work once.
         options: Keyword arguments of the maker.
         amount: Units of work in one call, such as images.
-        calls: Calls that make a round; further calls warm up.
+        calls: Calls that make a round.
+        warm_up: Calls before the first round.
+        seconds: What `compete` finds: of a unit of work, one figure a round,
+        peak_mb: and the peak of the process's memory.
+        problem: Why it could not take part.
     """
 
     name: str
@@ -32,7 +36,7 @@ class Contestant:
     amount: float = 1
     calls: int = 1
     warm_up: int = 2
-    seconds: list[float] = dataclasses.field(default_factory=list)  # of a unit, by rounds
+    seconds: list[float] = dataclasses.field(default_factory=list)
     peak_mb: float = 0.0
     problem: str = ""
 
@@ -87,7 +91,7 @@ def _work(line, contestant: Contestant) -> None:
     try:
         module, function = contestant.maker.split(":")
         work = getattr(importlib.import_module(module), function)(**contestant.options)
-        for _ in range(contestant.warm_up if callable(work) else 0):
+        for _ in range(contestant.warm_up):
             work()
         line.send((0.0, _peak_mb(), ""))
         while line.recv():
@@ -101,11 +105,9 @@ def _work(line, contestant: Contestant) -> None:
 
 def _timed(work, calls: int) -> float:
     start = time.perf_counter()
-    results = [work() for _ in range(calls)]
-    seconds = time.perf_counter() - start
-    # Work that measures itself says how long it took.
-    own = [result for result in results if isinstance(result, float)]
-    return (sum(own) if own else seconds) / calls
+    for _ in range(calls):
+        work()
+    return (time.perf_counter() - start) / calls
 
 
 def _peak_mb() -> float:

@@ -20,11 +20,14 @@ import os
 import platform
 import sys
 import tempfile
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from contest import Contestant, compete
 from speed_ours import epoch_and_bare_steps
 from speed_tables import print_aims, print_epochs, print_table
+
+from fcn_keras.cli.shared import import_tensorflow
 
 SIZE, CLASSES, BATCH = (320, 480), 21, 8
 PRECISIONS = ("float32", "bfloat16")
@@ -61,7 +64,7 @@ def steps(_) -> list[Contestant]:
     ]
 
 
-def forwards(_) -> list[Contestant]:
+def forwards(data: Data) -> list[Contestant]:
     kinds = {
         "ours": ("speed_ours", {}, PRECISIONS),
         "ours, --runtime openvino": ("speed_ours", {"runtime": "openvino"}, PRECISIONS),
@@ -69,7 +72,22 @@ def forwards(_) -> list[Contestant]:
         "PyTorch eager": ("speed_peers", {"compiled": False}, PRECISIONS),
         "PyTorch compiled": ("speed_peers", {"compiled": True}, PRECISIONS),
     }
-    return [
+    onnx = str(data.onnx)
+    exported = [
+        Contestant(
+            f"exported model in {runtime}, {precision}",
+            "speed_peers:exported",
+            {"path": onnx, "runtime": runtime, "precision": precision, "size": SIZE},
+            calls=10,
+            warm_up=5,
+        )
+        for runtime, precision in (
+            ("OpenVINO", "float32"),
+            ("OpenVINO", "bfloat16"),
+            ("ONNX Runtime", "float32"),
+        )
+    ]
+    return exported + [
         Contestant(
             f"{name}, {precision}",
             f"{module}:forward",
@@ -143,6 +161,7 @@ def start_ups(data: Data) -> list[Contestant]:
 class Data:
     folder: Path
     model: Path
+    onnx: Path
     scratch: Path
 
 
@@ -188,8 +207,9 @@ def main() -> int:
 
 def prepare(dataset: Path | None, scratch: Path) -> Data:
     """The photographs and an untrained model."""
-    data = Data(dataset or scratch / "drawn", scratch / "model.keras", scratch)
-    in_process(write_model, str(data.model))
+    files = scratch / "model.keras", scratch / "model.onnx"
+    data = Data(dataset or scratch / "drawn", *files, scratch)
+    in_process(write_model, *map(str, files))
     if not dataset:
         in_process(draw_photographs, str(data.folder), 96, (360, 480))
     return data
@@ -197,14 +217,20 @@ def prepare(dataset: Path | None, scratch: Path) -> Data:
 
 def in_process(function, *arguments):
     """Calls a function in a process that then is gone, with all its memory and threads."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(function, arguments)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(function, *arguments).result()
 
 
-def write_model(path: str) -> None:
+def write_model(path: str, onnx: str | None = None) -> None:
+    import_tensorflow()
+    from fcn_keras.file_formats import export_file
     from fcn_keras.models.fcn import build_fcn
+    from fcn_keras.prediction import Segmenter
 
     build_fcn("resnet18", CLASSES, weights=None).save(path)
+    if onnx:
+        export_file(Segmenter.load(path), onnx, "onnx")
 
 
 def draw_photographs(folder: str, count: int, size) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import subprocess
 import sys
 import tempfile
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+from fcn_keras.cli.shared import import_tensorflow
 
 LEARNING_RATE, MOMENTUM = 1e-3, 0.9
 
@@ -24,6 +23,7 @@ def photographs(batch: int, size, classes: int):
 
 
 def matmul(precision: str, side: int = 2048):
+    import_tensorflow()
     import tensorflow as tf
 
     matrix = tf.cast(tf.random.normal((side, side)), precision)
@@ -37,6 +37,7 @@ def training_step(precision: str, batch: int, size, classes: int, kind: str = "o
     "plain" is what Keras offers: its own BatchNorm, transposed convolution, loss and
     metrics. "bare" has the mean of the logits as its loss and no metrics.
     """
+    import_tensorflow()
     import keras
     import tensorflow as tf
 
@@ -81,6 +82,7 @@ def _with_plain_upsampling(model):
 
 def forward(precision: str, size, classes: int, runtime: str = "tensorflow", batch: int = 1):
     """The network as `predict` runs it, on images of one size."""
+    import_tensorflow()
     from fcn_keras.inference import load_network
     from fcn_keras.models.fcn import build_fcn
 
@@ -91,6 +93,7 @@ def forward(precision: str, size, classes: int, runtime: str = "tensorflow", bat
 
 def prediction(model: str, photos: str, runtime: str = "tensorflow", masks: bool = True):
     """`fcn-keras predict` over a folder; without masks, only its network on the same pixels."""
+    import_tensorflow()
     from fcn_keras.batch_prediction import jobs_of_paths, predict_jobs
     from fcn_keras.inference import load_network
     from fcn_keras.prediction import Segmenter
@@ -113,6 +116,7 @@ def prediction(model: str, photos: str, runtime: str = "tensorflow", masks: bool
 
 def pipeline(dataset: str, recipe: str, batch: int, batches: int, cache: bool):
     """A number of training batches, from files or, after a first epoch, from memory."""
+    import_tensorflow()
     from fcn_keras.config import TrainConfig
     from fcn_keras.datasets import load_split
     from fcn_keras.pipeline import Augmentation, cached, training_batches
@@ -133,6 +137,7 @@ def epoch_and_bare_steps(dataset: str, precision: str, epochs: int, size):
 
     Returns a list of pairs of seconds, the first epoch left out, which compiles.
     """
+    import_tensorflow()
     import tensorflow as tf
 
     from fcn_keras import training

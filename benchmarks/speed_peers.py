@@ -67,6 +67,24 @@ def forward(precision: str, size, classes: int, compiled: bool, batch: int = 1):
     return predict
 
 
+def exported(path: str, runtime: str, precision: str, size):
+    """Our exported ONNX file in another runtime, in OpenVINO compiled for one size."""
+    images = 255 * np.random.default_rng(0).random((1, *size, 3), np.float32)
+    if runtime == "ONNX Runtime":
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        return lambda: session.run(["logits"], {"images": images})
+    import openvino
+
+    core = openvino.Core()
+    model = core.read_model(path)
+    model.reshape(list(images.shape))
+    hint = {"float32": "f32", "bfloat16": "bf16"}[precision]
+    compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": hint})
+    return lambda: compiled([images])
+
+
 def prediction(photos: str, classes: int, precision: str):
     """Reads, predicts and writes a mask, one photograph after the other."""
     _, call = network_of(classes, compiled=False, training=False)

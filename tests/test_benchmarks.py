@@ -124,15 +124,17 @@ def copy_conv(ours, theirs):
         theirs.bias.data[:] = theirs.bias.new_tensor(value)
 
 
-def test_torch_network_is_ours():
+@pytest.mark.parametrize("stride", [8, 32])
+def test_torch_network_is_ours(stride):
     torch = pytest.importorskip("torch")
-    from torch_network import FCN8s, parameter_groups
+    from torch_network import FCN8s, FCN32s, parameter_groups
 
     from fcn_keras.config import TrainConfig
     from fcn_keras.models.fcn import build_fcn
     from fcn_keras.training import make_optimizer
 
-    ours, theirs = build_fcn("resnet18", 5, 8, weights=None), FCN8s(5).eval()
+    ours = build_fcn("resnet18", 5, stride, weights=None)
+    theirs = {8: FCN8s, 32: FCN32s}[stride](5).eval()
     statistics = [b for name, b in theirs.named_buffers() if "running" in name]
     count = sum(tensor.numel() for tensor in [*theirs.parameters(), *statistics])
     assert count == ours.count_params()

@@ -1,0 +1,106 @@
+"""The harness that times contestants in turn, and the speed benchmarks on tiny work."""
+
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+from contest import Contestant, compete
+from speed_tables import print_aims
+
+ROOT = Path(__file__).parents[1]
+
+CONTESTANTS = """
+import os, time
+
+def sleep(seconds, log):
+    def work():
+        with open(log, "a") as file:
+            file.write(f"{seconds} ")
+        time.sleep(seconds)
+    return work
+
+def nothing():
+    return lambda: 0.25
+
+def cannot_start():
+    raise ValueError("no such thing\\nand more")
+
+def dies():
+    return lambda: os._exit(3)
+"""
+
+
+@pytest.fixture
+def maker(tmp_path, monkeypatch):
+    (tmp_path / "contestants_of_a_test.py").write_text(CONTESTANTS)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return "contestants_of_a_test:{}".format
+
+
+def test_contestants_work_in_turn_and_are_timed_a_unit(maker, tmp_path):
+    log = str(tmp_path / "log")
+    slow, fast = (
+        Contestant(name, maker("sleep"), {"seconds": s, "log": log}, amount=2, calls=2, warm_up=1)
+        for name, s in (("slow", 0.2), ("fast", 0.1))
+    )
+    compete([slow, fast], rounds=2)
+    # One call each to warm up, then two a round.
+    assert (
+        tmp_path / "log"
+    ).read_text().split() == "0.2 0.1 0.2 0.2 0.1 0.1 0.2 0.2 0.1 0.1".split()
+    assert len(slow.seconds) == 2 and slow.median >= 0.1 > fast.median >= 0.05
+    assert 5 < slow.peak_mb < 1000 and not slow.problem
+
+
+def test_those_that_fail_are_named_and_the_others_go_on(maker, capfd):
+    bad, dying = Contestant("bad", maker("cannot_start")), Contestant("dying", maker("dies"))
+    dying.warm_up = 0
+    good = Contestant("good", maker("nothing"), calls=3)
+    compete([bad, dying, good], rounds=2)
+    assert len(good.seconds) == 2 and max(good.seconds) < 0.2
+    assert bad.problem == "ValueError: no such thing" and dying.problem == "its process died"
+    assert math.isnan(bad.median) and not dying.seconds
+    assert "bad: ValueError: no such thing" in capfd.readouterr().err
+
+
+def test_aims_are_ratios_of_medians(capsys):
+    def found(seconds):
+        return {"seconds": [9.0, seconds, 0.0], "problem": ""}
+
+    figures = {task: {} for task in ("peak", "forward", "predict", "pipeline")}
+    figures["step"] = {
+        "ours, float32": found(2.0),
+        "ours without loss and metrics, float32": found(1.5),
+        "PyTorch eager, float32": found(5.0),
+        "PyTorch compiled, float32": found(3.0),
+        "PyTorch compiled, bfloat16": found(1.0),
+    }
+    figures["epoch"] = {"float32": [(1.0, 1.0), (3.0, 2.0), (1.2, 1.0)]}
+    print_aims(figures, ["float32"])
+    lines = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
+    assert {line[0].partition(":")[2].strip(): float(line[-1]) for line in lines} == {
+        "times as fast as PyTorch's best": 1.5,  # 3 / 2
+        "share of loss and metrics": 0.25,  # 1 - 1.5 / 2
+        "to its bare steps": 1.2,
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "command",
+    [
+        "speed.py --rounds 1",
+        "growth.py --rounds 1",
+        "profile_step.py --batch 1 --size 64 96",
+    ],
+)
+def test_the_benchmarks_run(command):
+    pytest.importorskip("torch")
+    words = [sys.executable, *f"benchmarks/{command}".split()]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "nan" not in done.stdout and done.stdout.count("|---") >= 2
