@@ -18,9 +18,11 @@ import tensorflow as tf
 from PIL import Image
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
+from fcn_keras.datasets.base import LabelSet
 from fcn_keras.datasets.decoding import decode_image
 from fcn_keras.datasets.sample_scenes import draw_scene
 from fcn_keras.errors import UserError
+from fcn_keras.inference import fast_copy
 from fcn_keras.prediction import Segmenter
 from fcn_keras.serving import MAX_PIXELS, MAX_SIDE
 from fcn_keras.serving.signatures import add_signatures
@@ -80,8 +82,9 @@ def export_saved_model(
         _remove_abandoned(directory)
         with tempfile.TemporaryDirectory(prefix=PARTIAL, dir=directory) as temporary:
             partial = Path(temporary) / "model"
-            _write(segmenter, partial, json.dumps(metadata), max_side, max_pixels)
-            _verify(segmenter, partial, max_side)
+            model = fast_copy(segmenter.model)  # what `Segmenter.load` runs
+            _write(model, segmenter.labels, partial, json.dumps(metadata), max_side, max_pixels)
+            _verify(model, partial, max_side)
             return _publish(partial, directory)
     except (OSError, tf.errors.OpError) as error:
         # TensorFlow's messages name an operation in front and behind, and a file.
@@ -92,11 +95,13 @@ def export_saved_model(
         ) from error
 
 
-def _write(segmenter: Segmenter, folder: Path, metadata: str, max_side, max_pixels) -> None:
+def _write(
+    model: keras.Model, labels: LabelSet, folder: Path, metadata: str, max_side, max_pixels
+) -> None:
     archive = keras.export.ExportArchive()
-    add_signatures(archive, segmenter.model, segmenter.labels, metadata, max_side, max_pixels)
+    add_signatures(archive, model, labels, metadata, max_side, max_pixels)
     archive.write_out(str(folder), verbose=False)
-    labels = json.dumps(dataclasses.asdict(segmenter.labels), indent=2)
+    labels = json.dumps(dataclasses.asdict(labels), indent=2)
     extra = folder / "assets.extra"
     extra.mkdir()
     (folder / "assets" / "labels.json").write_text(labels + "\n")
@@ -137,14 +142,14 @@ def _encoded(image: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def _verify(segmenter: Segmenter, folder: Path, max_side: int) -> None:
-    """Loads the folder and compares a photograph's mask with the segmenter's."""
+def _verify(model: keras.Model, folder: Path, max_side: int) -> None:
+    """Loads the folder and compares a photograph's mask with the model's."""
     image, _ = draw_scene(np.random.default_rng(1))
     data = _encoded(image)
     signature = tf.saved_model.load(str(folder)).signatures["serving_default"]
     answer = signature(image_bytes=tf.constant([data]))["mask_png_bytes"][0].numpy()
     mask = np.asarray(Image.open(io.BytesIO(answer)))
-    expected = segmenter.model.predict_on_batch(decode_image(data, "")[None].astype(np.float32))
+    expected = model.predict_on_batch(decode_image(data, "")[None].astype(np.float32))
     if max(image.shape) <= max_side and not np.array_equal(mask, expected[0].argmax(axis=-1)):
         raise UserError(
             f"{folder.parent.parent}: not written, as the exported model gives another mask than "

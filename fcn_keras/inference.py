@@ -71,7 +71,7 @@ def load_network(
     | runtime | what computes |
     |---|---|
     | `keras` | the model itself, with what training changes later |
-    | `tensorflow` | a copy by `fold_batchnorm` and `upsample_by_blocks` |
+    | `tensorflow` | a `fast_copy` |
     | `openvino` | that copy in OpenVINO, on the processor |
     | `onnx` | that copy in ONNX Runtime, on the processor |
 
@@ -102,7 +102,7 @@ def load_network(
     plain = model if own else in_float32(model)
     bfloat16 = precision == "bfloat16"
     converted = in_bfloat16(plain) if bfloat16 and runtime == "tensorflow" else plain
-    fast = upsample_by_blocks(fold_batchnorm(converted))
+    fast = fast_copy(converted)
     if runtime == "tensorflow":
         network = fast.predict_on_batch
     elif runtime == "openvino":
@@ -110,6 +110,11 @@ def load_network(
     else:
         network = _onnx(fast, threads)
     return network if own else _checked(network, plain, runtime, precision or "float32")
+
+
+def fast_copy(model: keras.Model) -> keras.Model:
+    """A copy for inference, by `fold_batchnorm` and `upsample_by_blocks`: same but for rounding."""
+    return upsample_by_blocks(fold_batchnorm(model))
 
 
 class _OpenVino:
