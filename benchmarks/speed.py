@@ -1,4 +1,4 @@
-"""How fast the parts of fcn_keras are, beside PyTorch and other runtimes on the same machine.
+"""How fast the parts of fcn_keras are, beside PyTorch and other runtimes; for Linux.
 
     pip install -e '.[dev]' && pip install torch==2.13.0
     python benchmarks/speed.py --json speed.json           # 15 minutes on two idle cores
