@@ -135,7 +135,7 @@ def pipeline(dataset: str, recipe: str, batch: int, batches: int, cache: bool):
 def epoch_and_bare_steps(dataset: str, precision: str, epochs: int, size):
     """`train.py`'s epochs and, after each of them, its step as often on a batch in memory.
 
-    Returns a list of pairs of seconds, the first epoch left out, which compiles.
+    Returns pairs of seconds, the first and the last epoch left out.
     """
     import_tensorflow()
     import tensorflow as tf
@@ -171,7 +171,7 @@ def epoch_and_bare_steps(dataset: str, precision: str, epochs: int, size):
                 **dict(run_dir=f"{folder}/run", **settings),
             )
         )
-    return pairs[1:-1]  # the last epoch's seconds hold its validation
+    return pairs[1:-1]
 
 
 def command(arguments: list[str]):
