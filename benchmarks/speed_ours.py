@@ -128,8 +128,13 @@ def pipeline(dataset: str, recipe: str, batch: int, batches: int, cache: bool):
     split = cached(split, 4 << 30 if cache else 0)
     for index in range(len(split) if cache else 0):
         split.read(index)
-    stream = iter(training_batches(split, augment, batch, epochs=(0, 10**6), seed=0))
-    return lambda: [next(stream) for _ in range(batches)] and None
+    stream = training_batches(split, augment, batch, epochs=(0, 10**6), seed=0).take(batches)
+
+    def read():  # anew each time, as what is left would be read ahead in others' turns
+        for _ in stream:
+            pass
+
+    return read
 
 
 def epoch_and_bare_steps(dataset: str, precision: str, epochs: int, size):

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch.nn.functional import cross_entropy
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, RandomSampler
 from torch_network import FCN32s
 
 LEARNING_RATE, MOMENTUM = 1e-3, 0.9
@@ -133,18 +133,14 @@ class Photographs(Dataset):
 def loader(dataset: str, crop, batch: int, batches: int, workers: int):
     """A number of training batches by a `DataLoader`."""
     torch.set_num_threads(1)
+    photographs = Photographs(dataset, crop)
+    sampler = RandomSampler(photographs, replacement=True, num_samples=batch * batches)
     loaded = DataLoader(
-        Photographs(dataset, crop),
-        batch,
-        shuffle=True,
-        drop_last=True,
-        num_workers=workers,
-        persistent_workers=True,
+        photographs, batch, sampler=sampler, num_workers=workers, persistent_workers=True
     )
 
-    def endless():
-        while True:
-            yield from loaded
+    def read():
+        for _ in loaded:
+            pass
 
-    stream = endless()
-    return lambda: [next(stream) for _ in range(batches)] and None
+    return read
