@@ -24,6 +24,7 @@ TEXTS = {
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
     "benchmarks/CAMVID.md": "camvid.md",
+    "benchmarks/SPEED.md": "speed.md",
     "fcn_keras/serving/docker/README.md": "guide/tf-serving.md",
 }
 # README's sections that have a page of their own under another name, or none.
