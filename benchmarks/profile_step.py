@@ -64,7 +64,7 @@ def operations(step) -> tuple[collections.Counter, collections.Counter]:
         for event in (event for line in plane.lines for event in line.events):
             # "name of the operation:its kind"; others are parts of TensorFlow's own work.
             name, colon, kind = plane.event_metadata[event.metadata_id].name.rpartition(":")
-            if colon and not name.endswith(":"):
+            if colon and not name.endswith(":") and not kind.startswith(" "):
                 kinds[kind] += event.duration_ps / 1e9 / STEPS
                 single[name] += event.duration_ps / 1e9 / STEPS
     return kinds, single
