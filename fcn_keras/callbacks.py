@@ -50,13 +50,7 @@ class Recorder(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         seconds = round(time.monotonic() - self.started, 3)  # with validation, before saving
         logs = {name: float(value) for name, value in logs.items()}
-        for name in ("loss", "val_loss"):
-            if not math.isfinite(logs.get(name, 0.0)):
-                kept = f"; the epochs before are kept in {self.run.path}" if self.run else ""
-                raise UserError(
-                    f"The {name} became {logs[name]} in epoch {epoch + 1}. Lower "
-                    f"--learning-rate{kept}."
-                )
+        self._require_finite(epoch, logs)
         learning_rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         best = max(validated(self.history), default=-1.0)
         row = {"epoch": epoch + 1, **_with_validation(logs), "learning_rate": learning_rate}
@@ -67,14 +61,29 @@ class Recorder(keras.callbacks.Callback):
         if out_of_patience(self.history, self.patience):
             self.model.stop_training = True
 
+    def _require_finite(self, epoch: int, logs: dict) -> None:
+        """What is not finite must not replace what is saved."""
+        found = {name: logs[name] for name in ("loss", "val_loss") if name in logs}
+        # Where the last step breaks them and no validation follows, the loss does not tell.
+        sums = [keras.ops.sum(keras.ops.abs(weight)) for weight in self.model.weights]
+        found["sum of the weights"] = float(keras.ops.sum(keras.ops.stack(sums)))
+        for name, value in found.items():
+            if not math.isfinite(value):
+                kept = ""
+                if self.run and self.run.last.is_file():
+                    kept = f" in a new run; --init-from {self.run.path} keeps the epochs before"
+                raise UserError(
+                    f"The {name} became {value} in epoch {epoch + 1}. Lower --learning-rate{kept}."
+                )
+
     def _save(self, is_best: bool) -> None:
         if is_best:
             # A model of the same layers has no optimizer, whose state is twice their size.
             inference = keras.Model(self.model.input, self.model.output, name=self.model.name)
-            with atomic_path(self.run.best) as path:
+            with atomic_path(self.run.best, durable=True) as path:
                 inference.save(path)
         self.run.write_history(self.history)
-        with atomic_path(self.run.last) as path:
+        with atomic_path(self.run.last, durable=True) as path:
             self.model.save(path)
 
 

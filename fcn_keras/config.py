@@ -95,6 +95,9 @@ class TrainConfig:
 
     # The run
     seed: int = _setting(0, "of initial weights, order and augmentation")
+    deterministic: bool = _setting(
+        False, "bit-identical weights from the same seed on the same machine"
+    )
     devices: int | None = _setting(
         None, "GPUs to use (all by default); without GPUs, that many CPU devices", metavar="N"
     )

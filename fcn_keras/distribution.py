@@ -16,6 +16,11 @@ from fcn_keras.cluster import Cluster
 from fcn_keras.errors import UserError
 
 
+def compute_deterministically() -> None:
+    """Makes TensorFlow give the same bits each time, from now to the end of the process."""
+    tf.config.experimental.enable_op_determinism()
+
+
 def make_strategy(devices: int | None = None) -> tf.distribute.Strategy:
     """A `MirroredStrategy` over GPUs, or over the processor as one or more logical devices.
 

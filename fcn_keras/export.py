@@ -22,6 +22,7 @@ from fcn_keras.datasets.base import LabelSet
 from fcn_keras.datasets.decoding import decode_image
 from fcn_keras.datasets.sample_scenes import draw_scene
 from fcn_keras.errors import UserError
+from fcn_keras.faults import reason_of
 from fcn_keras.inference import fast_copy
 from fcn_keras.prediction import Segmenter
 from fcn_keras.serving import MAX_PIXELS, MAX_SIDE
@@ -87,11 +88,9 @@ def export_saved_model(
             _verify(model, partial, max_side)
             return _publish(partial, directory)
     except (OSError, tf.errors.OpError) as error:
-        # TensorFlow's messages name an operation in front and behind, and a file.
-        inner = str(error).splitlines()[0].split("}} ")[-1].split(" [Op:")[0]
-        reason = getattr(error, "strerror", None) or inner.rpartition("; ")[2]
         raise UserError(
-            f"{directory}: the model cannot be written there ({reason}). Choose another --output."
+            f"{directory}: the model cannot be written there ({reason_of(error)}). Choose another "
+            "--output."
         ) from error
 
 

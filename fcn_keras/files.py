@@ -18,15 +18,25 @@ from fcn_keras.errors import UserError
 
 # Where Pillow looks for an orientation beside EXIF data, which alone exported models read.
 OTHER_ORIENTATIONS = ("xmp", "XML:com.adobe.xmp", "Raw profile type exif")
+PARTIAL = ".partial-"  # what such names begin with is not finished
 IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
 
 @contextlib.contextmanager
-def atomic_path(path: Path):
-    """Yields a path beside `path` that takes its name once the block has succeeded."""
-    partial = path.with_name(f".partial-{path.name}")
+def atomic_path(path: Path, durable: bool = False):
+    """Yields a path beside `path` that takes its name once the block has succeeded.
+
+    Args:
+        path: The file's path.
+        durable: Whether the content is on disk first, should the machine lose its power;
+            that takes some milliseconds.
+    """
+    partial = path.with_name(f"{PARTIAL}{path.name}")
     try:
         yield partial
+        if durable:
+            with partial.open("rb") as file:
+                os.fsync(file.fileno())
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)

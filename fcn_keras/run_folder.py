@@ -15,7 +15,7 @@ from pathlib import Path
 from fcn_keras.config import TrainConfig
 from fcn_keras.datasets.base import LabelSet
 from fcn_keras.errors import UserError
-from fcn_keras.files import atomic_path
+from fcn_keras.files import PARTIAL, atomic_path
 
 
 class RunFolder:
@@ -56,6 +56,11 @@ class RunFolder:
             ) from error
         return cls(path)
 
+    def remove_partials(self) -> None:
+        """Removes what a killed process was writing."""
+        for partial in self.path.glob(f"{PARTIAL}*"):
+            partial.unlink(missing_ok=True)
+
     def write_config(self, config: TrainConfig, labels: LabelSet) -> None:
         """Writes the settings, classes, versions, git commit and commands that made this run."""
         earlier = []
@@ -68,7 +73,7 @@ class RunFolder:
             **software(),
             "commands": [*earlier, sys.argv],
         }
-        with atomic_path(self.config) as path:
+        with atomic_path(self.config, durable=True) as path:
             path.write_text(json.dumps(content, indent=2) + "\n")
 
     def read_config(self) -> TrainConfig:
@@ -93,7 +98,7 @@ class RunFolder:
 
     def write_history(self, rows: list[dict]) -> None:
         """Writes `history.csv`, one row an epoch."""
-        with atomic_path(self.history) as path, path.open("w", newline="") as file:
+        with atomic_path(self.history, durable=True) as path, path.open("w", newline="") as file:
             writer = csv.DictWriter(file, rows[-1], restval="nan")  # older rows may have less
             writer.writeheader()
             writer.writerows(rows)
@@ -118,7 +123,7 @@ class RunFolder:
 
     def write_metrics(self, metrics: dict) -> None:
         """Writes `metrics.json`, which marks the run as finished."""
-        with atomic_path(self.metrics) as path:
+        with atomic_path(self.metrics, durable=True) as path:
             path.write_text(json.dumps(metrics, indent=2) + "\n")
 
     def read_metrics(self) -> dict:
@@ -130,9 +135,14 @@ class RunFolder:
 
 
 def require_free(run_dir: str | None) -> None:
-    """Raises `UserError` if something is in the folder of a new run."""
+    """Raises `UserError` if something is in the folder of a new run.
+
+    What a run left that was killed at its very start does not count.
+    """
     path = Path(run_dir or "")
-    if run_dir and path.exists() and not (path.is_dir() and not any(path.iterdir())):
+    if not run_dir or not path.exists():
+        return
+    if not path.is_dir() or any(not file.name.startswith(PARTIAL) for file in path.iterdir()):
         raise UserError(
             f"{path}: exists already and is never overwritten. Choose another --run-dir, or "
             f"go on with it by --resume {path}."

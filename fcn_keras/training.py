@@ -15,6 +15,7 @@ from fcn_keras.config import TrainConfig
 from fcn_keras.datasets import load_split
 from fcn_keras.datasets.base import LabelSet, Split
 from fcn_keras.distribution import (
+    compute_deterministically,
     distribute,
     fast_precision,
     is_chief,
@@ -25,6 +26,7 @@ from fcn_keras.distribution import (
 )
 from fcn_keras.errors import UserError
 from fcn_keras.evaluation import evaluate
+from fcn_keras.faults import faults_as_user_errors
 from fcn_keras.files import atomic_path
 from fcn_keras.model_card import write_model_card
 from fcn_keras.models.fcn import build_fcn, copy_weights
@@ -57,18 +59,21 @@ def train(config: TrainConfig) -> RunFolder | None:
     """
     if not Cluster.from_environment():
         require_free(config.run_dir)  # of several workers the chief looks, with all together
+    if config.deterministic:
+        compute_deterministically()
     strategy = make_strategy(config.devices)
     if config.mixed_precision == "auto":
         config = dataclasses.replace(config, mixed_precision=fast_precision())
     splits = _load_splits(config)
     model = _build_and_compile(config, splits, strategy)
     meet(strategy, _what_workers_share(config, splits))
-    run = None
-    if is_chief(strategy):
-        run = RunFolder.create(config)
-        run.write_config(config, splits[0].labels)
-        print(f"Run folder: {run.path}", flush=True)
-    return _fit_and_finish(run, config, splits, model, history=[])
+    run = RunFolder.create(config) if is_chief(strategy) else None
+    with faults_as_user_errors(run):
+        if run:
+            run.remove_partials()
+            run.write_config(config, splits[0].labels)
+            print(f"Run folder: {run.path}", flush=True)
+        return _fit_and_finish(run, config, splits, model, history=[])
 
 
 @lost_workers_as_user_errors()
@@ -101,6 +106,8 @@ def resume(run_dir, **changes) -> RunFolder | None:
         print(f"{run.path} is finished: {len(history)} epochs. Ask for more with --epochs.")
         return run
 
+    if config.deterministic:
+        compute_deterministically()
     strategy = make_strategy(config.devices)
     splits = _load_splits(config)
     if splits[0].labels != run.read_labels():
@@ -121,13 +128,14 @@ def resume(run_dir, **changes) -> RunFolder | None:
     elif rest:
         raise UserError(f"{run.path}: --max-steps ended it within an epoch. Start a new run.")
     meet(strategy, _what_workers_share(config, splits), steps_done)
-    if is_chief(strategy):
-        run.metrics.unlink(missing_ok=True)
-        run.write_config(config, splits[0].labels)
-        print(f"Run folder: {run.path}, after epoch {epochs_done}", flush=True)
-    else:
-        run = None
-    return _fit_and_finish(run, config, splits, model, history[:epochs_done], steps_done)
+    run = run if is_chief(strategy) else None
+    with faults_as_user_errors(run):
+        if run:
+            run.remove_partials()
+            run.metrics.unlink(missing_ok=True)
+            run.write_config(config, splits[0].labels)
+            print(f"Run folder: {run.path}, after epoch {epochs_done}", flush=True)
+        return _fit_and_finish(run, config, splits, model, history[:epochs_done], steps_done)
 
 
 def build_model(config: TrainConfig, labels: LabelSet) -> keras.Model:

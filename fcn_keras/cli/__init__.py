@@ -8,7 +8,9 @@ mistakes answer at once.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import signal
 import sys
 
 import fcn_keras
@@ -57,7 +59,17 @@ def _run(argv: list[str] | None) -> int:
             file=sys.stderr,
         )
         return 1
+    except BrokenPipeError:  # whoever read the output has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (OSError, MemoryError) as error:
+        where, reason = getattr(error, "filename", None), getattr(error, "strerror", None)
+        what = ": ".join(str(part) for part in (where, reason or error or "out of memory") if part)
+        print(f"error: {what}. Mend that and run again.", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
+        with contextlib.suppress(ValueError):  # not in the main thread
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second one ends at once
         print(
             "Interrupted. --resume goes on with a run, --skip-existing with images.",
             file=sys.stderr,

@@ -9,6 +9,7 @@ import typing
 from fcn_keras.cli.shared import import_tensorflow
 from fcn_keras.config import RECIPES, TrainConfig
 from fcn_keras.errors import UserError
+from fcn_keras.run_folder import RunFolder
 
 RESUMABLE = ("epochs", "max_steps", "devices", "data_dir")
 
@@ -26,6 +27,11 @@ def add(commands) -> None:
         "--resume",
         metavar="RUN",
         help="go on with a run; may be joined by " + ", ".join(_flag(name) for name in RESUMABLE),
+    )
+    parser.add_argument(
+        "--config",
+        metavar="RUN",
+        help="repeat a run: the settings of its config.json, or of a copy of that, in a new folder",
     )
     add_config_flags(parser)
 
@@ -68,6 +74,8 @@ def _flag_options(field: dataclasses.Field, hint) -> dict:
 
 def _train(arguments) -> int:
     settings = given_settings(arguments)
+    if arguments.resume and arguments.config:
+        raise UserError("--resume goes on with a run, --config repeats one: give one of them.")
     if arguments.resume:
         fixed = sorted(set(settings) - set(RESUMABLE))
         if fixed:
@@ -80,12 +88,24 @@ def _train(arguments) -> int:
 
         resume(arguments.resume, **settings)
         return 0
-    config = TrainConfig.from_recipe(settings.pop("recipe", None), **settings)
+    config = _config(arguments.config, settings)
     import_tensorflow()
     from fcn_keras.training import train
 
     train(config)
     return 0
+
+
+def _config(run_or_file: str | None, settings: dict) -> TrainConfig:
+    """The settings of a recipe, or those of another run, with what the flags replace."""
+    if run_or_file is None:
+        return TrainConfig.from_recipe(settings.pop("recipe", None), **settings)
+    if "recipe" in settings:
+        raise UserError(f"--recipe {settings['recipe']}: the recipe is that of --config.")
+    run = RunFolder(run_or_file)
+    if run.path.is_file():
+        run.config = run.path
+    return dataclasses.replace(run.read_config(), **{"run_dir": None, **settings})
 
 
 def _recipe_summary(name: str) -> str:

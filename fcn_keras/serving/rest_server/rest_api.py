@@ -19,10 +19,11 @@ from tensorflow_serving.apis import (
     model_pb2,
 )
 
+from fcn_keras.faults import first_line
 from fcn_keras.serving.rest_server.json_tensor import RequestError
 from fcn_keras.serving.rest_server.model_versions import MAX_VERSION, ModelVersions
 from fcn_keras.serving.rest_server.rest_codec import encode_predict, parse_predict
-from fcn_keras.serving.rest_server.saved_model import DEFAULT_SIGNATURE, LoadedModel, first_line
+from fcn_keras.serving.rest_server.saved_model import DEFAULT_SIGNATURE, LoadedModel
 
 VERSION = r"(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
 PREDICTION_PATH = re.compile(

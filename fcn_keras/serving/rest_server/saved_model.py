@@ -10,6 +10,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import error_codes_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
+from fcn_keras.faults import first_line
 from fcn_keras.serving.rest_server.model_versions import LoadError
 
 DEFAULT_SIGNATURE = "serving_default"
@@ -95,14 +96,6 @@ class LoadedModel:
             request = log.predict_log.request
             inputs = {key: tf.make_ndarray(value) for key, value in request.inputs.items()}
             self.run(request.model_spec.signature_name or DEFAULT_SIGNATURE, inputs)
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says in its first line that is not about the graph's inside."""
-    noise = ("Graph execution error", "Detected at node", "<stack traces", "[[", "File ")
-    lines = (line.strip() for line in str(getattr(error, "message", error)).splitlines())
-    said = next((line for line in lines if line and not line.startswith(noise)), "")
-    return said or type(error).__name__
 
 
 def _check_inputs(signature, inputs: Mapping[str, np.ndarray]) -> None:

@@ -1,0 +1,53 @@
+"""What the machine refuses or runs out of during a run -> a `UserError` that says what to do."""
+
+from __future__ import annotations
+
+import contextlib
+
+import tensorflow as tf
+
+from fcn_keras.errors import UserError
+from fcn_keras.run_folder import RunFolder
+
+
+@contextlib.contextmanager
+def faults_as_user_errors(run: RunFolder | None):
+    """Turns a full disk, a folder that cannot be written and a lack of memory into `UserError`.
+
+    Args:
+        run: The run's folder; `None` for a worker that writes nothing.
+
+    Raises:
+        UserError: In place of `OSError`, `MemoryError` and TensorFlow's errors for these.
+    """
+    resume = f"then go on with --resume {run.path}" if run else "then start all workers again"
+    try:
+        yield
+    except (OSError, MemoryError, tf.errors.OpError) as error:
+        reason = reason_of(error)
+        if isinstance(error, OSError) or "space left" in reason:
+            where = getattr(error, "filename", None) or (run.path if run else "A file")
+            remedy = f"Free space or allow writing, {resume}."
+        elif isinstance(error, (MemoryError, tf.errors.ResourceExhaustedError)):
+            where = "Out of memory"
+            remedy = (
+                f"Free some, {resume}; where one step needs too much, start a new run with a "
+                "smaller --batch-size or --crop."
+            )
+        else:
+            raise
+        raise UserError(f"{where}: {reason}. {remedy}") from error
+
+
+def reason_of(error: BaseException) -> str:
+    """What failed, in a few words: TensorFlow's messages name an operation in front and behind."""
+    inner = first_line(error).split("}} ")[-1].split(" [Op:")[0].rpartition("; ")[2]
+    return getattr(error, "strerror", None) or inner[:200].rstrip(".")
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says in its first line that is not about the graph's inside."""
+    noise = ("Graph execution error", "Detected at node", "<stack traces", "[[", "File ")
+    lines = (line.strip() for line in str(getattr(error, "message", error)).splitlines())
+    said = next((line for line in lines if line and not line.startswith(noise)), "")
+    return said or type(error).__name__
