@@ -57,7 +57,7 @@ class Recorder(keras.callbacks.Callback):
         self.history.append({**row, **self.columns(epoch), "seconds": seconds})
         if self.run:
             # Without a validation so far, the newest is the best that there is.
-            self._save(is_best=logs.get(BEST_BY, best) > best or best < 0)
+            self._save(self.run, is_best=logs.get(BEST_BY, best) > best or best < 0)
         if out_of_patience(self.history, self.patience):
             self.model.stop_training = True
 
@@ -76,14 +76,14 @@ class Recorder(keras.callbacks.Callback):
                     f"The {name} became {value} in epoch {epoch + 1}. Lower --learning-rate{kept}."
                 )
 
-    def _save(self, is_best: bool) -> None:
+    def _save(self, run: RunFolder, is_best: bool) -> None:
         if is_best:
             # A model of the same layers has no optimizer, whose state is twice their size.
             inference = keras.Model(self.model.input, self.model.output, name=self.model.name)
-            with atomic_path(self.run.best, durable=True) as path:
+            with atomic_path(run.best, durable=True) as path:
                 inference.save(path)
-        self.run.write_history(self.history)
-        with atomic_path(self.run.last, durable=True) as path:
+        run.write_history(self.history)
+        with atomic_path(run.last, durable=True) as path:
             self.model.save(path)
 
 

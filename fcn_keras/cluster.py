@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import time
+from typing import Any
 
 from fcn_keras.errors import UserError
 
@@ -43,7 +44,7 @@ class Cluster:
             content = json.loads(text or "{}")
         except ValueError as error:
             raise UserError(f"TF_CONFIG is no JSON ({error}). Expected: {EXAMPLE}") from error
-        jobs = content.get("cluster") if isinstance(content, dict) else text
+        jobs: Any = content.get("cluster") if isinstance(content, dict) else text
         if not jobs:
             return None
         try:

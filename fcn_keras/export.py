@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import itertools
 import json
 import os
 import shutil
@@ -100,10 +99,10 @@ def _write(
     archive = keras.export.ExportArchive()
     add_signatures(archive, model, labels, metadata, max_side, max_pixels)
     archive.write_out(str(folder), verbose=False)
-    labels = json.dumps(dataclasses.asdict(labels), indent=2)
+    labels_text = json.dumps(dataclasses.asdict(labels), indent=2)
     extra = folder / "assets.extra"
     extra.mkdir()
-    (folder / "assets" / "labels.json").write_text(labels + "\n")
+    (folder / "assets" / "labels.json").write_text(labels_text + "\n")
     (extra / "metadata.json").write_text(metadata + "\n")
     with tf.io.TFRecordWriter(str(extra / "tf_serving_warmup_requests")) as writer:
         for request in _warmup_requests():
@@ -158,7 +157,8 @@ def _verify(model: keras.Model, folder: Path, max_side: int) -> None:
 
 def _publish(partial: Path, directory: Path) -> Path:
     versions = [int(path.name) for path in directory.iterdir() if path.name.isdecimal()]
-    for version in itertools.count(max(versions, default=0) + 1):
+    version = max(versions, default=0) + 1
+    while True:
         folder = directory / str(version)
         try:
             os.rename(partial, folder)
@@ -166,6 +166,7 @@ def _publish(partial: Path, directory: Path) -> Path:
         except OSError:
             if not folder.exists():  # else another export has just taken the number
                 raise
+            version += 1
 
 
 def _remove_abandoned(directory: Path) -> None:

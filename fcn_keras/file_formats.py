@@ -96,8 +96,8 @@ def _require(package: str, format: str) -> None:
 
 def _verify(model: keras.Model, partial: Path, path: Path, target: Format) -> None:
     """Raises `UserError` if the file gives other results than the model."""
-    for batch, *size in TRIALS:
-        scenes = [draw_scene(np.random.default_rng(seed), tuple(size)) for seed in range(batch)]
+    for batch, height, width in TRIALS:
+        scenes = [draw_scene(np.random.default_rng(seed), (height, width)) for seed in range(batch)]
         images = np.stack([image for image, _ in scenes]).astype(np.float32)
         expected = _softmax(logits_of(model, images))
         actual = _softmax(target.run(partial, images))

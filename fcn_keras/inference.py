@@ -127,11 +127,12 @@ class _OpenVino:
 
         self._graph = openvino.convert_model(traced(model))
         self._core = openvino.Core()
-        self._options = {"INFERENCE_PRECISION_HINT": precision}
+        self._options: dict[str, str | int] = {"INFERENCE_PRECISION_HINT": precision}
         if threads:
             self._options["INFERENCE_NUM_THREADS"] = threads
         self._any_size = self._compile(self._graph)
-        self._seen, self._fixed = collections.Counter(), {}
+        self._seen: collections.Counter = collections.Counter()
+        self._fixed: dict[tuple, Network] = {}
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         shape = images.shape  # a fixed one saves some 5 % of the time

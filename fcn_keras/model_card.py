@@ -9,6 +9,7 @@ import math
 import os
 import platform
 import shlex
+from collections.abc import Iterable
 from pathlib import Path
 
 import tensorflow as tf
@@ -219,6 +220,6 @@ def _list(lines: list[str]) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
-def _table(titles: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def _table(titles: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     ruler = ("---", *("---:" for _ in titles[1:]))
     return "\n".join(f"| {' | '.join(row)} |" for row in (titles, ruler, *rows))

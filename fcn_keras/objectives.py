@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import keras
 from keras import ops
 
@@ -26,7 +28,7 @@ class SegmentationCrossentropy(keras.losses.Loss):
 
     def __init__(
         self,
-        class_weights: list[float] | None = None,
+        class_weights: Sequence[float] | None = None,
         ignore_class: int = IGNORE_ID,
         jaccard_weight: float = 0.0,
         name: str = "segmentation_crossentropy",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageFilter
@@ -23,7 +24,7 @@ def d2l_examples(split: Split, crop: tuple[int, int] | None, void_is_background:
     Raises:
         UserError: If no image is as large as the crop.
     """
-    chosen = range(len(split))
+    chosen: Sequence[int] = range(len(split))
     if crop:
         shapes = (split.read(index)[1].shape for index in chosen)
         chosen = [

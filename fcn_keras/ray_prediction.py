@@ -14,6 +14,7 @@ import pickle
 import socket
 import warnings
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from fcn_keras import storage
 from fcn_keras.batch_prediction import EXTRAS, Results, job_of_image, predict_jobs
@@ -45,7 +46,7 @@ def ray_session(address: str | None, workers: int, cpus: int):
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     # Ray's 15 would let any other job on the machine starve the workers.
     os.environ.setdefault("RAY_worker_niceness", "0")
-    options = {"address": address}
+    options: dict[str, Any] = {"address": address}
     if address is None:
         # CPUs are counted, not measured: as many as are asked for. Names need little memory.
         options = {"address": "local", "num_cpus": workers * cpus}
@@ -188,7 +189,8 @@ class _Predictor:
 def _listed(paths, output, extras, skip_existing) -> Iterator[dict[str, list]]:
     """Rows of images to predict, how many more are there already, and what ended the listing."""
     results = Results(output, extras)
-    todo, there, stop = [], 0, ""
+    todo: list[FoundImage] = []
+    there, stop = 0, ""
 
     def row():
         columns = ([image.path for image in todo], [image.name for image in todo], there, stop)

@@ -106,7 +106,7 @@ def traced(model: keras.Model):
     return function.get_concrete_function()
 
 
-def _with_constants(model: keras.Model) -> Callable:
+def _with_constants(model: keras.Model):
     """The model as a `tf.function` with constants for weights, from `images` to `logits`.
 
     Converters take tensors that a function captures for inputs or drop them.

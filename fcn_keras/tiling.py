@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -115,13 +116,14 @@ def average_pieces(
     rows, columns = min(tile, height), min(tile, width)
     weight = np.outer(_window(rows), _window(columns)) if smooth else np.ones((rows, columns))
     weight = weight[..., None].astype(np.float32)
-    total = norm = None  # of the image rows from `top` on, as far as windows reach
+    # Of the image rows from `top` on, as far as windows reach; the first tells its channels.
+    total: Any = None
+    norm = np.zeros((rows, width, 1), np.float32)
     for top, next_top in zip(tops, [*tops[1:], height]):
         for left in lefts:
             logits = logits_of(read(top, left, rows, columns))
             if total is None:
                 total = np.zeros((rows, width, logits.shape[-1]), np.float32)
-                norm = np.zeros((rows, width, 1), np.float32)
             total[:, left : left + columns] += weight * logits
             norm[:, left : left + columns] += weight
         done = next_top - top

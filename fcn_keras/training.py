@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
+from typing import Any
 
 import keras
 
@@ -128,14 +129,14 @@ def resume(run_dir, **changes) -> RunFolder | None:
     elif rest:
         raise UserError(f"{run.path}: --max-steps ended it within an epoch. Start a new run.")
     meet(strategy, _what_workers_share(config, splits), steps_done)
-    run = run if is_chief(strategy) else None
-    with faults_as_user_errors(run):
-        if run:
-            run.remove_partials()
-            run.metrics.unlink(missing_ok=True)
-            run.write_config(config, splits[0].labels)
-            print(f"Run folder: {run.path}, after epoch {epochs_done}", flush=True)
-        return _fit_and_finish(run, config, splits, model, history[:epochs_done], steps_done)
+    own = run if is_chief(strategy) else None
+    with faults_as_user_errors(own):
+        if own:
+            own.remove_partials()
+            own.metrics.unlink(missing_ok=True)
+            own.write_config(config, splits[0].labels)
+            print(f"Run folder: {own.path}, after epoch {epochs_done}", flush=True)
+        return _fit_and_finish(own, config, splits, model, history[:epochs_done], steps_done)
 
 
 def build_model(config: TrainConfig, labels: LabelSet) -> keras.Model:
@@ -317,7 +318,8 @@ def _finish(run: RunFolder, splits: tuple[Split, Split], history: list[dict]) ->
 
 def _what_workers_share(config: TrainConfig, splits: tuple[Split, Split]):
     """What must be the same for all workers; where the data lie may differ."""
-    elsewhere = {"dataset": "", "data_dir": None, "run_dir": None, "init_from": None}
+    elsewhere: dict[str, Any] = dict.fromkeys(("data_dir", "run_dir", "init_from"))
+    elsewhere["dataset"] = ""
     return dataclasses.replace(config, **elsewhere), [split.ids for split in splits]
 
 

@@ -109,7 +109,7 @@ def history(run_dir):
 
 def require_sound(run_dir):
     """Each file that has its name is whole, and with a history there is a model."""
-    models = list(run_dir.glob("*.keras"))
+    models = list(run_dir.glob("[!.]*.keras"))
     for path in models:
         with zipfile.ZipFile(path) as archive:
             assert archive.testzip() is None and "model.weights.h5" in archive.namelist()

@@ -57,8 +57,9 @@ def _check(arguments) -> int:
     from fcn_keras.datasets.check import check_directory
 
     report = check_directory(arguments.directory, progress)
+    classes = report.labels.names if report.labels else ()
     for split, size in report.split_sizes.items():
-        names = [*report.labels.names, "(unlabelled)"]
+        names = [*classes, "(unlabelled)"]
         pixels, images = report.pixels[split], report.images[split]
         width = max(map(len, names))
         print(f"{split}: {size} images\n  {'class':{width}}  images       pixels   share")

@@ -88,10 +88,10 @@ def _rasterise(parts: list[Part], colors: np.ndarray, size: tuple[int, int]):
         ImageDraw.Draw(paint).polygon(points, fill=tuple(colors[part.color].astype(int)))
         ImageDraw.Draw(cover).polygon(points, fill=255)
         ImageDraw.Draw(painted).polygon(points, fill=255 * (part.color == MAIN))
-    paint, cover, painted = (
+    colors, *shares = (
         np.asarray(layer.reduce(_OVERSAMPLING), np.float32) for layer in (paint, cover, painted)
     )
-    return paint, cover / 255, painted / 255
+    return colors, *(share / 255 for share in shares)
 
 
 def _shade(rng, paint, cover, painted, light, radius):

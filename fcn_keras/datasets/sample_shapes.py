@@ -8,7 +8,7 @@ How parts are placed, painted and lit is the business of `sample`.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -63,7 +63,7 @@ def curve(*knots: tuple[float, float]) -> np.ndarray:
     return points.swapaxes(0, 1).reshape(-1, 2)
 
 
-def stroke(start: tuple[float, float], end: tuple[float, float], width: float) -> np.ndarray:
+def stroke(start: Sequence[float], end: Sequence[float], width: float) -> np.ndarray:
     """A straight line of some width."""
     a, b = np.array(start, float), np.array(end, float)
     side = np.array([a[1] - b[1], b[0] - a[0]]) / np.linalg.norm(b - a) * width / 2
@@ -264,7 +264,7 @@ def flower(rng: np.random.Generator) -> list[Part]:
         parts.append(Part(ellipse(x, y, 0.26, min(across, 0.3) * 0.62, angle), MAIN))
     for angle in phase + np.arange(count) * 2 * np.pi / count:
         ray = np.array([np.cos(angle), np.sin(angle)])
-        parts.append(Part(stroke(middle, middle + 0.38 * ray, 0.035), DARK))
+        parts.append(Part(stroke(middle.tolist(), (middle + 0.38 * ray).tolist(), 0.035), DARK))
     parts.append(Part(ellipse(*middle, 0.2), LIGHT))
     return parts + [
         Part(ellipse(*(middle + 0.1 * np.array([np.cos(a), np.sin(a)])), 0.03), DARK)

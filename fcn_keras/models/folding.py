@@ -59,7 +59,7 @@ def fold_batchnorm(model: keras.Model) -> keras.Model:
 def _foldable(model: keras.Model) -> dict[keras.layers.Layer, keras.layers.Layer]:
     """The batch normalisations that can be folded, and the convolutions before them."""
     uses = collections.Counter(id(tensor) for tensor in model.outputs)
-    calls = collections.Counter()
+    calls: collections.Counter = collections.Counter()
     nodes = [node for depth in model._nodes_by_depth.values() for node in depth]
     for node in nodes:
         calls[node.operation] += 1

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -122,7 +123,7 @@ def gather(
             f"{len(history)} of {config.epochs} epochs. "
             f"fcn-keras train --resume goes on with it."
         )
-    moved = {"dataset": dataset, "data_dir": data_dir}
+    moved: dict[str, Any] = {"dataset": dataset, "data_dir": data_dir}
     where = dataclasses.replace(config, **{key: value for key, value in moved.items() if value})
     try:
         _measure(contents, where, images, progress)
@@ -161,7 +162,7 @@ def _measure(contents: Contents, config: TrainConfig, images: int, progress) -> 
     contents.counts["val"] = len(val)
     with contextlib.suppress(UserError):  # validation alone may be there
         contents.counts["train"] = len(_split(config, "train"))
-    _compare(contents)
+    _compare(contents, contents.report)
 
 
 def _split(config: TrainConfig, name: str) -> Split:
@@ -169,7 +170,7 @@ def _split(config: TrainConfig, name: str) -> Split:
     return split.take(config.limit) if config.limit else split
 
 
-def _compare(contents: Contents) -> None:
+def _compare(contents: Contents, report: Report) -> None:
     """Notes where the measures are no longer those that training found."""
     if contents.metrics:
         before, where = contents.metrics["mean_iou"], "metrics.json"
@@ -177,7 +178,7 @@ def _compare(contents: Contents) -> None:
         best = best_epoch(contents.history)
         before = next(r["val_mean_iou"] for r in contents.history if r["epoch"] == best)
         where = "history.csv"
-    now = contents.report.mean_iou
+    now = report.mean_iou
     if abs(now - before) > CHANGED:
         contents.notes.append(
             f"The mean IoU is {now:.3f} now and was {before:.3f} in {where}: the validation "

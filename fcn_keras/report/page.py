@@ -115,18 +115,18 @@ def _class_rows(contents: Contents) -> list[dict]:
     for index, (row, pixels) in enumerate(zip(rows, truth)):
         row["accuracy"] = confusion[index, index] / pixels if pixels else None
         row["share"] = pixels / truth.sum()
-        row["confused"] = _most_confused(contents, index)
+        row["confused"] = _most_confused(confusion, index, contents.labels.names)
     return rows
 
 
-def _most_confused(contents: Contents, index: int) -> str:
+def _most_confused(confusion: np.ndarray, index: int, names: tuple[str, ...]) -> str:
     """Which other class most of a class's pixels became."""
-    counts = contents.report.confusion[index].copy()
+    counts = confusion[index].copy()
     pixels, counts[index] = counts.sum(), 0
     other = int(counts.argmax())
     if not pixels or counts[other] / pixels < CONFUSED:
         return "–"
-    return f"{contents.labels.names[other]} {100 * counts[other] / pixels:.0f} %"
+    return f"{names[other]} {100 * counts[other] / pixels:.0f} %"
 
 
 def _confusion_rows(report: Report) -> list[dict]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import json
 from pathlib import Path
 
@@ -91,8 +92,12 @@ def write_report(directory) -> str:
         "report.json": json.dumps(content, indent=2) + "\n",
     }
     for name, lines in files.items():
-        write_file(Path(directory, name), lambda path, lines=lines: path.write_text(lines))
+        write_file(Path(directory, name), functools.partial(_write_text, lines))
     return text
+
+
+def _write_text(text: str, path: Path) -> None:
+    path.write_text(text)
 
 
 def _row(search: Search, trial: dict, folder: Path) -> dict:
