@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import io
 import os
-import tempfile
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,12 @@ VOC_CLASSES = (
 VOC_COLORMAP = voc_palette(len(VOC_CLASSES))
 VOC_LABELS = LabelSet(VOC_CLASSES, VOC_COLORMAP)
 
+# Downloads, unpacked archives and records on their way, by TFDS's names.
+UNFINISHED = (
+    "downloads/*/*.tmp.*",
+    "downloads/extracted/incomplete*",
+    "voc2012_segmentation/*/incomplete.*",
+)
 _PARTS = {"train": ("train",), "val": ("val",), "trainval": ("train", "val")}
 
 
@@ -124,9 +131,9 @@ def _prepare(builder) -> None:
     root = builder.data_dir_root
     try:
         root.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=root).close()
         # Its progress bars, on stderr, say enough.
-        with contextlib.redirect_stdout(io.StringIO()):
+        with _alone(root), contextlib.redirect_stdout(io.StringIO()):
+            _remove_unfinished(root)
             builder.download_and_prepare(
                 download_config=tfds.download.DownloadConfig(try_download_gcs=False)
             )
@@ -135,6 +142,21 @@ def _prepare(builder) -> None:
             f"{root}: VOC cannot be prepared there ({error}). "
             "Give a folder that you may write, with some GB free, as --data-dir."
         ) from error
+
+
+@contextlib.contextmanager
+def _alone(root: Path):
+    """Lets one process at a time download and prepare; others wait."""
+    with Path(root, ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # ends with the process, however that ends
+        yield
+
+
+def _remove_unfinished(root: Path) -> None:
+    """Removes what a killed process left: TFDS begins anew and would let it lie."""
+    for pattern in UNFINISHED:
+        for folder in root.glob(pattern):
+            shutil.rmtree(folder)
 
 
 def _reader(builder, parts: tuple[str, ...], ids: tuple[str, ...]):

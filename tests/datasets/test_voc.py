@@ -359,6 +359,55 @@ def test_downloads_and_falls_back(tmp_path, served, monkeypatch):
     np.testing.assert_array_equal(part.read(1)[1], fake_mask(part.ids[1]))
 
 
+def test_a_killed_download_leaves_nothing_for_ever(tmp_path, monkeypatch):
+    content, go_on = tmp_path / "voc.tar", threading.Event()
+    sha, _, size = _archive(content, write_voc_devkit)
+
+    class HalfThenNothing(_QuietHandler):
+        def do_GET(self):
+            data = content.read_bytes()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            with contextlib.suppress(OSError):  # the client has gone
+                self.wfile.write(data[: len(data) // 2])
+                go_on.wait()
+                self.wfile.write(data[len(data) // 2 :])
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), HalfThenNothing) as server:
+        threading.Thread(target=server.serve_forever, args=[0.05], daemon=True).start()
+        url, root = f"http://127.0.0.1:{server.server_port}/voc.tar", tmp_path / "data"
+        root.mkdir()
+        program = (
+            "import dataclasses, fcn_keras.datasets.voc2012_segmentation as module\n"
+            f"module.VOC = dataclasses.replace(module.VOC, urls=({url!r},))\n"
+            "from fcn_keras.datasets.voc import voc_split\n"
+            f"voc_split('train', {str(root)!r})\n"
+        )
+        process = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 120
+        while not list(root.glob("downloads/*/*.tmp.*/*")) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        process.kill()
+        process.wait()
+        go_on.set()
+        [left] = root.glob("downloads/*/*.tmp.*")
+        _use_archive(monkeypatch, "VOC", url)
+        info = {url: checksums.UrlInfo(tfds.core.utils.Size(size), sha, "voc.tar")}
+        monkeypatch.setattr(Voc2012Segmentation, "url_infos", info)
+        assert voc_split("train", root).ids == VOC_IDS["train"]
+        server.shutdown()
+    assert not left.exists() and not list(root.rglob("*incomplete*"))
+
+
+def test_downloads_are_encrypted_and_checked():
+    sums = builder_module.Voc2012Segmentation.url_infos
+    for archive in (builder_module.VOC, builder_module.SBD):
+        for url in archive.urls:
+            assert url.startswith("https://")
+            assert archive.md5 or sums[url].checksum in archive.checksum
+
+
 def test_wrong_checksum_of_voc(tmp_path, served, monkeypatch):
     folder, address = served
     _archive(folder / "voc.tar", write_voc_devkit)
