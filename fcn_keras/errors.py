@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 SHOWN_CHARACTERS = 2000  # of a message
 
 

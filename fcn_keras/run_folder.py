@@ -17,7 +17,6 @@ from fcn_keras.datasets.base import LabelSet
 from fcn_keras.errors import UserError
 from fcn_keras.files import atomic_path
 
-
 # What reading a damaged file raises; RecursionError comes of brackets in brackets.
 DAMAGES = (
     *(ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError),

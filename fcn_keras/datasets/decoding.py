@@ -21,6 +21,7 @@ from fcn_keras.files import FORMATS, OTHER_ORIENTATIONS
 
 # Pillow spreads grey values of a few bits over 0..255; this much apart.
 GREY_STEPS = {"L;2": 85, "L;4": 17}
+TILEWIDTH, TILELENGTH = 322, 323  # tags of TIFF
 # Its warnings name no file, and what cannot be read is an error here.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
@@ -57,6 +58,7 @@ def open_image(source, name: str) -> Image.Image:
     """
     with _bad_files_named(name):
         image = Image.open(source, formats=FORMATS)
+        _refuse_large_tiles(image)
         image.load()
         for other in OTHER_ORIENTATIONS:
             image.info.pop(other, None)
@@ -158,6 +160,14 @@ def _require_ids_kept(image: Image.Image, name: str) -> None:
 def _raw_mode(image: Image.Image) -> str:
     """How the pixels of a PNG file are stored, as Pillow calls it; known until it is loaded."""
     return image.tile[0].args if image.tile else ""
+
+
+def _refuse_large_tiles(image: Image.Image) -> None:
+    """A TIFF of one pixel may have a tile of billions, of which Pillow's limit knows nothing."""
+    if image.format == "TIFF" and Image.MAX_IMAGE_PIXELS:
+        width, length = (image.tag_v2.get(tag, 0) for tag in (TILEWIDTH, TILELENGTH))
+        if width * length > 2 * Image.MAX_IMAGE_PIXELS:
+            raise Image.DecompressionBombError
 
 
 @contextlib.contextmanager
