@@ -20,8 +20,8 @@ def printable(text: str) -> str:
     """The text in one line for a terminal, whatever names of files are in it.
 
     Control characters, line breaks and bytes that are not UTF-8 appear as `\\x1b`,
-    `\\n` and `\\udcff`, and no more than `SHOWN_CHARACTERS` are shown.
+    `\\n` and `\\udcff`, and of a long text only the beginning and the end.
     """
     if len(text) > SHOWN_CHARACTERS:
-        text = f"{text[:SHOWN_CHARACTERS]}..."
+        text = f"{text[: SHOWN_CHARACTERS // 2]}...{text[-SHOWN_CHARACTERS // 2 :]}"
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

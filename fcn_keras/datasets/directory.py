@@ -104,20 +104,30 @@ def read_ids(root, split: str) -> list[str]:
     Raises:
         UserError: If there is no such list, it is empty, or an id leaves the folder.
     """
-    folder = Path(root) / LIST_FOLDER
-    path = folder / f"{split}.txt"
-    others = sorted(other.stem for other in folder.glob("*.txt"))
-    remedy = f"Write one image id a line. The lists here: {', '.join(others) or 'none'}."
+    path = Path(root) / LIST_FOLDER / f"{split}.txt"
+    others = ", ".join(split_names(root)) or "none"
+    remedy = f"Write one image id a line. The lists here: {others}."
     ids = [line.strip() for line in _read_lines(path, remedy, MAX_BYTES) if line.strip()]
     if not ids:
         raise UserError(f"{path}: the list is empty. Write one image id a line.")
     for name in ids:
         if "\0" in name or not {"", ".", ".."}.isdisjoint(name.split("/")):
             raise UserError(
-                f"{path}: {name!r} does not stay in the folder of images. An id is an image's "
-                "name without its ending, or with subfolders in it, as in a/b."
+                f"{path}: {name!r} is no id of an image in this folder. An id is a file's name "
+                "without its ending, after its subfolder if it has one, as in a/b."
             )
     return ids
+
+
+def split_names(root) -> list[str]:
+    """The names of the lists in `ImageSets/Segmentation`; `UserError` if it may not be read."""
+    folder = Path(root) / LIST_FOLDER
+    try:
+        return sorted(name[:-4] for name in os.listdir(folder) if name.endswith(".txt"))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be read ({error.strerror}). Allow it.") from error
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -160,11 +170,11 @@ def _find(folder: Path, name: str, suffixes: tuple[str, ...], kind: str) -> Path
             return path
         if os.path.lexists(path):
             raise UserError(
-                f"{path}: no regular file, or a link to none. Replace it, or take {name} out of "
+                f"{path}: no regular file, or a link to none. Replace it, or take it out of "
                 f"the lists in {LIST_FOLDER}."
             )
     raise UserError(
-        f"{folder / name}{suffixes[0]}: the {kind} is missing. Add it, or take {name} out of "
+        f"{folder / name}{suffixes[0]}: the {kind} is missing. Add it, or take it out of "
         f"the lists in {LIST_FOLDER}."
     )
 
