@@ -51,7 +51,9 @@ class RunFolder:
         """
         require_free(config.run_dir)
         now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-        default = Path("runs", f"{Path(config.dataset).resolve().name}-{now}")
+        name = Path(config.dataset).resolve().name
+        name = "".join(c if c.isprintable() else "_" for c in name)
+        default = Path("runs", f"{name}-{now}")
         path = Path(config.run_dir or default)
         try:
             path.mkdir(parents=True, exist_ok=bool(config.run_dir))
@@ -136,8 +138,14 @@ class RunFolder:
 
 
 def require_free(run_dir: str | None) -> None:
-    """Raises `UserError` if something is in the folder of a new run."""
+    """Raises `UserError` if something is in the folder of a new run, or it cannot be one."""
     path = Path(run_dir or "")
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"{path}: not UTF-8, and TensorFlow writes nowhere else. Choose another --run-dir."
+        ) from error
     if run_dir and path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise UserError(
             f"{path}: exists already and is never overwritten. Choose another --run-dir, or "
