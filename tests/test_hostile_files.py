@@ -1,5 +1,6 @@
 """docs/hostile-input.md, row by row, and the commands as processes."""
 
+import json
 import os
 import re
 import subprocess
@@ -16,8 +17,10 @@ from PIL import Image
 
 from fcn_keras.batch_prediction import jobs_of_paths
 from fcn_keras.cli import main
+from fcn_keras.config import TrainConfig
 from fcn_keras.datasets.directory import directory_split
 from fcn_keras.errors import UserError
+from fcn_keras.run_folder import RunFolder
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs/hostile-input.md").read_text(encoding="utf-8")
@@ -271,3 +274,61 @@ def test_pillows_warnings_do_not_appear(tmp_path):
         folder = write_example(tmp_path / name, PHOTOS[name][:2])
         done = command("data", "check", folder)
         assert (done.returncode, done.stderr) == (0, b"")
+
+
+QUICK = "--batch-size 1 --crop 32 32 --epochs 1 --output-stride 32 --tensorboard-images 0".split()
+ODD = b"d\xff\n".decode("utf-8", "surrogateescape")  # a folder's name, in messages d\udcff\n
+
+
+def test_training_ends_with_the_name_of_a_bad_photograph(tmp_path, capfd):
+    folder = write_example(tmp_path / ODD, PHOTOS["a truncated JPEG"])
+    command = ["train", "--dataset", str(folder), "--run-dir", str(tmp_path / "run"), *QUICK]
+    assert main(command) == 1
+    [line] = capfd.readouterr().err.splitlines()
+    assert line.startswith(f"error: {tmp_path}/d\\udcff\\n/JPEGImages/a.jpg: not a readable image")
+
+
+@pytest.mark.slow
+def test_255_classes_are_trained_and_predicted(tmp_path, capfd):
+    folder = write_example(tmp_path / "data", mask=encoded(np.full_like(IDS, 254)))
+    (folder / "classes.txt").write_text("".join(f"class {index}\n" for index in range(255)))
+    command = ["train", "--dataset", str(folder), "--run-dir", str(tmp_path / "run"), *QUICK]
+    assert main([*command, "--output-stride", "8", "--learning-rate", "0.1"]) == 0
+    model = ["--model", str(tmp_path / "run")]
+    output = ["--output", str(tmp_path / "out")]
+    assert main(["predict", *model, *output, str(folder / "JPEGImages"), "--probabilities"]) == 0
+    probabilities = np.load(tmp_path / "out/probabilities/a.npz")["probabilities"]
+    assert probabilities.shape == (*IDS.shape, 255)
+    mask = Image.open(tmp_path / "out/a.png")
+    np.testing.assert_array_equal(np.asarray(mask), probabilities.argmax(axis=-1))
+    assert len(mask.getpalette()) == 3 * 256
+
+
+@pytest.mark.slow
+def test_training_and_evaluation_take_the_smallest_and_the_longest(tmp_path, capfd):
+    folder = write_example(
+        tmp_path / ODD, PHOTOS["an image of 1×1"], encoded(np.zeros((1, 1), np.uint8))
+    )
+    (folder / "JPEGImages/v.png").write_bytes(PHOTOS["an image of 1×20,000"][1])
+    (folder / "SegmentationClass/v.png").write_bytes(encoded(np.zeros((1, 20_000), np.uint8)))
+    run = tmp_path / "run"
+    assert main(["train", "--dataset", str(folder), "--run-dir", str(run), *QUICK]) == 0
+    assert "d\\udcff" in (run / "MODEL_CARD.md").read_text(encoding="utf-8")
+    measures = tmp_path / "measures.json"
+    evaluation = ["evaluate", "--model", str(run), "--dataset", str(folder)]
+    assert main([*evaluation, "--json", str(measures)]) == 0
+    assert json.loads(measures.read_text())["per_class_iou"].keys() == set(CLASSES)
+    (folder / "JPEGImages/v.png").write_bytes(PHOTOS["a truncated PNG"][1])
+    capfd.readouterr()
+    assert main(evaluation) == 1
+    [line] = capfd.readouterr().err.splitlines()
+    assert line.startswith(f"error: {tmp_path}/d\\udcff\\n/JPEGImages/v.png: not a readable image")
+
+
+def test_a_run_folder_has_a_name_in_utf_8(tmp_path, capfd, monkeypatch):
+    folder = write_example(tmp_path / ODD)
+    assert main(["train", "--dataset", str(folder), "--run-dir", str(tmp_path / ODD / "r")]) == 1
+    assert "d\\udcff\\n/r: not UTF-8" in capfd.readouterr().err
+    monkeypatch.chdir(tmp_path)
+    run = RunFolder.create(TrainConfig(dataset=str(folder)))
+    assert re.fullmatch(r"d__-\d{8}-\d{6}", run.path.name)
