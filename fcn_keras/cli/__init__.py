@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import os
 import signal
 import sys
@@ -27,11 +28,15 @@ from fcn_keras.cli import (
     train,
     tune,
 )
-from fcn_keras.errors import UserError
+from fcn_keras.errors import UserError, printable
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs a command; returns its exit code: 0 only on success."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A name that the terminal's encoding lacks must not end the command.
+            stream.reconfigure(errors="backslashreplace")
     code = _run(argv)
     if cluster.joined:
         # At the interpreter's end TensorFlow's threads may wait for a lost worker without end.
@@ -48,7 +53,7 @@ def _run(argv: list[str] | None) -> int:
     try:
         return arguments.command(arguments)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print("error: " + "\n".join(map(printable, error.args)), file=sys.stderr)
         return 1
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("fcn_keras"):
@@ -65,7 +70,7 @@ def _run(argv: list[str] | None) -> int:
     except (OSError, MemoryError) as error:
         where, reason = getattr(error, "filename", None), getattr(error, "strerror", None)
         what = ": ".join(str(part) for part in (where, reason or error or "out of memory") if part)
-        print(f"error: {what}. Mend that and run again.", file=sys.stderr)
+        print(f"error: {printable(what)}. Mend that and run again.", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         with contextlib.suppress(ValueError):  # not in the main thread
