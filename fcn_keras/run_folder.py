@@ -100,10 +100,11 @@ class RunFolder:
             versions, commit = content.get("versions") or {}, content.get("git_commit")
             # One command was written once.
             commands = content.get("commands") or [content.get("command") or []]
-            commands = [list(words) for words in commands if words]
+            commands = [words for words in commands if words]
             known = [text for text in (commit, *versions.values()) if text is not None]
             texts = itertools.chain(versions, known, *commands)
-            if not all(isinstance(text, str) for text in texts):
+            lists = all(isinstance(words, list) for words in commands)
+            if not lists or not all(isinstance(text, str) for text in texts):
                 raise ValueError("versions, git_commit and commands must be texts")
             return {"versions": versions, "git_commit": commit, "commands": commands}
 

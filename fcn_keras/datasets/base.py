@@ -109,7 +109,8 @@ def _is_list(value) -> bool:
 
 
 def _is_name(value) -> bool:
-    return isinstance(value, str) and bool(value.strip()) and not has_control_characters(value)
+    text = isinstance(value, str) and value.strip() and not has_control_characters(value)
+    return bool(text) and value == value.encode(errors="ignore").decode()  # no lone surrogates
 
 
 def _is_byte(value) -> bool:
