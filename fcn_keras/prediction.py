@@ -235,7 +235,7 @@ def _labels_within(path: Path) -> LabelSet | None:
     with zipfile.ZipFile(path) as archive:
         if LABELS_FILE not in archive.namelist():
             return None
-        with damage_as_user_errors(f"{path}: its {LABELS_FILE} is damaged"):
+        with damage_as_user_errors(f"{path}: its {LABELS_FILE} is damaged", "Give another."):
             return LabelSet(**parse_json(archive.read(LABELS_FILE)))
 
 

@@ -15,20 +15,20 @@ MAX_BYTES = 16 << 20
 
 
 @contextlib.contextmanager
-def damage_as_user_errors(what: str):
-    """Turns what parsing raises into a `UserError` that begins with `what`."""
+def damage_as_user_errors(what: str, remedy: str = "Restore it from a copy."):
+    """Turns what parsing raises into a `UserError`: `what`, the reason and the remedy."""
     try:
         yield
     except KeyError as error:
-        raise UserError(f"{what} (it lacks {error}).") from error
+        raise UserError(f"{what} (it lacks {error}). {remedy}") from error
     except RecursionError as error:
-        raise UserError(f"{what} (nested too deeply).") from error
+        raise UserError(f"{what} (nested too deeply). {remedy}") from error
     except (
         *(ArithmeticError, AttributeError, IndexError, OSError, RuntimeError, TypeError),
         *(ValueError, csv.Error),
     ) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
-        raise UserError(f"{what} ({reason.removesuffix('.')}).") from error
+        raise UserError(f"{what} ({reason.removesuffix('.')}). {remedy}") from error
 
 
 def parse_json(data: bytes) -> Any:

@@ -52,7 +52,9 @@ def run_search(search: Search, directory) -> None:
     training.make_strategy(search.train.devices)  # while TensorFlow has not started
     load_split(search.train.dataset, "train", search.train.data_dir)  # a mistake shows at once
     goes_on = claim_folder(search, directory)
-    damage = damage_as_user_errors(f"{directory}: KerasTuner's files there are damaged")
+    damage = damage_as_user_errors(
+        f"{directory}: KerasTuner's files there are damaged", "Choose another --search-dir."
+    )
     with contextlib.redirect_stdout(io.StringIO()):  # it names a file of its own
         with damage if goes_on else contextlib.nullcontext():
             tuner = _Tuner(search, directory)
