@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import types
+import typing
 from typing import Any
 
 from fcn_keras.errors import UserError
+from fcn_keras.reading import has_control_characters
+
+MAX_INTEGER = 2**32 - 1  # NumPy takes no larger seed
 
 
 def _setting(default: Any, help: str, choices: tuple | None = None, metavar=None):
@@ -21,7 +27,7 @@ class TrainConfig:
     field stands beside it.
 
     Raises:
-        UserError: If a value is out of its range.
+        UserError: If a value is of another type or out of its range.
     """
 
     # The data
@@ -115,6 +121,7 @@ class TrainConfig:
         for name in ("crop", "scale", "class_weights"):  # JSON has lists only
             if isinstance(getattr(self, name), list):
                 object.__setattr__(self, name, tuple(getattr(self, name)))
+        require_types(self)
         for field in dataclasses.fields(self):
             name, value = field.name, getattr(self, field.name)
             if field.metadata["metavar"] == "N" and value is not None and value < 1:
@@ -141,6 +148,9 @@ class TrainConfig:
                     f"{_flag(field.name)} must be one of {', '.join(map(str, choices))}. "
                     f"Received: {value!r}."
                 )
+            numbers = value if isinstance(value, tuple) else (value,)
+            if not all(map(math.isfinite, (n for n in numbers if isinstance(n, float)))):
+                raise UserError(f"{_flag(field.name)} must be finite. Received: {value}.")
 
     @classmethod
     def from_recipe(cls, recipe: str | None = None, **settings) -> TrainConfig:
@@ -164,6 +174,43 @@ def _recipe_of(dataset: str) -> str:
     return {"sample": "sample", "voc2012": "voc2012", "voc2012_aug": "voc2012"}.get(
         dataset, "strong"
     )
+
+
+def require_types(settings) -> None:
+    """Checks the values of a dataclass by its annotations.
+
+    Raises:
+        UserError: If one is of another type, a whole number too large for any use, or a
+            text with control characters, such as a line's end.
+    """
+    for name, hint in typing.get_type_hints(type(settings)).items():
+        value = getattr(settings, name)
+        fault = None if _fits(value, hint) else f"be {_typename(hint)}"
+        for part in value if isinstance(value, tuple) else (value,):
+            if isinstance(part, int) and abs(part) > MAX_INTEGER:
+                fault = fault or f"be at most {MAX_INTEGER}"
+            elif isinstance(part, str) and has_control_characters(part):
+                fault = fault or "not hold control characters"
+        if fault:
+            raise UserError(f"{_flag(name)} must {fault}. Received: {ascii(value)[:100]}.")
+
+
+def _fits(value, hint) -> bool:
+    arguments = typing.get_args(hint)
+    if isinstance(hint, types.UnionType):
+        return any(_fits(value, argument) for argument in arguments)
+    if arguments:  # tuple[int, int] or tuple[float, ...]
+        if not isinstance(value, tuple):
+            return False
+        hints = arguments if arguments[-1] is not ... else arguments[:1] * len(value)
+        return len(value) == len(hints) and all(map(_fits, value, hints))
+    if isinstance(value, bool):  # which Python takes for a number
+        return hint is bool
+    return isinstance(value, (int, float) if hint is float else hint)
+
+
+def _typename(hint) -> str:
+    return str(hint) if typing.get_args(hint) else hint.__name__
 
 
 def _flag(name: str) -> str:

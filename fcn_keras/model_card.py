@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import math
 import os
 import platform
@@ -48,7 +47,7 @@ def write_model_card(
         report: The measures of `best.keras` on validation, those of `metrics.json`.
         history: The rows of `history.csv`.
     """
-    config, written = run.read_config(), json.loads(run.config.read_text())
+    config, origin = run.read_config(), run.read_origin()
     name = Path(config.dataset).name
     sections = {
         "Data": _data(config, splits),
@@ -56,7 +55,7 @@ def write_model_card(
         "Figures": _figures(report, history),
         "Intended use and limits": _limits(config, splits, report),
         "How to load": _loading(run, config),
-        "Provenance": _provenance(run, written),
+        "Provenance": _provenance(run, origin),
     }
     network = f"FCN-{config.output_stride}s, {config.backbone}, {name}"
     text = [FRONT_MATTER, f"# {network}"]
@@ -188,12 +187,12 @@ fcn-keras evaluate --model {quoted} --dataset {dataset} --split val
 ```"""
 
 
-def _provenance(run: RunFolder, written: dict) -> str:
-    versions = [f"{name} {version}" for name, version in written["versions"].items() if version]
-    commands = [shlex.join([Path(program).name, *words]) for program, *words in written["commands"]]
+def _provenance(run: RunFolder, origin: dict) -> str:
+    versions = [f"{name} {version}" for name, version in origin["versions"].items() if version]
+    commands = [shlex.join([Path(program).name, *words]) for program, *words in origin["commands"]]
     lines = [
         f"Software: {', '.join(versions)}, on {platform.system()}",
-        f"Git commit of fcn_keras: {written['git_commit'] or 'unknown'}",
+        f"Git commit of fcn_keras: {origin['git_commit'] or 'unknown'}",
         f"`best.keras`: SHA-256 {hashlib.sha256(run.best.read_bytes()).hexdigest()}",
         *(f"Run as: `{command}`" for command in commands),
     ]

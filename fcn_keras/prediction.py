@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import math
 import os
 import zipfile
@@ -22,6 +21,7 @@ from fcn_keras.errors import UserError
 from fcn_keras.inference import Network, load_network, require_runtime
 from fcn_keras.models.loading import LABELS_FILE, load_model
 from fcn_keras.models.receptive_field import Field, receptive_field
+from fcn_keras.reading import damage_as_user_errors, parse_json
 from fcn_keras.run_folder import RunFolder, model_file
 from fcn_keras.visualize import overlay
 
@@ -105,6 +105,7 @@ class Segmenter:
         options = {"runtime": "tensorflow", **options}
         path = model_file(run_or_file)
         model = load_model(path)
+        _require_network(model, path)
         return cls(model, _labels_of(path, model.output_shape[-1]), **options)
 
     def __call__(self, image) -> np.ndarray:
@@ -208,6 +209,16 @@ class Segmenter:
         return self._network(window[None].astype(np.float32))[0]
 
 
+def _require_network(model: keras.Model, path: Path) -> None:
+    shapes = [getattr(model, name, None) for name in ("input_shape", "output_shape")]
+    maps = all(isinstance(shape, tuple) and len(shape) == 4 for shape in shapes)
+    if not maps or shapes[0][-1] != 3 or not shapes[1][-1]:
+        raise UserError(
+            f"{path}: it does not map images (B, H, W, 3) to logits (B, H, W, C), but "
+            f"{shapes[0]} to {shapes[1]}. Give a model that does."
+        )
+
+
 def _labels_of(path: Path, classes: int) -> LabelSet:
     run = RunFolder(path.parent)
     labels, place = _labels_within(path), "its labels.json"
@@ -221,15 +232,11 @@ def _labels_of(path: Path, classes: int) -> LabelSet:
 
 
 def _labels_within(path: Path) -> LabelSet | None:
-    if not zipfile.is_zipfile(path):  # as the older .h5 files
-        return None
     with zipfile.ZipFile(path) as archive:
         if LABELS_FILE not in archive.namelist():
             return None
-        try:
-            return LabelSet(**json.loads(archive.read(LABELS_FILE)))
-        except (ValueError, TypeError) as error:
-            raise UserError(f"{path}: its {LABELS_FILE} is damaged ({error}).") from error
+        with damage_as_user_errors(f"{path}: its {LABELS_FILE} is damaged", "Give another."):
+            return LabelSet(**parse_json(archive.read(LABELS_FILE)))
 
 
 def as_image(image) -> Image.Image:

@@ -6,7 +6,9 @@ import contextlib
 import csv
 import datetime
 import importlib.metadata
+import itertools
 import json
+import math
 import platform
 import subprocess
 import sys
@@ -16,12 +18,9 @@ from fcn_keras.config import TrainConfig
 from fcn_keras.datasets.base import LabelSet
 from fcn_keras.errors import UserError
 from fcn_keras.files import PARTIAL, atomic_path
+from fcn_keras.reading import damage_as_user_errors, read_json, read_text
 
-# What reading a damaged file raises; RecursionError comes of brackets in brackets.
-DAMAGES = (
-    *(ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError),
-    *(csv.Error, OSError),
-)
+MEASURES = ("pixel_accuracy", "mean_accuracy", "mean_iou", "frequency_weighted_iou")
 
 
 class RunFolder:
@@ -72,9 +71,8 @@ class RunFolder:
     def write_config(self, config: TrainConfig, labels: LabelSet) -> None:
         """Writes the settings, classes, versions, git commit and commands that made this run."""
         earlier = []
-        with contextlib.suppress(*DAMAGES):  # of a run that is resumed
-            before = json.loads(self.config.read_text())
-            earlier = before.get("commands") or [before["command"]]
+        with contextlib.suppress(UserError):  # of a run that is resumed
+            earlier = self.read_origin()["commands"]
         content = {
             "train": vars(config),
             "labels": {"names": labels.names, "palette": labels.palette},
@@ -90,19 +88,39 @@ class RunFolder:
         Raises:
             UserError: If the folder is no run, or its `config.json` is damaged.
         """
-        return self._parse_config(lambda content: TrainConfig(**content["train"]))
+        with self._config_damage():
+            return TrainConfig(**read_json(self.config)["train"])
 
     def read_labels(self) -> LabelSet:
         """The run's classes; raises `UserError` like `read_config`."""
-        return self._parse_config(lambda content: LabelSet(**content["labels"]))
+        with self._config_damage():
+            return LabelSet(**read_json(self.config)["labels"])
 
-    def _parse_config(self, parse):
+    def read_origin(self) -> dict:
+        """The `versions`, `git_commit` and `commands` that made the run, as far as known.
+
+        Raises:
+            UserError: Like `read_config`.
+        """
+        with self._config_damage():
+            content = read_json(self.config)
+            versions, commit = content.get("versions") or {}, content.get("git_commit")
+            # One command was written once.
+            commands = content.get("commands") or [content.get("command") or []]
+            commands = [words for words in commands if words]
+            known = [text for text in (commit, *versions.values()) if text is not None]
+            texts = itertools.chain(versions, known, *commands)
+            lists = all(isinstance(words, list) for words in commands)
+            if not lists or not all(isinstance(text, str) for text in texts):
+                raise ValueError("versions, git_commit and commands must be texts")
+            return {"versions": versions, "git_commit": commit, "commands": commands}
+
+    @contextlib.contextmanager
+    def _config_damage(self):
         if not self.config.is_file():
             raise UserError(f"{self.path}: no run folder, as it has no config.json.")
-        try:
-            return parse(json.loads(self.config.read_text()))
-        except DAMAGES as error:
-            raise UserError(f"{self.config}: damaged or of another version ({error}).") from error
+        with damage_as_user_errors(f"{self.config}: damaged or of another version"):
+            yield
 
     def write_history(self, rows: list[dict]) -> None:
         """Writes `history.csv`, one row an epoch."""
@@ -119,15 +137,14 @@ class RunFolder:
         """
         if not self.history.is_file():
             return []
-        try:
-            with self.history.open(newline="") as file:
-                rows = [
-                    {key: float(value) for key, value in row.items()}
-                    for row in csv.DictReader(file)
-                ]
+        with damage_as_user_errors(f"{self.history}: damaged"):
+            table = csv.DictReader(read_text(self.history).splitlines())
+            rows = [{key: float(value) for key, value in row.items()} for row in table]
+            for number, row in enumerate(rows, start=1):
+                if row["epoch"] != number or any(map(math.isinf, row.values())):
+                    raise ValueError(f"row {number} is of another epoch, or infinite")
+                row["val_mean_iou"]  # which tells the best epoch
             return [{**row, "epoch": int(row["epoch"])} for row in rows]
-        except DAMAGES as error:
-            raise UserError(f"{self.history}: damaged ({error}).") from error
 
     def write_metrics(self, metrics: dict) -> None:
         """Writes `metrics.json`, which marks the run as finished."""
@@ -136,10 +153,12 @@ class RunFolder:
 
     def read_metrics(self) -> dict:
         """The content of `metrics.json`; raises `UserError` if it is damaged."""
-        try:
-            return json.loads(self.metrics.read_text())
-        except DAMAGES as error:
-            raise UserError(f"{self.metrics}: damaged ({error}).") from error
+        with damage_as_user_errors(f"{self.metrics}: damaged"):
+            metrics = read_json(self.metrics)
+            ious = [iou for iou in metrics["per_class_iou"].values() if iou is not None]
+            if not all(map(math.isfinite, (*ious, *(metrics[name] for name in MEASURES)))):
+                raise ValueError("a measure is not finite")
+            return metrics
 
 
 def require_free(run_dir: str | None) -> None:
@@ -182,8 +201,8 @@ def provenance(run_or_file) -> dict:
     path = model_file(run_or_file)
     origin = {"file": path.name, **software()}
     run = RunFolder(path.parent)
-    with contextlib.suppress(*DAMAGES):
-        content = json.loads(run.config.read_text())
+    with contextlib.suppress(OSError, ValueError, AttributeError, RecursionError):
+        content = read_json(run.config)
         origin["run"] = {key: content.get(key) for key in ("train", "git_commit", "versions")}
         origin["run"]["metrics"] = run.read_metrics() if run.metrics.is_file() else None
     return origin

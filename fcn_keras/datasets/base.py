@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import numbers
 from collections.abc import Callable, Iterable
 
 import numpy as np
 
 from fcn_keras.errors import UserError
+from fcn_keras.reading import has_control_characters
 
 IGNORE_ID = 255
 MAX_CLASSES = 255  # ids 0..254 fit a byte beside the ignore id
@@ -49,8 +51,9 @@ class LabelSet:
         ignore_id: The id of pixels that are not labelled.
 
     Raises:
-        UserError: If there are no names, too many, two of the same, or another
-            number of colours than of names.
+        UserError: If there are no names, too many, two of the same, one that is empty
+            or holds control characters, or another number of colours than of names, or
+            if a colour or the ignore id is out of its range.
     """
 
     names: tuple[str, ...]
@@ -58,9 +61,19 @@ class LabelSet:
     ignore_id: int = IGNORE_ID
 
     def __post_init__(self):
+        if not _is_list(self.names) or not all(map(_is_name, self.names)):
+            raise UserError(
+                "Class names must be a list of texts, none empty or with control characters. "
+                f"Received: {ascii(self.names)[:100]}."
+            )
         # Tuples, so that label sets from JSON equal those from code.
         object.__setattr__(self, "names", tuple(self.names))
         palette = self.palette or voc_palette(len(self.names))
+        if not _is_list(palette) or not all(map(_is_color, palette)):
+            raise UserError(
+                "A palette must be a list of colours, each three whole numbers in 0..255. "
+                f"Received: {ascii(palette)[:100]}."
+            )
         object.__setattr__(self, "palette", tuple(tuple(map(int, rgb)) for rgb in palette))
         if not 1 <= len(self.names) <= MAX_CLASSES:
             raise UserError(
@@ -75,6 +88,11 @@ class LabelSet:
                 f"A label set needs a colour a class. Received: {len(self.palette)} colours "
                 f"for {len(self.names)} classes."
             )
+        if not _is_byte(self.ignore_id) or self.ignore_id < len(self.names):
+            raise UserError(
+                f"The ignore id must be {len(self.names)} to 255, as no class has it. Received: "
+                f"{ascii(self.ignore_id)[:100]}."
+            )
 
     def __len__(self) -> int:
         return len(self.names)
@@ -84,6 +102,24 @@ class LabelSet:
         table = np.tile(np.array(voc_palette()[IGNORE_ID], np.uint8), (256, 1))
         table[: len(self)] = self.palette
         return table
+
+
+def _is_list(value) -> bool:
+    return isinstance(value, (list, tuple))
+
+
+def _is_name(value) -> bool:
+    text = isinstance(value, str) and value.strip() and not has_control_characters(value)
+    return bool(text) and value == value.encode(errors="ignore").decode()  # no lone surrogates
+
+
+def _is_byte(value) -> bool:
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    return whole and 0 <= value <= 255
+
+
+def _is_color(value) -> bool:
+    return _is_list(value) and len(value) == 3 and all(map(_is_byte, value))
 
 
 @dataclasses.dataclass(frozen=True)

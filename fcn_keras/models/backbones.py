@@ -8,6 +8,7 @@ import os
 import keras
 
 from fcn_keras.errors import UserError
+from fcn_keras.models.untrusted import check_preset_folder
 
 STRIDES = (8, 16, 32)
 # He et al. 2016, table 1: residual blocks in each of the four stages.
@@ -98,8 +99,12 @@ def _load_preset(backbone_class, preset: str, name: str, dtype):
             f"handle. Received: {preset!r}, which is no directory."
         )
     try:
+        if os.path.isdir(preset):
+            check_preset_folder(preset)
         with _no_long_retries(preset):
             return backbone_class.from_preset(preset, dtype=dtype)
+    except UserError:
+        raise
     except Exception as error:  # each hub raises its own kinds
         if os.path.isdir(preset):
             raise UserError(

@@ -159,8 +159,11 @@ def _initializer(identifier):
     if identifier == "bilinear":
         return BilinearInitializer()
     try:
-        return keras.initializers.get(identifier)
-    except ValueError as error:
+        initializer = keras.initializers.get(identifier)
+        if isinstance(identifier, str):
+            initializer((2, 2, 1, 1), dtype="float32")  # some make no such kernels
+        return initializer
+    except Exception as error:  # each initializer raises its own kinds
         raise UserError(
             "upsampling_initializer must be 'bilinear' or an initializer of Keras, such as "
             f"'glorot_uniform'. Received: {identifier!r}."

@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 
 import keras
 
 from fcn_keras.errors import UserError
+from fcn_keras.models.untrusted import check_model_file
 
 LABELS_FILE = "labels.json"  # in .keras files that were exported
 
 
 def load_model(path) -> keras.Model:
-    """Loads a `.keras` file for inference.
+    """Loads a `.keras` file for inference, without running code that it brings along.
 
     Raises:
-        UserError: If it is missing, damaged or of another kind.
+        UserError: If it is missing, damaged, of another kind, or holds what a network
+            does not need (`untrusted.check_model_file`).
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such model. Give a run's folder or a .keras file.")
-    if path.suffix == ".keras" and not zipfile.is_zipfile(path):
+    if path.suffix != ".keras":
         raise UserError(
-            f"{path}: no .keras model, or a damaged one (not a zip archive). Give another."
+            f"{path}: only .keras files are read, as others may run code. Convert it where you "
+            f"trust it: keras.models.load_model({path.name!r}).save({path.stem + '.keras'!r})."
         )
     try:
-        return keras.models.load_model(path, compile=False)
+        check_model_file(path)
+        return keras.models.load_model(path, compile=False, safe_mode=True)
+    except UserError:
+        raise
     except Exception as error:  # of zipfile, h5py, json and Keras
         raise UserError(
             f"{path}: no .keras model, or a damaged one ({_reason(error)}). Give another."
@@ -37,10 +42,13 @@ def restore(model: keras.Model, path) -> None:
     """Gives a compiled model the weights and optimizer state of a `.keras` file.
 
     Raises:
-        UserError: If the file is damaged or another model's.
+        UserError: If the file is damaged, another model's, or as `load_model`.
     """
     try:
+        check_model_file(path)
         model.load_weights(path)
+    except UserError:
+        raise
     except Exception as error:  # of zipfile, h5py, json and Keras
         raise UserError(
             f"{path}: damaged, or of other settings than config.json ({_reason(error)}). The run "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -56,7 +55,7 @@ class Contents:
         run: Its folder.
         config: Its settings.
         labels: Its classes.
-        written: The content of its `config.json`.
+        origin: What `RunFolder.read_origin` gives.
         history: The rows of `history.csv`.
         metrics: The content of `metrics.json`, `None` before the run is finished.
         notes: Sentences on what is missing or odd.
@@ -69,7 +68,7 @@ class Contents:
     run: RunFolder
     config: TrainConfig
     labels: LabelSet
-    written: dict
+    origin: dict
     history: list[dict]
     metrics: dict | None
     notes: list[str]
@@ -115,8 +114,7 @@ def gather(
     if not history:
         raise UserError(f"{run.path}: no epoch is finished, so there is nothing to report yet.")
     metrics = run.read_metrics() if run.metrics.is_file() else None
-    written = json.loads(run.config.read_text())
-    contents = Contents(run, config, labels, written, history, metrics, notes=[])
+    contents = Contents(run, config, labels, run.read_origin(), history, metrics, notes=[])
     if metrics is None:
         contents.notes.append(
             f"The run has no metrics.json: it is still training, or was stopped, after "

@@ -74,9 +74,12 @@ def render(contents: Contents) -> str:
         config=config,
         settings=_settings(config),
         command=train_command(config),
-        commands=_commands(contents.written),
-        git_commit=contents.written.get("git_commit"),
-        versions=contents.written.get("versions") or {},
+        commands=[
+            shlex.join([Path(program).name, *words])
+            for program, *words in contents.origin["commands"]
+        ],
+        git_commit=contents.origin["git_commit"],
+        versions=contents.origin["versions"],
     )
 
 
@@ -153,8 +156,3 @@ def _text(value) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-
-def _commands(written: dict) -> list[str]:
-    commands = written.get("commands") or [written.get("command") or []]
-    return [shlex.join([Path(words[0]).name, *words[1:]]) for words in commands if words]

@@ -6,10 +6,13 @@ import contextlib
 import dataclasses
 import functools
 import json
+import math
 from pathlib import Path
 
 from fcn_keras.commands import train_command
+from fcn_keras.errors import UserError
 from fcn_keras.files import write_file
+from fcn_keras.reading import damage_as_user_errors, read_json
 from fcn_keras.run_folder import RunFolder
 from fcn_keras.tuning.search import Search
 
@@ -43,8 +46,8 @@ def read_trials(directory) -> list[dict]:
     search = Search.read(directory)
     rows = []
     for path in sorted(Path(directory).glob("trial_*/trial.json")):
-        with contextlib.suppress(ValueError, KeyError):  # of another version
-            rows.append(_row(search, json.loads(path.read_text()), path.parent))
+        with contextlib.suppress(UserError), damage_as_user_errors(f"{path}: of another version"):
+            rows.append(_row(search, read_json(path), path.parent))
     done = [row for row in rows if row["status"] == "completed"]
     done.sort(key=lambda row: -row["val_mean_iou"])
     for rank, row in enumerate(done, start=1):
@@ -105,9 +108,11 @@ def _row(search: Search, trial: dict, folder: Path) -> dict:
     status = STATUS.get(trial["status"], "unfinished")
     metrics = trial["metrics"]["metrics"]
     measures = {
-        name: metrics[name]["observations"][0]["value"][0] if name in metrics else None
+        name: float(metrics[name]["observations"][0]["value"][0]) if name in metrics else None
         for name in MEASURES
     }
+    if status == "completed" and not math.isfinite(measures["val_mean_iou"]):
+        raise ValueError("its measure is not finite")
     if status != "completed":
         history = RunFolder(folder / "run").read_history()
         measures |= {
@@ -116,13 +121,13 @@ def _row(search: Search, trial: dict, folder: Path) -> dict:
         }
     return {
         "rank": None,
-        "trial": trial["trial_id"],
+        "trial": folder.name.removeprefix("trial_"),
         "status": status,
         **{name: getattr(config, name) for name in ("learning_rate", "weight_decay")},
         "crop": "x".join(map(str, config.crop)),
         "batch_size": config.batch_size,
         **measures,
-        "error": trial["message"] if status == "failed" else None,
+        "error": str(trial["message"]) if status == "failed" else None,
     }
 
 

@@ -8,9 +8,10 @@ import math
 import shutil
 from pathlib import Path
 
-from fcn_keras.config import TrainConfig
+from fcn_keras.config import TrainConfig, require_types
 from fcn_keras.errors import UserError
 from fcn_keras.files import atomic_path
+from fcn_keras.reading import damage_as_user_errors, read_json
 from fcn_keras.run_folder import RunFolder, software
 
 # Each range or list, and the setting of a run that it gives.
@@ -37,7 +38,7 @@ class Search:
         batch_sizes: Images a step.
 
     Raises:
-        UserError: If a value is out of its range.
+        UserError: If a value is of another type or out of its range.
     """
 
     train: TrainConfig
@@ -53,6 +54,7 @@ class Search:
         for name in FIELDS:  # JSON has lists only
             if isinstance(getattr(self, name), list):
                 object.__setattr__(self, name, tuple(getattr(self, name)))
+        require_types(self)
         for name in ("trials", "steps"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -105,11 +107,9 @@ class Search:
         path = Path(directory, "search.json")
         if not path.is_file():
             raise UserError(f"{directory}: no search there, as it has no search.json.")
-        try:
-            content = json.loads(path.read_text())["search"]
+        with damage_as_user_errors(f"{path}: damaged or of another version"):
+            content = read_json(path)["search"]
             return cls(**{**content, "train": TrainConfig(**content["train"])})
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path}: damaged or of another version ({error}).") from error
 
 
 def claim_folder(search: Search, directory) -> bool:

@@ -8,6 +8,7 @@ import gc
 import io
 import json
 import math
+import re
 import shutil
 import traceback
 from pathlib import Path
@@ -22,6 +23,7 @@ from fcn_keras.config import TrainConfig
 from fcn_keras.datasets import load_split
 from fcn_keras.errors import UserError
 from fcn_keras.files import atomic_path
+from fcn_keras.reading import damage_as_user_errors, read_json
 from fcn_keras.run_folder import RunFolder
 from fcn_keras.tuning.search import FIELDS, Search, claim_folder
 
@@ -50,8 +52,12 @@ def run_search(search: Search, directory) -> None:
     training.make_strategy(search.train.devices)  # while TensorFlow has not started
     load_split(search.train.dataset, "train", search.train.data_dir)  # a mistake shows at once
     goes_on = claim_folder(search, directory)
+    damage = damage_as_user_errors(
+        f"{directory}: KerasTuner's files there are damaged", "Choose another --search-dir."
+    )
     with contextlib.redirect_stdout(io.StringIO()):  # it names a file of its own
-        tuner = _Tuner(search, directory)
+        with damage if goes_on else contextlib.nullcontext():
+            tuner = _Tuner(search, directory)
     tuner.save()  # so that a kill within the first trial is one of this search
     if goes_on:
         ended, waiting = len(tuner.oracle.end_order), tuner.oracle._retry_queue
@@ -166,6 +172,9 @@ def _survivor_of_kills(oracle_class):
 
         def reload(self):
             super().reload()
+            ids = {*self.trials, *self.start_order, *self.end_order, *self._retry_queue}
+            if not all(re.fullmatch(r"\w+", trial_id) for trial_id in ids):  # they name folders
+                raise ValueError(f"trials are called {ascii(sorted(ids))[:100]}")
             # One that only its own file knows was being made, and is made again.
             self.trials = {key: self.trials[key] for key in self.start_order}
 
@@ -195,7 +204,7 @@ def _deaths_counted(run: RunFolder):
     Without a GPU, the kernel kills a process that takes too much memory.
     """
     path = run.path.with_name("starts.json")
-    starts = json.loads(path.read_text()) if path.is_file() else []
+    starts = read_json(path) if path.is_file() else []
     epochs = len(run.read_history())
     if starts.count(epochs) >= MOST_DEATHS:
         raise MemoryError(

@@ -37,6 +37,18 @@ def test_label_set_from_json_is_the_same():
         ([[str(i) for i in range(256)]], "Received: 256 classes"),
         ([("a", "b", "a")], r"more than once: \['a'\]"),
         ([("a", "b"), ((0, 0, 0),)], "Received: 1 colours for 2 classes"),
+        (["ab"], "must be a list of texts"),
+        ([("a", 1)], "must be a list of texts"),
+        ([("a", " ")], "none empty"),
+        ([("a", "b\x1b[2J")], "control characters"),
+        ([("a", "\ud800")], "none empty or with control characters"),
+        ([("a",), ((0, 0, 256),)], "three whole numbers in 0..255"),
+        ([("a",), ((0, 0, "1"),)], "three whole numbers in 0..255"),
+        ([("a",), ((0, 0, 0.5),)], "three whole numbers in 0..255"),
+        ([("a",), ((0, 0),)], "three whole numbers in 0..255"),
+        ([("a",), 7], "a list of colours"),
+        ([("a", "b"), (), 1], "The ignore id must be 2 to 255"),
+        ([("a", "b"), (), "255"], "The ignore id must be 2 to 255"),
     ],
 )
 def test_impossible_label_sets(arguments, message):

@@ -142,6 +142,10 @@ def test_copy_weights_refuses_other_shapes(models):
     [
         ({"output_stride": 4}, "output_stride must be 32, 16 or 8. Received: 4"),
         ({"num_classes": 0}, "num_classes must be at least 1. Received: 0"),
+        *(
+            ({"upsampling_initializer": name}, f"upsampling_initializer must be .*'{name}'")
+            for name in ("os.system", "identity", "fcn_keras>CropLike")
+        ),
         ({"freeze": "all"}, "freeze must be one of none, batchnorm, backbone. Received: 'all'"),
     ],
 )

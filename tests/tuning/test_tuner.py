@@ -12,9 +12,10 @@ from fake_folder import write_folder
 
 from fcn_keras.cli import main
 from fcn_keras.config import TrainConfig
+from fcn_keras.errors import UserError
 from fcn_keras.run_folder import RunFolder
 from fcn_keras.tuning.report import read_trials
-from fcn_keras.tuning.search import Search
+from fcn_keras.tuning.search import Search, claim_folder
 
 pytest.importorskip("keras_tuner")
 ROOT = Path(__file__).parents[2]
@@ -149,3 +150,26 @@ def test_hyperband_begins_with_few_epochs(tmp_path):
     oracle = _make_oracle(search)
     values = oracle.populate_space("0")["values"]
     assert search.settings(values).epochs == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        *(("{", "Expecting"), ("{}", "Error reloading"), ("[" * 100_000, "nested too deeply")),
+        # Trials name the folders whose models are removed when another is better.
+        ('{"end_order": ["../../victim"]}', "trials are called"),
+    ],
+)
+def test_damaged_files_of_a_search_are_named(folder, tmp_path, content, message):
+    from fcn_keras.tuning.tuner import _make_oracle, run_search
+
+    search = Search(TrainConfig(dataset=str(folder)), trials=1, learning_rates=(0.01, 0.1))
+    claim_folder(search, tmp_path)
+    (tmp_path / "trial_0" / "run").mkdir(parents=True)
+    (tmp_path / "tuner0.json").write_text("{}")
+    if "end_order" in content:
+        content = json.dumps({**_make_oracle(search).get_state(), **json.loads(content)})
+    (tmp_path / "oracle.json").write_text(content)
+    with pytest.raises(UserError, match=f"KerasTuner's files there are damaged .*{message}"):
+        run_search(search, tmp_path)
+    assert (tmp_path / "oracle.json").read_text() == content
