@@ -113,7 +113,8 @@ def _found_below(folder: str, sources, output: str, reserved) -> Iterator[FoundI
 
     Names are shared within a result's folder alone, so that no more need be known.
     """
-    files, below = [], {}
+    files: list[tuple[str, float]] = []
+    below: dict[str, list[tuple[str, bool]]] = {}
     for path, is_folder in sources:
         if not is_folder:
             files.append((path, storage.changed(path)))

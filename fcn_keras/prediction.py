@@ -9,6 +9,7 @@ import os
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -153,7 +154,7 @@ class Segmenter:
         def whole(image):
             return self._whole(image, self._tiles(image))
 
-        total = 0.0
+        total: Any = 0.0
         for scale in self.scales:
             size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
             scaled = image if scale == 1 else image.resize(size, Image.Resampling.BILINEAR)
@@ -210,7 +211,7 @@ class Segmenter:
 
 
 def _require_network(model: keras.Model, path: Path) -> None:
-    shapes = [getattr(model, name, None) for name in ("input_shape", "output_shape")]
+    shapes: list[Any] = [getattr(model, name, None) for name in ("input_shape", "output_shape")]
     maps = all(isinstance(shape, tuple) and len(shape) == 4 for shape in shapes)
     if not maps or shapes[0][-1] != 3 or not shapes[1][-1]:
         raise UserError(

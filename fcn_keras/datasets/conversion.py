@@ -171,9 +171,9 @@ def _write(root: Path, pairs, labels: LabelSet, splits: dict[str, list[str]]) ->
     for image_path, mask_path in pairs:
         suffix = image_path.suffix.lower()
         shutil.copyfile(image_path, root / IMAGE_FOLDER / f"{image_path.stem}{suffix}")
-        ids = Image.fromarray(read_mask(mask_path, labels))
-        ids.putpalette(labels.colors().tobytes())  # turns grey ids into mode "P"
-        ids.save(root / MASK_FOLDER / f"{image_path.stem}.png")
+        mask = Image.fromarray(read_mask(mask_path, labels))
+        mask.putpalette(labels.colors().tobytes())  # turns grey ids into mode "P"
+        mask.save(root / MASK_FOLDER / f"{image_path.stem}.png")
     for name, ids in splits.items():
         (root / LIST_FOLDER / f"{name}.txt").write_text(
             "".join(f"{id}\n" for id in ids), encoding="utf-8"

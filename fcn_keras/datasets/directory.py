@@ -79,18 +79,19 @@ def read_class_list(path: Path) -> LabelSet:
     """Reads a list of classes of any name; raises `UserError` like `read_labels`."""
     remedy = "Write one class name a line, the first for id 0."
     lines = _read_lines(path, remedy, MAX_CLASSES_BYTES)
-    names, palette = [], []
+    names: list[str] = []
+    palette: list[tuple[int, int, int]] = []
     default = voc_palette()
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
-        name, tab, color = line.partition("\t")
+        name, tab, text = line.partition("\t")
         if not tab and re.search(r"\s\d+\s+\d+\s+\d+\s*$", line):
             raise UserError(
                 f"{path}:{number}: put a tab between name and colour. Received: {line!r}."
             )
         names.append(_checked_name(name.strip(), f"{path}:{number}"))
-        color = _parse_color(color, f"{path}:{number}")
+        color = _parse_color(text, f"{path}:{number}")
         palette.append(color or default[len(palette) % MAX_CLASSES])
     try:
         return LabelSet(tuple(names), tuple(palette))

@@ -265,9 +265,9 @@ def flower(rng: np.random.Generator) -> list[Part]:
     for angle in phase + np.arange(count) * 2 * np.pi / count:
         ray = np.array([np.cos(angle), np.sin(angle)])
         parts.append(Part(stroke(middle.tolist(), (middle + 0.38 * ray).tolist(), 0.035), DARK))
-    parts.append(Part(ellipse(*middle, 0.2), LIGHT))
+    parts.append(Part(ellipse(middle[0], middle[1], 0.2), LIGHT))
     return parts + [
-        Part(ellipse(*(middle + 0.1 * np.array([np.cos(a), np.sin(a)])), 0.03), DARK)
+        Part(ellipse(middle[0] + 0.1 * np.cos(a), middle[1] + 0.1 * np.sin(a), 0.03), DARK)
         for a in np.arange(5) * 2 * np.pi / 5
     ]
 

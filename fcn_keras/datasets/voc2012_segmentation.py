@@ -92,7 +92,7 @@ class Voc2012Segmentation(tfds.core.GeneratorBasedBuilder):
                 mask_path = voc / "SegmentationClass" / f"{image_id}.png"
                 mask = decode_mask(_read_bytes(mask_path), VOC_LABELS, str(mask_path))
             else:
-                mask_path = sbd / "cls" / f"{image_id}.mat"
+                mask_path = Path(sbd or "", "cls", f"{image_id}.mat")
                 mask = _decode_sbd_mask(_read_bytes(mask_path), str(mask_path))
             size = decode_image(image, str(image_path)).shape[:2]
             if size != mask.shape:

@@ -111,7 +111,8 @@ def _row(search: Search, trial: dict, folder: Path) -> dict:
         name: float(metrics[name]["observations"][0]["value"][0]) if name in metrics else None
         for name in MEASURES
     }
-    if status == "completed" and not math.isfinite(measures["val_mean_iou"]):
+    score = measures["val_mean_iou"]
+    if status == "completed" and (score is None or not math.isfinite(score)):
         raise ValueError("its measure is not finite")
     if status != "completed":
         history = RunFolder(folder / "run").read_history()
