@@ -15,7 +15,6 @@ from hostile_files import IDS, MASKS, PHOTOS, PNG, encoded
 from hostile_folders import FOLDERS, LIST, PATHS, PHOTO
 from PIL import Image
 
-from fcn_keras.batch_prediction import jobs_of_paths
 from fcn_keras.cli import main
 from fcn_keras.config import TrainConfig
 from fcn_keras.datasets.directory import directory_split
@@ -153,6 +152,8 @@ def test_data_folders(name, tmp_path, capfd):
 
 @pytest.mark.parametrize("name", PATHS)
 def test_paths_given_to_predict(name, tmp_path):
+    from fcn_keras.batch_prediction import jobs_of_paths  # of TensorFlow, which the rest spares
+
     outcome, code = rows("Paths given to `predict`")[name]
     jobs = jobs_of_paths(PATHS[name](tmp_path), tmp_path / "out")
     failed = []

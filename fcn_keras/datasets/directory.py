@@ -188,7 +188,11 @@ def _require_unique(ids: tuple[str, ...], path: Path) -> None:
 
 def _require_files(ids: tuple[str, ...], root: Path) -> None:
     """Raises `UserError` for the first id without image or mask; lists each folder once."""
-    listed = functools.cache(_file_names)
+
+    @functools.cache
+    def listed(folder: str, subfolder: str) -> frozenset[str]:
+        return _file_names(root / folder / subfolder)
+
     kinds = (
         (IMAGE_FOLDER, IMAGE_SUFFIXES, find_image),
         (MASK_FOLDER, MASK_SUFFIXES, find_mask),
@@ -196,7 +200,7 @@ def _require_files(ids: tuple[str, ...], root: Path) -> None:
     for name in ids:
         subfolder, _, stem = name.rpartition("/")
         for folder, suffixes, find in kinds:
-            files = listed(root / folder / subfolder)
+            files = listed(folder, subfolder)
             if not any(stem + suffix in files for suffix in suffixes):
                 find(root, name)  # which tells the reason
 
