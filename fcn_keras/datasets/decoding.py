@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -157,12 +158,12 @@ def _require_ids_kept(image: Image.Image, name: str) -> None:
         raise UserError(f"{name}: a mask of 16 bits with transparency. Save it with 8 bits.")
 
 
-def _raw_mode(image: Image.Image) -> str:
+def _raw_mode(image: Any) -> str:
     """How the pixels of a PNG file are stored, as Pillow calls it; known until it is loaded."""
     return image.tile[0].args if image.tile else ""
 
 
-def _refuse_large_tiles(image: Image.Image) -> None:
+def _refuse_large_tiles(image: Any) -> None:
     """A TIFF of one pixel may have a tile of billions, of which Pillow's limit knows nothing."""
     if image.format == "TIFF" and Image.MAX_IMAGE_PIXELS:
         width, length = (image.tag_v2.get(tag, 0) for tag in (TILEWIDTH, TILELENGTH))
@@ -179,7 +180,7 @@ def _bad_files_named(name: str):
         raise
     except Image.DecompressionBombError as error:
         raise UserError(
-            f"{name}: more than {2 * Image.MAX_IMAGE_PIXELS:,} pixels. If you trust the file, "
+            f"{name}: more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels. If you trust the file, "
             "allow as many by --max-pixels of predict, or make it smaller."
         ) from error
     except UnidentifiedImageError as error:  # its message shows a Python object
