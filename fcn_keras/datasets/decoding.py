@@ -180,8 +180,8 @@ def _bad_files_named(name: str):
         raise
     except Image.DecompressionBombError as error:
         raise UserError(
-            f"{name}: more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels. If you trust the file, "
-            "allow as many by --max-pixels of predict, or make it smaller."
+            f"{name}: more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels. If you trust the "
+            "file, allow as many by --max-pixels of predict, or make it smaller."
         ) from error
     except UnidentifiedImageError as error:  # its message shows a Python object
         raise UserError(
