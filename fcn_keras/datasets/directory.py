@@ -174,6 +174,8 @@ def _find(folder: Path, name: str, suffixes: tuple[str, ...], kind: str) -> Path
                 f"{path}: no regular file, or a link to none. Replace it, or take it out of "
                 f"the lists in {LIST_FOLDER}."
             )
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder. Bring it back, or give another.")
     raise UserError(
         f"{folder / name}{suffixes[0]}: the {kind} is missing. Add it, or take it out of "
         f"the lists in {LIST_FOLDER}."
