@@ -42,7 +42,8 @@ def decode_photograph(data: tf.Tensor, name: tf.Tensor, max_pixels: int) -> tf.T
         sides = [tf.strings.as_string(height), "x", tf.strings.as_string(width)]
         limit = f" pixels; at most {max_pixels} pixels in all are accepted."
         small = tf.debugging.Assert(
-            height * width <= max_pixels, [tf.strings.join([name, " has ", *sides, limit])]
+            height <= max_pixels // tf.maximum(width, 1),  # a product could overflow
+            [tf.strings.join([name, " has ", *sides, limit])],
         )
         with tf.control_dependencies([small]):
             image = decoder(data)
