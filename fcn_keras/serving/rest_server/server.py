@@ -88,7 +88,7 @@ class Frontend:
         self._taken = 0
         self._threads = ThreadPoolExecutor(limits.concurrency, "prediction")
         # FastAPI finds no route for paths with line breaks and for whole addresses.
-        handlers = {404: lambda request, _: self._handle(request), 405: _unknown_method}
+        handlers = {404: self._handle_unrouted, 405: _unknown_method}
         app = FastAPI(openapi_url=None, exception_handlers=handlers)
         app.add_api_route("/{path:path}", self._handle, methods=METHODS)
         self.app = Meter(app, versions.name)
@@ -116,6 +116,9 @@ class Frontend:
             return Refusal(error, body)
         except ConnectionError:
             return NoAnswer()
+
+    async def _handle_unrouted(self, request: Request, _) -> Response:
+        return await self._handle(request)
 
     def _ready(self) -> Response:
         if self.app.stopping or not self._versions.models:
