@@ -1,9 +1,24 @@
 import json
 import os
 
+import hypothesis
 import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+# The same few examples each time; HYPOTHESIS_PROFILE=long looks for new ones, for minutes.
+SHARED = {
+    "deadline": None,
+    "database": None,
+    "suppress_health_check": [
+        hypothesis.HealthCheck.too_slow,
+        hypothesis.HealthCheck.data_too_large,
+        hypothesis.HealthCheck.function_scoped_fixture,
+    ],
+}
+hypothesis.settings.register_profile("default", max_examples=50, derandomize=True, **SHARED)
+hypothesis.settings.register_profile("long", max_examples=20_000, print_blob=True, **SHARED)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
 @pytest.fixture(scope="session")
