@@ -82,7 +82,7 @@ def navigation(titles: list[str], notebooks: list[Path], pages: dict[str, str]) 
         {"Guide": [HOME, *guide[1:], *docker]},
         {"How it works": "how-it-works.md"},
         {"API": [f"api/{name}.md" for name in api]},
-        {"Limits": "limits.md"},
+        {"Limits": ["limits.md", "hostile-input.md"]},
         {"Project": project},
     ]
     if notebooks:

@@ -7,9 +7,9 @@ import dataclasses
 import functools
 import io
 import itertools
+import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -191,6 +191,7 @@ def _result_path(output, name: str, kind: str) -> str:
 def _open(path: str) -> Image.Image:
     if storage.is_address(path):
         return open_image(io.BytesIO(storage.read(path)), path)
-    if not Path(path).is_file():
-        raise UserError(f"{path}: no such file.")
+    if not os.path.isfile(path):  # a pipe would never end
+        missing = "no regular file" if os.path.exists(path) else "no such file"
+        raise UserError(f"{path}: {missing}.")
     return open_image(path, path)

@@ -1,9 +1,27 @@
-"""The one exception that the command line shows without a traceback."""
+"""The one exception that the command line shows without a traceback, and how it shows it."""
+
+from __future__ import annotations
+
+SHOWN_CHARACTERS = 2000  # of a message
 
 
 class UserError(ValueError):
     """A mistake that the user can mend: a bad file, value or combination of them.
 
     Its message is one or two lines that name the file or argument, the value
-    received and a remedy.
+    received and a remedy. Each argument is a line.
     """
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.args))
+
+
+def printable(text: str) -> str:
+    """The text in one line for a terminal, whatever names of files are in it.
+
+    Control characters, line breaks and bytes that are not UTF-8 appear as `\\x1b`,
+    `\\n` and `\\udcff`, and of a long text only the beginning and the end.
+    """
+    if len(text) > SHOWN_CHARACTERS:
+        text = f"{text[: SHOWN_CHARACTERS // 2]}...{text[-SHOWN_CHARACTERS // 2 :]}"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -61,7 +61,8 @@ def write_model_card(
     text = [FRONT_MATTER, f"# {network}"]
     text += [f"## {title}\n\n{section}" for title, section in sections.items()]
     with atomic_path(run.path / "MODEL_CARD.md") as path:
-        path.write_text("\n\n".join(text) + "\n", encoding="utf-8")
+        content = "\n\n".join(text) + "\n"
+        path.write_text(content, encoding="utf-8", errors="backslashreplace")  # names of folders
 
 
 def _data(config: TrainConfig, splits) -> str:

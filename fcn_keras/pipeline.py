@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from fcn_keras import transforms
 from fcn_keras.datasets.base import IGNORE_ID, Split
-from fcn_keras.errors import UserError
+from fcn_keras.errors import UserError, printable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -237,7 +237,10 @@ def _reader(split: Split):
     def read_numpy(index):
         if index < 0:
             return np.zeros((1, 1, 3), np.uint8), np.full((1, 1), IGNORE_ID, np.uint8)
-        return split.read(int(index))
+        try:
+            return split.read(int(index))
+        except UserError as error:  # TensorFlow would lose a name that is not UTF-8
+            raise UserError(printable(str(error))) from error
 
     def read(index):
         image, mask = tf.numpy_function(read_numpy, [index], (tf.uint8, tf.uint8), stateful=False)

@@ -17,6 +17,12 @@ from fcn_keras.datasets.base import LabelSet
 from fcn_keras.errors import UserError
 from fcn_keras.files import atomic_path
 
+# What reading a damaged file raises; RecursionError comes of brackets in brackets.
+DAMAGES = (
+    *(ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError),
+    *(csv.Error, OSError),
+)
+
 
 class RunFolder:
     """Paths in a run's folder, and what is written and read there.
@@ -45,7 +51,9 @@ class RunFolder:
         """
         require_free(config.run_dir)
         now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-        default = Path("runs", f"{Path(config.dataset).resolve().name}-{now}")
+        name = Path(config.dataset).resolve().name
+        name = "".join(c if c.isprintable() else "_" for c in name)
+        default = Path("runs", f"{name}-{now}")
         path = Path(config.run_dir or default)
         try:
             path.mkdir(parents=True, exist_ok=bool(config.run_dir))
@@ -59,7 +67,7 @@ class RunFolder:
     def write_config(self, config: TrainConfig, labels: LabelSet) -> None:
         """Writes the settings, classes, versions, git commit and commands that made this run."""
         earlier = []
-        with contextlib.suppress(OSError, ValueError, KeyError):  # of a run that is resumed
+        with contextlib.suppress(*DAMAGES):  # of a run that is resumed
             before = json.loads(self.config.read_text())
             earlier = before.get("commands") or [before["command"]]
         content = {
@@ -88,7 +96,7 @@ class RunFolder:
             raise UserError(f"{self.path}: no run folder, as it has no config.json.")
         try:
             return parse(json.loads(self.config.read_text()))
-        except (ValueError, KeyError, TypeError) as error:
+        except DAMAGES as error:
             raise UserError(f"{self.config}: damaged or of another version ({error}).") from error
 
     def write_history(self, rows: list[dict]) -> None:
@@ -113,7 +121,7 @@ class RunFolder:
                     for row in csv.DictReader(file)
                 ]
             return [{**row, "epoch": int(row["epoch"])} for row in rows]
-        except (ValueError, KeyError, TypeError) as error:
+        except DAMAGES as error:
             raise UserError(f"{self.history}: damaged ({error}).") from error
 
     def write_metrics(self, metrics: dict) -> None:
@@ -125,13 +133,19 @@ class RunFolder:
         """The content of `metrics.json`; raises `UserError` if it is damaged."""
         try:
             return json.loads(self.metrics.read_text())
-        except ValueError as error:
+        except DAMAGES as error:
             raise UserError(f"{self.metrics}: damaged ({error}).") from error
 
 
 def require_free(run_dir: str | None) -> None:
-    """Raises `UserError` if something is in the folder of a new run."""
+    """Raises `UserError` if something is in the folder of a new run, or it cannot be one."""
     path = Path(run_dir or "")
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"{path}: not UTF-8, and TensorFlow writes nowhere else. Choose another --run-dir."
+        ) from error
     if run_dir and path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise UserError(
             f"{path}: exists already and is never overwritten. Choose another --run-dir, or "
@@ -158,7 +172,7 @@ def provenance(run_or_file) -> dict:
     path = model_file(run_or_file)
     origin = {"file": path.name, **software()}
     run = RunFolder(path.parent)
-    with contextlib.suppress(OSError, ValueError, AttributeError):
+    with contextlib.suppress(*DAMAGES):
         content = json.loads(run.config.read_text())
         origin["run"] = {key: content.get(key) for key in ("train", "git_commit", "versions")}
         origin["run"]["metrics"] = run.read_metrics() if run.metrics.is_file() else None

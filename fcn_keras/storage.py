@@ -45,13 +45,19 @@ def is_folder(path: str) -> bool:
 def changed(path: str) -> float:
     """When a file was changed last; 0 where there is none."""
     if not is_address(path):
-        return os.stat(path).st_mtime if os.path.exists(path) else 0.0
+        with contextlib.suppress(OSError):
+            return os.stat(path).st_mtime
+        return 0.0
     with _opened(path) as (filesystem, place):
         return _entry(filesystem.get_file_info(place)).changed
 
 
 def list_folder(folder: str) -> list[Entry]:
     """A folder's entries, sorted by name; none where there is no such folder.
+
+    Links to folders are left out, as they may lead in a circle; the folder itself may
+    be one. Whatever else is no folder counts as a file, so that whoever opens it tells
+    what is wrong.
 
     Raises:
         UserError: If it cannot be read.
@@ -97,8 +103,8 @@ def _list_local(folder: str) -> list[Entry]:
             for entry in found:
                 if entry.is_dir(follow_symlinks=False):
                     entries.append(Entry(entry.name, True, 0.0))
-                elif entry.is_file():
-                    entries.append(Entry(entry.name, False, entry.stat().st_mtime))
+                elif not _leads_to_folder(entry):
+                    entries.append(Entry(entry.name, False, changed(entry.path)))
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
@@ -106,6 +112,13 @@ def _list_local(folder: str) -> list[Entry]:
             f"{folder}: cannot be read ({error.strerror}). Allow it or leave it out."
         ) from error
     return entries
+
+
+def _leads_to_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself
+        return False
 
 
 def _entry(info) -> Entry:

@@ -8,6 +8,7 @@ mistakes answer at once.
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 
@@ -25,11 +26,15 @@ from fcn_keras.cli import (
     train,
     tune,
 )
-from fcn_keras.errors import UserError
+from fcn_keras.errors import UserError, printable
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs a command; returns its exit code: 0 only on success."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A name that the terminal's encoding lacks must not end the command.
+            stream.reconfigure(errors="backslashreplace")
     code = _run(argv)
     if cluster.joined:
         # At the interpreter's end TensorFlow's threads may wait for a lost worker without end.
@@ -46,7 +51,10 @@ def _run(argv: list[str] | None) -> int:
     try:
         return arguments.command(arguments)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print("error: " + "\n".join(map(printable, error.args)), file=sys.stderr)
+        return 1
+    except PermissionError as error:  # of a folder on the way to a file
+        print(f"error: {printable(str(error.filename))}: {error.strerror}.", file=sys.stderr)
         return 1
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("fcn_keras"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from fcn_keras.cli.shared import progress
+from fcn_keras.errors import printable
 
 
 def add(commands) -> None:
@@ -61,12 +62,13 @@ def _check(arguments) -> int:
         names = [*report.labels.names, "(unlabelled)"]
         pixels, images = report.pixels[split], report.images[split]
         width = max(map(len, names))
-        print(f"{split}: {size} images\n  {'class':{width}}  images       pixels   share")
+        print(f"{printable(split)}: {size} images")
+        print(f"  {'class':{width}}  images       pixels   share")
         for name, image_count, pixel_count in zip(names, images, pixels):
             share = pixel_count / max(1, pixels.sum())
             print(f"  {name:{width}}  {image_count:6}  {pixel_count:11}  {share:6.2%}")
     for problem in report.problems:
-        print(f"problem: {problem}", file=sys.stderr)
+        print(f"problem: {printable(problem)}", file=sys.stderr)
     print(_count(report.problems))
     return 1 if report.problems else 0
 
@@ -84,9 +86,9 @@ def _convert(arguments) -> int:
         progress,
     )
     for path in done.unpaired:
-        print(f"left out, as it has no partner: {path}", file=sys.stderr)
+        print(f"left out, as it has no partner: {printable(str(path))}", file=sys.stderr)
     for problem in done.problems:
-        print(f"problem: {problem}", file=sys.stderr)
+        print(f"problem: {printable(problem)}", file=sys.stderr)
     if done.problems:
         print(f"{_count(done.problems)} Nothing was written.")
         return 1

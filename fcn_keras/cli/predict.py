@@ -13,7 +13,7 @@ from fcn_keras.cli.shared import (
     progress,
     selected_split,
 )
-from fcn_keras.errors import UserError
+from fcn_keras.errors import UserError, printable
 
 
 def add(commands) -> None:
@@ -127,5 +127,5 @@ def _counted(outcomes, expected: int | None = None) -> tuple[int, int, int]:
             total, skipped, failed = total + 1, skipped + there, failed + bool(problem)
             if problem:
                 bar.clear()
-                print(f"error: {problem}", file=sys.stderr)
+                print(f"error: {printable(problem)}", file=sys.stderr)
     return total, skipped, failed

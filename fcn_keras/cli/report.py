@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from fcn_keras.cli.shared import import_tensorflow, progress
-from fcn_keras.errors import UserError
+from fcn_keras.errors import UserError, printable
 
 
 def add(commands) -> None:
@@ -42,7 +42,7 @@ def _report(arguments) -> int:
         progress=progress,
     )
     for note in contents.notes:
-        print(f"Note: {note}", file=sys.stderr)
+        print(f"Note: {printable(note)}", file=sys.stderr)
     output = arguments.output or Path(arguments.run, "report.html")
     write_report(contents, output)
     print(f"Report: {output}")

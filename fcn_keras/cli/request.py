@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from fcn_keras.cli.shared import import_tensorflow, progress
-from fcn_keras.errors import UserError
+from fcn_keras.errors import UserError, printable
 from fcn_keras.files import named_images, write_file
 from fcn_keras.serving.retrying import TemporaryError
 
@@ -119,7 +119,7 @@ def _segment_all(client, names, palette, jobs, arguments) -> dict[str, dict[str,
                         unanswered = 0
                     except UserError as error:
                         bar.clear()
-                        print(f"error: {error}", file=sys.stderr)
+                        print(f"error: {printable(str(error))}", file=sys.stderr)
                         unanswered += isinstance(error.__cause__, TemporaryError)
                     if client.stopped.is_set():
                         raise KeyboardInterrupt

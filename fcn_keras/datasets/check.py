@@ -18,6 +18,7 @@ from fcn_keras.datasets.directory import (
     read_labels,
     read_mask,
     require_same_size,
+    split_names,
 )
 from fcn_keras.errors import UserError
 
@@ -58,7 +59,7 @@ def check_directory(root, progress=lambda items: items) -> DirectoryReport:
     except UserError as error:
         report.problems.append(str(error))
         return report
-    splits = sorted(path.stem for path in (root / LIST_FOLDER).glob("*.txt"))
+    splits = split_names(root)
     report.problems += [
         f"{root / LIST_FOLDER / split}.txt: no such file. Training needs train.txt and val.txt."
         for split in ("train", "val")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -83,6 +84,7 @@ def convert_masks(
     problems = []
     for image_path, mask_path in progress(pairs):
         try:
+            _require_listable(image_path)
             require_same_size(read_image(image_path), read_mask(mask_path, labels), mask_path)
         except UserError as error:
             problems.append(str(error))
@@ -110,7 +112,8 @@ def _read_classes(path: Path) -> LabelSet:
 def _pairs(images: Path, masks: Path) -> tuple[list[tuple[Path, Path]], list[Path]]:
     """Pairs of image and mask by their names' order, and the files without a partner."""
     image_files, mask_files = _files(images, IMAGE_SUFFIXES), _files(masks, MASK_SUFFIXES)
-    names = sorted(image_files.keys() & mask_files.keys())
+    shared = image_files.keys() & mask_files.keys()
+    names = sorted(shared)
     if len(names) < 2:
         raise UserError(
             f"{images} and {masks}: {len(names)} pairs of image and mask. They need the same names "
@@ -122,7 +125,7 @@ def _pairs(images: Path, masks: Path) -> tuple[list[tuple[Path, Path]], list[Pat
         path
         for files in (image_files, mask_files)
         for name, path in files.items()
-        if name not in names
+        if name not in shared
     ]
     return pairs, sorted(alone)
 
@@ -137,6 +140,20 @@ def _files(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
                 raise UserError(f"{path}: {files[path.stem].name} has the same name. Rename one.")
             files[path.stem] = path
     return files
+
+
+def _require_listable(image: Path) -> None:
+    """Raises `UserError` for a name that `read_ids` would not read as it is written."""
+    name = image.stem
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UserError(f"{image}: its name is not UTF-8. Rename it and its mask.") from error
+    if name != name.strip() or re.search(r"[\r\n]", name):
+        raise UserError(
+            f"{image}: a list cannot hold its name, which has a line break, or a space at an end. "
+            "Rename it and its mask."
+        )
 
 
 def _drawn_splits(names: list[str], val: float, seed: int) -> dict[str, list[str]]:

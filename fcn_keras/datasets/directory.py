@@ -11,12 +11,16 @@
 
 from __future__ import annotations
 
+import collections
+import functools
+import os
 import re
+import stat
 from pathlib import Path
 
 import numpy as np
 
-from fcn_keras.datasets.base import LabelSet, Split, voc_palette
+from fcn_keras.datasets.base import MAX_CLASSES, LabelSet, Split, voc_palette
 from fcn_keras.datasets.decoding import decode_image, decode_mask
 from fcn_keras.errors import UserError
 
@@ -26,6 +30,9 @@ MASK_FOLDER = "SegmentationClass"
 LIST_FOLDER = Path("ImageSets", "Segmentation")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
 MASK_SUFFIXES = (".png", ".PNG")
+MAX_CLASSES_BYTES = 1 << 20
+MAX_BYTES = 2 << 30  # of a list; an image of as many pixels as Pillow allows has less
+MAX_NAME = 200  # characters of a class's name
 
 
 def directory_split(root, split: str, labels: LabelSet | None = None) -> Split:
@@ -41,20 +48,22 @@ def directory_split(root, split: str, labels: LabelSet | None = None) -> Split:
 
     Raises:
         UserError: If the folder, list or `classes.txt` is missing, empty or
-            malformed, or an image or mask named in the list does not exist.
+            malformed, an image is listed twice, or an image or mask named in the
+            list does not exist.
     """
     root = Path(root)
     labels = labels or read_labels(root)
-    ids = read_ids(root, split)
-    pairs = [(find_image(root, name), find_mask(root, name)) for name in ids]
+    ids = tuple(read_ids(root, split))
+    _require_unique(ids, root / LIST_FOLDER / f"{split}.txt")
+    _require_files(ids, root)
 
-    def read(index: int):
-        image_path, mask_path = pairs[index]
+    def read(index: int):  # finds the files anew, as paths of all would fill the memory
+        image_path, mask_path = find_image(root, ids[index]), find_mask(root, ids[index])
         image, mask = read_image(image_path), read_mask(mask_path, labels)
         require_same_size(image, mask, mask_path)
         return image, mask
 
-    return Split(split, labels, tuple(ids), read)
+    return Split(split, labels, ids, read)
 
 
 def read_labels(root) -> LabelSet:
@@ -68,7 +77,8 @@ def read_labels(root) -> LabelSet:
 
 def read_class_list(path: Path) -> LabelSet:
     """Reads a list of classes of any name; raises `UserError` like `read_labels`."""
-    lines = _read_text(path, "Write one class name a line, the first for id 0.").splitlines()
+    remedy = "Write one class name a line, the first for id 0."
+    lines = _read_lines(path, remedy, MAX_CLASSES_BYTES)
     names, palette = [], []
     default = voc_palette()
     for number, line in enumerate(lines, 1):
@@ -79,8 +89,9 @@ def read_class_list(path: Path) -> LabelSet:
             raise UserError(
                 f"{path}:{number}: put a tab between name and colour. Received: {line!r}."
             )
-        names.append(name.strip())
-        palette.append(_parse_color(color, f"{path}:{number}") or default[len(palette) % 255])
+        names.append(_checked_name(name.strip(), f"{path}:{number}"))
+        color = _parse_color(color, f"{path}:{number}")
+        palette.append(color or default[len(palette) % MAX_CLASSES])
     try:
         return LabelSet(tuple(names), tuple(palette))
     except UserError as error:
@@ -91,26 +102,42 @@ def read_ids(root, split: str) -> list[str]:
     """Reads the ids of a list in `ImageSets/Segmentation`.
 
     Raises:
-        UserError: If there is no such list, or it is empty.
+        UserError: If there is no such list, it is empty, or an id leaves the folder.
     """
-    folder = Path(root) / LIST_FOLDER
-    path = folder / f"{split}.txt"
-    others = sorted(other.stem for other in folder.glob("*.txt"))
-    remedy = f"Write one image id a line. The lists here: {', '.join(others) or 'none'}."
-    ids = [line.strip() for line in _read_text(path, remedy).splitlines() if line.strip()]
+    path = Path(root) / LIST_FOLDER / f"{split}.txt"
+    others = ", ".join(split_names(root)) or "none"
+    remedy = f"Write one image id a line. The lists here: {others}."
+    ids = [line.strip() for line in _read_lines(path, remedy, MAX_BYTES) if line.strip()]
     if not ids:
         raise UserError(f"{path}: the list is empty. Write one image id a line.")
+    for name in ids:
+        if "\0" in name or not {"", ".", ".."}.isdisjoint(name.split("/")):
+            raise UserError(
+                f"{path}: {name!r} is no id of an image in this folder. An id is a file's name "
+                "without its ending, after its subfolder if it has one, as in a/b."
+            )
     return ids
+
+
+def split_names(root) -> list[str]:
+    """The names of the lists in `ImageSets/Segmentation`; `UserError` if it may not be read."""
+    folder = Path(root) / LIST_FOLDER
+    try:
+        return sorted(name[:-4] for name in os.listdir(folder) if name.endswith(".txt"))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be read ({error.strerror}). Allow it.") from error
 
 
 def read_image(path: Path) -> np.ndarray:
     """Reads an image file as uint8 `(H, W, 3)`; raises `UserError` if that fails."""
-    return decode_image(_read_bytes(path), str(path))
+    return decode_image(_read_bytes(path, MAX_BYTES), str(path))
 
 
 def read_mask(path: Path, labels: LabelSet) -> np.ndarray:
     """Reads a mask file as uint8 `(H, W)`; raises `UserError` if that fails."""
-    return decode_mask(_read_bytes(path), labels, str(path))
+    return decode_mask(_read_bytes(path, MAX_BYTES), labels, str(path))
 
 
 def require_same_size(image: np.ndarray, mask: np.ndarray, mask_path: Path) -> None:
@@ -131,7 +158,7 @@ def find_mask(root: Path, name: str) -> Path:
     """The mask file of an id; raises `UserError` if there is none."""
     folder = root / MASK_FOLDER
     for suffix in (".jpg", ".jpeg"):
-        if (folder / (name + suffix)).is_file() and not (folder / f"{name}.png").is_file():
+        if _is_file(folder / (name + suffix)) and not _is_file(folder / f"{name}.png"):
             return folder / (name + suffix)  # decode_mask refuses it with the reason
     return _find(folder, name, MASK_SUFFIXES, "mask")
 
@@ -139,37 +166,101 @@ def find_mask(root: Path, name: str) -> Path:
 def _find(folder: Path, name: str, suffixes: tuple[str, ...], kind: str) -> Path:
     for suffix in suffixes:
         path = folder / (name + suffix)
-        if path.is_file():
+        if _is_file(path):
             return path
+        if os.path.lexists(path):
+            raise UserError(
+                f"{path}: no regular file, or a link to none. Replace it, or take it out of "
+                f"the lists in {LIST_FOLDER}."
+            )
     raise UserError(
-        f"{folder / name}{suffixes[0]}: the {kind} is missing. Add it, or take {name} out of "
+        f"{folder / name}{suffixes[0]}: the {kind} is missing. Add it, or take it out of "
         f"the lists in {LIST_FOLDER}."
     )
 
 
-def _read_bytes(path: Path) -> bytes:
+def _require_unique(ids: tuple[str, ...], path: Path) -> None:
+    if len(set(ids)) < len(ids):
+        [(name, count)] = collections.Counter(ids).most_common(1)
+        raise UserError(f"{path}: {name} is listed {count} times. Leave one of them.")
+
+
+def _require_files(ids: tuple[str, ...], root: Path) -> None:
+    """Raises `UserError` for the first id without image or mask; lists each folder once."""
+    listed = functools.cache(_file_names)
+    kinds = (
+        (IMAGE_FOLDER, IMAGE_SUFFIXES, find_image),
+        (MASK_FOLDER, MASK_SUFFIXES, find_mask),
+    )
+    for name in ids:
+        subfolder, _, stem = name.rpartition("/")
+        for folder, suffixes, find in kinds:
+            files = listed(root / folder / subfolder)
+            if not any(stem + suffix in files for suffix in suffixes):
+                find(root, name)  # which tells the reason
+
+
+def _file_names(folder: Path) -> frozenset[str]:
     try:
+        with os.scandir(folder) as entries:
+            return frozenset(entry.name for entry in entries if entry.is_file())
+    except OSError:  # a folder that is not there, a link that leads to itself: `_is_file` tells
+        return frozenset()
+
+
+def _is_file(path: Path) -> bool:
+    """Whether there is a regular file, or a link to one."""
+    try:
+        return path.is_file()
+    except PermissionError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}). Allow it.") from error
+    except OSError:  # a name of more than 255 bytes
+        return False
+
+
+def _read_bytes(path: Path, limit: int, remedy: str = "") -> bytes:
+    """A file's content; raises `UserError` for what is no file, as a pipe would never end."""
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise UserError(f"{path}: no regular file. Replace it.")
+        if status.st_size > limit:
+            raise UserError(f"{path}: larger than {limit >> 20} MiB. Replace it.")
         return path.read_bytes()
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file. {remedy}") from error
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}).") from error
+        raise UserError(f"{path}: cannot be read ({error.strerror}). Allow it.") from error
 
 
-def _read_text(path: Path, remedy: str) -> str:
-    if not path.is_file():
-        raise UserError(f"{path}: no such file. {remedy}")
+def _read_lines(path: Path, remedy: str, limit: int) -> list[str]:
     try:
-        return _read_bytes(path).decode("utf-8-sig")
+        text = _read_bytes(path, limit, remedy).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 text ({error}). Save it as UTF-8.") from error
+    # str.splitlines() would split at characters, such as U+2028, that names may contain.
+    return re.split(r"\r\n|\r|\n", text)
+
+
+def _checked_name(name: str, place: str) -> str:
+    if not name:
+        raise UserError(f"{place}: a colour without a name. Write 'name<TAB>R G B'.")
+    if len(name) > MAX_NAME or not name.isprintable():
+        raise UserError(
+            f"{place}: no class name, which has at most {MAX_NAME} characters and no control "
+            f"characters. Received: {name[:MAX_NAME]!r}."
+        )
+    return name
 
 
 def _parse_color(text: str, place: str) -> tuple[int, int, int] | None:
     if not text.strip():
         return None
     parts = text.split()
-    if len(parts) == 3 and all(part.isdecimal() and int(part) <= 255 for part in parts):
+    if len(parts) == 3 and all(re.fullmatch("[0-9]{1,3}", part) for part in parts):
         red, green, blue = map(int, parts)
-        return red, green, blue
+        if max(red, green, blue) <= 255:
+            return red, green, blue
     raise UserError(f"{place}: a colour is three numbers 0 to 255, 'R G B'. Received: {text!r}.")
 
 

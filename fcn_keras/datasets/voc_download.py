@@ -100,9 +100,9 @@ def _download(root: Path, archive: Archive, dl_manager: tfds.download.DownloadMa
     raise UserError(
         f"{root} has no {archive.folder}, and {archive.file} cannot be downloaded "
         f"({'; '.join(reasons)}). On a machine with network "
-        f"fetch {' or '.join(archive.urls)} ({archive.checksum}),\n"
+        f"fetch {' or '.join(archive.urls)} ({archive.checksum}),",
         f"bring it here, unpack it with: tar -xf {archive.file} -C {root} "
-        f"and run again with --data-dir {root}"
+        f"and run again with --data-dir {root}",
     )
 
 

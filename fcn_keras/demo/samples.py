@@ -12,7 +12,7 @@ from PIL import Image
 
 from fcn_keras.datasets.decoding import open_image
 from fcn_keras.datasets.sample_scenes import draw_scene
-from fcn_keras.errors import UserError
+from fcn_keras.errors import UserError, printable
 from fcn_keras.files import named_images
 
 COUNT = 24  # of a folder
@@ -48,7 +48,7 @@ def folder_samples(given: str, folder: Path) -> list[Sample]:
         try:
             samples.append(Sample(path, _thumbnail(open_image(path, str(path)))))
         except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {printable(str(error))}", file=sys.stderr)
         if len(samples) == COUNT:
             break
     if not samples:

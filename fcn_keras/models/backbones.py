@@ -110,9 +110,9 @@ def _load_preset(backbone_class, preset: str, name: str, dtype):
         reason = "no connection" if isinstance(error, OSError) else type(error).__name__
         raise UserError(
             f"The weights {preset!r} could not be fetched ({reason}). Use --weights none, or "
-            "--weights DIR with a directory made on a machine with network by:\n"
-            "  import keras_hub\n"
-            f'  keras_hub.models.ResNetBackbone.from_preset("{preset}").save_to_preset("DIR")'
+            "--weights DIR with a directory made on a machine with network by:",
+            "  import keras_hub",
+            f'  keras_hub.models.ResNetBackbone.from_preset("{preset}").save_to_preset("DIR")',
         ) from error
 
 

@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
 from fake_folder import CLASSES, save_palette_png, write_folder
+from hostile_files import grey_png
 from PIL import Image
 
 from fcn_keras.datasets import load_split
+from fcn_keras.datasets.base import voc_palette
 from fcn_keras.datasets.check import check_directory
 from fcn_keras.datasets.directory import directory_split, read_labels
 from fcn_keras.errors import UserError
@@ -62,6 +64,55 @@ def test_damage_is_named_before_training(folder, damage, message):
     damage(folder)
     with pytest.raises(UserError, match=message):
         directory_split(folder, "train")
+
+
+def test_255_classes_have_the_ids_to_254_beside_unlabelled(folder):
+    (folder / "classes.txt").write_text("".join(f"class {index}\n" for index in range(255)))
+    mask = np.full((48, 64), 254, np.uint8)
+    mask[0, :2] = 0, 255
+    for save in (save_palette_png, lambda ids, path: Image.fromarray(ids).save(path)):
+        save(mask, folder / "SegmentationClass/train_0.png")
+        split = directory_split(folder, "train")
+        np.testing.assert_array_equal(split.read(0)[1], mask)
+    report = check_directory(folder)
+    assert report.problems == [] and len(split.labels) == 255
+    assert report.pixels["train"][[254, 255]].tolist() == [48 * 64 - 2, 1 + void_pixels(folder)]
+    assert split.labels.palette[254] == voc_palette()[254]
+
+
+def void_pixels(folder):
+    """In the two training masks that stayed as they were."""
+    return sum(
+        (np.asarray(Image.open(folder / f"SegmentationClass/train_{index}.png")) == 255).sum()
+        for index in (1, 2)
+    )
+
+
+def test_256_classes_are_refused(folder):
+    (folder / "classes.txt").write_text("".join(f"class {index}\n" for index in range(256)))
+    with pytest.raises(UserError, match=r"classes.txt: .* 1 to 255 classes.* Received: 256"):
+        directory_split(folder, "train")
+    assert len(check_directory(folder).problems) == 1
+
+
+def test_masks_of_few_bits_keep_their_ids(folder):
+    mask = np.tile(np.arange(3, dtype=np.uint8), (48, 22))[:, :64]
+    (folder / "SegmentationClass/train_0.png").write_bytes(grey_png(mask, 2))
+    np.testing.assert_array_equal(directory_split(folder, "train").read(0)[1], mask)
+
+
+def test_a_listing_notices_what_is_only_nearly_a_file(folder):
+    """As the folder is listed once, and not asked for each id."""
+    (folder / "JPEGImages/train_1.jpg").rename(folder / "JPEGImages/train_1.JPEG")
+    (folder / "JPEGImages/train_2.jpg").rename(folder / "photo.jpg")
+    (folder / "JPEGImages/train_2.jpg").symlink_to("../photo.jpg")
+    split = directory_split(folder, "train")
+    assert len(split) == 3 and split.read(1)[0].shape == split.read(2)[0].shape == (48, 64, 3)
+    (folder / "photo.jpg").unlink()
+    with pytest.raises(UserError, match="train_2.jpg: no regular file, or a link to none"):
+        directory_split(folder, "train")
+    with pytest.raises(UserError, match="train_2.jpg: no regular file, or a link to none"):
+        split.read(2)
 
 
 def test_size_mismatch_is_named(folder):
