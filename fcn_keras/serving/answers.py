@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
 
 from fcn_keras.errors import UserError
@@ -64,7 +63,7 @@ def checked_labels(names: list, palette: list):
 
 def checked_fractions(fractions: list) -> tuple[float, ...]:
     """Shares, `(C,)`, as a tuple; raises `ValueError` or `TypeError` if they are none."""
-    if not all(math.isfinite(share) and 0 <= share <= 1 for share in fractions):
+    if not all(0 <= share <= 1 for share in fractions):
         raise ValueError("not shares")
     return tuple(map(float, fractions))
 
