@@ -232,10 +232,9 @@ def test_malformed_events_get_a_reason(server, event, data, event_data, reason):
     assert not done and reason in output
 
 
-@pytest.mark.parametrize(
-    "kind", ["multipart/form-data", f"multipart/form-data; boundary={'a' * 999}"]
-)
-def test_malformed_uploads_get_a_reason(server, kind):
+@pytest.mark.parametrize("boundary", ["", f"; boundary={'a' * 999}"])
+def test_malformed_uploads_get_a_reason(server, boundary):
+    kind = f"multipart/form-data{boundary}"
     status, said, _ = ask(server, "POST", "/gradio_api/upload", b"x", {"Content-Type": kind})
     assert status == 400 and said
 

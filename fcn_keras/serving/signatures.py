@@ -28,7 +28,7 @@ def add_signatures(
     | `predict_float_images` | `images`: float32 `(B, H, W, 3)` in 0..255 | `mask`: uint8 `(B, H, W)` |
     | `predict_probabilities` | `images`: uint8 `(B, H, W, 3)` | `probabilities`: float32 `(B, H, W, C)` |
     | `labels` | none | `names`: string `(C,)`; `palette`: uint8 `(C, 3)` |
-    | `about` | `query`: int32 `(B,)`, ignored | `names`: string `(B, C)`; `palette`: uint8 `(B, C, 3)`; `metadata`: string `(B,)`, JSON |
+    | `about` | `query`: int32 `(B,)`, ignored, `B` at most `MAX_QUERIES` | `names`: string `(B, C)`; `palette`: uint8 `(B, C, 3)`; `metadata`: string `(B,)`, JSON |
 
     TF Serving's REST API refuses signatures without inputs (`json_tensor.cc`), and
     its batching those whose outputs have not one row an input, so there is `about`.

@@ -1,6 +1,7 @@
 """`fcn-keras request` against servers that are broken or mean harm."""
 
 import base64
+import contextlib
 import gzip
 import io
 import struct
@@ -70,9 +71,10 @@ def endless(pause, chunk):
         handler.send_response(200)
         handler.end_headers()
         end = time.monotonic() + 20
-        while time.monotonic() < end:
-            handler.wfile.write(chunk)
-            time.sleep(pause)
+        with contextlib.suppress(ConnectionError):
+            while time.monotonic() < end:
+                handler.wfile.write(chunk)
+                time.sleep(pause)
 
     return reply
 
