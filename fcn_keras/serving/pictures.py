@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from fcn_keras.errors import UserError
-from fcn_keras.files import OTHER_ORIENTATIONS
+from fcn_keras.files import FORMATS, OTHER_ORIENTATIONS
 
 UNLABELLED = (224, 224, 192)  # VOC's cream, for ids that are no class's
 SENT_AS_THEY_ARE = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")  # how JPEG and PNG files begin
@@ -44,18 +44,22 @@ def upright(data: bytes, name: str) -> Image.Image:
         An image of mode `"RGB"`.
 
     Raises:
-        UserError: If it is no complete image, or one of floats.
+        UserError: If it is no complete image, or one of floats or 32-bit integers.
     """
     image = _open(data, name)
-    _load(image, name)
-    for other in OTHER_ORIENTATIONS:
-        image.info.pop(other, None)
-    ImageOps.exif_transpose(image, in_place=True)
-    if image.mode == "F":
-        raise UserError(f"{name}: an image of floats. Save it with 8 or 16 bits.")
-    if image.mode.startswith("I"):  # convert() would clip 16 bits at 255
-        image = image.point(lambda value: value * (1 / 256)).convert("L")
-    return image.convert("RGB")
+    with _named_problems(name):
+        image.load()
+        for other in OTHER_ORIENTATIONS:
+            image.info.pop(other, None)
+        with contextlib.suppress(Exception):  # what could be read of damaged data is kept
+            image.getexif()
+        ImageOps.exif_transpose(image, in_place=True)
+        if image.mode in ("F", "I"):
+            kind = "floats" if image.mode == "F" else "32-bit integers"
+            raise UserError(f"{name}: an image of {kind}. Save it with 8 or 16 bits.")
+        if image.mode.startswith("I"):  # convert() would clip 16 bits at 255
+            image = image.point(lambda value: value * (1 / 256)).convert("L")
+        return image.convert("RGB")
 
 
 def colored_mask(mask_png: bytes, photograph: bytes, palette, name: str) -> Image.Image:
@@ -76,7 +80,8 @@ def colored_mask(mask_png: bytes, photograph: bytes, palette, name: str) -> Imag
         raise UserError(f"{whose} is no grey PNG but of mode {mask.mode}. Check the model's name.")
     if sorted(mask.size) != sorted(size):  # of which one may lie on its side
         raise UserError(_other_size(name, mask.size, size))
-    _load(mask, whose)
+    with _named_problems(whose):
+        mask.load()
     colors = [*palette, *[UNLABELLED] * (256 - len(palette))]
     mask.putpalette([value for color in colors for value in color])
     return mask
@@ -100,21 +105,18 @@ def _other_size(name: str, mask, photograph) -> str:
     )
 
 
-def _open(data: bytes, name: str, formats=None) -> Image.Image:
+def _open(data: bytes, name: str, formats=FORMATS) -> Image.Image:
     """An image of which only the header has been read."""
     with _named_problems(name):
         return Image.open(io.BytesIO(data), formats=formats)
-
-
-def _load(image: Image.Image, name: str) -> None:
-    with _named_problems(name):
-        image.load()
 
 
 @contextlib.contextmanager
 def _named_problems(name: str):
     try:
         yield
+    except UserError:
+        raise
     except Exception as error:  # Pillow raises OSError, SyntaxError, struct.error, ...
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         if isinstance(error, UnidentifiedImageError):  # its message shows a Python object
