@@ -1,11 +1,13 @@
 """How `fcn-keras serve` bears load, and requests that are broken.
 
     python benchmarks/serve_load.py --model-base-path MODELS --broken 0.05 PHOTOGRAPHS
+    python benchmarks/serve_load.py ... --seconds 3600 --clients 2 --pause 0.5 PHOTOGRAPHS
 
 Starts the server on an exported model, has clients send photographs for a while, and
 compares every mask with the one that the server gave before the load. A broken request must
-get a 4xx status and a reason. Prints requests per second, latencies of whole requests and
-the server's memory; the exit code is 1 if anything failed.
+get a 4xx status and a reason. Prints the server's memory each minute, and at the end requests
+per second, latencies of whole requests, and the memory of the first quarter (after a twentieth
+as warm-up) and of the last; the exit code is 1 if anything failed.
 """
 
 import argparse
@@ -39,6 +41,7 @@ def main() -> int:
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--broken", type=float, default=0, metavar="SHARE")
+    parser.add_argument("--pause", type=float, default=0, metavar="S", help="between requests")
     parser.add_argument("folder", type=Path, help="JPEG and PNG files")
     arguments = parser.parse_args()
 
@@ -54,7 +57,7 @@ def main() -> int:
             if not line:
                 return 1  # it has said why
             port = int(line.split("/")[2].rpartition(":")[2])
-            load = Load(port, photos, arguments.broken)
+            load = Load(port, photos, arguments.broken, arguments.pause)
             memory = load.run(arguments.clients, arguments.seconds, server.pid)
             server.send_signal(signal.SIGTERM)
             print(server.stdout.read(), end="")
@@ -67,8 +70,8 @@ def main() -> int:
 
 
 class Load:
-    def __init__(self, port: int, photos: list[bytes], broken: float):
-        self.port, self.share = port, broken
+    def __init__(self, port: int, photos: list[bytes], broken: float, pause: float):
+        self.port, self.share, self.pause = port, broken, pause
         self.latencies, self.failures, self.refused = [], [], 0
         self.bodies = [body_of(photo) for photo in photos]
         with contextlib.closing(connect(port)) as connection:
@@ -84,6 +87,8 @@ class Load:
         memory = []
         while time.monotonic() < end:
             memory.append(resident_mib(server))
+            if len(memory) % 120 == 0:
+                print(f"{len(memory) // 120} min: {memory[-1]:.0f} MiB", flush=True)
             time.sleep(0.5)
         for thread in threads:
             thread.join()
@@ -102,6 +107,7 @@ class Load:
             except Exception as error:
                 self.failures.append(repr(error))
                 connection.close()
+            time.sleep(self.pause)
         connection.close()
 
     def send_good(self, connection, index: int) -> None:
@@ -161,6 +167,9 @@ def broken_requests(photo: bytes) -> list[tuple[str, bytes | None]]:
         ("decompression bomb", body_of(png_bomb())),
         ("wrong JSON", whole[:-2]),
         ("wrong base64", whole.replace(b'"b64": "', b'"b64": "*')),
+        ("nested lists", b'{"instances": ' + b"[" * 10**6),
+        ("half a character", b'{"signature_name": "\\ud800", "instances": [1]}'),
+        ("million instances", b'{"instances": [' + b"{}," * 10**6 + b"{}]}"),
         (f"{HUGE_MIB} MiB", None),
     ]
 
@@ -186,7 +195,8 @@ def resident_mib(process: int) -> float:
 
 
 def report(load: Load, memory: list[float], seconds: float) -> None:
-    good, quarter = len(load.latencies), max(1, len(memory) // 4)
+    good, memory = len(load.latencies), memory[len(memory) // 20 :]
+    quarter = max(1, len(memory) // 4)
     print(f"{good / seconds:.1f} good requests/s: {good} good, {load.refused} refused as broken")
     if good > 1:
         cuts = statistics.quantiles(load.latencies, n=100, method="inclusive")

@@ -4,14 +4,52 @@ The model sees leaves where green is largest, water where blue is.
 """
 
 import json
+import os
+import re
+import subprocess
 import sys
+import threading
+import time
 
 import numpy as np
 from PIL import Image
 
 from fcn_keras.datasets.base import LabelSet
 
+SECONDS = 300  # for anything; a busy machine is slow
 LABELS = LabelSet(("background", "leaf", "water"), ((0, 0, 0), (250, 160, 10), (20, 60, 200)))
+
+
+class Server:
+    """`fcn-keras demo` in a process that tells of predictions and of foreign connections."""
+
+    def __init__(self, *arguments):
+        # A user's shell may ask for what the page must not do.
+        environment = {**os.environ, "GRADIO_ANALYTICS_ENABLED": "True", "GRADIO_SHARE": "True"}
+        self.process = subprocess.Popen(
+            [sys.executable, __file__, "demo", *map(str, arguments)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=environment,
+        )
+        self.lines = []
+        self.reader = threading.Thread(target=self._read, daemon=True)
+        self.reader.start()
+
+    def _read(self):
+        self.lines.extend(iter(self.process.stdout.readline, ""))
+
+    @property
+    def log(self):
+        return "".join(self.lines)
+
+    def wait_for(self, pattern):
+        end = time.monotonic() + SECONDS
+        while not (found := re.search(pattern, self.log)):
+            assert time.monotonic() < end and self.process.poll() is None, self.log
+            time.sleep(0.05)
+        return found
 
 
 def save_run(folder):

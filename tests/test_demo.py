@@ -3,20 +3,16 @@
 import base64
 import contextlib
 import io
-import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
-import threading
 import time
 from pathlib import Path
 
 import demo_model
 import numpy as np
 import pytest
-from demo_model import LABELS
+from demo_model import LABELS, SECONDS, Server
 from PIL import Image
 
 from fcn_keras.cli import main
@@ -32,40 +28,7 @@ QUIET = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync"
 ).split()
-SECONDS = 300  # for anything; a busy machine is slow
 ALERT = "#message [role=alert]"
-
-
-class Server:
-    """`fcn-keras demo` in a process that tells of predictions and of foreign connections."""
-
-    def __init__(self, *arguments):
-        # A user's shell may ask for what the page must not do.
-        environment = {**os.environ, "GRADIO_ANALYTICS_ENABLED": "True", "GRADIO_SHARE": "True"}
-        self.process = subprocess.Popen(
-            [sys.executable, demo_model.__file__, "demo", *map(str, arguments)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env=environment,
-        )
-        self.lines = []
-        self.reader = threading.Thread(target=self._read, daemon=True)
-        self.reader.start()
-
-    def _read(self):
-        self.lines.extend(iter(self.process.stdout.readline, ""))
-
-    @property
-    def log(self):
-        return "".join(self.lines)
-
-    def wait_for(self, pattern):
-        end = time.monotonic() + SECONDS
-        while not (found := re.search(pattern, self.log)):
-            assert time.monotonic() < end and self.process.poll() is None, self.log
-            time.sleep(0.05)
-        return found
 
 
 @pytest.fixture(scope="module")

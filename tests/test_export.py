@@ -158,6 +158,13 @@ def test_labels_and_metadata_travel_along(signatures, exported):
     assert metadata["run"]["git_commit"] == "abc" and metadata["versions"]["keras"]
 
 
+def test_few_queries_are_answered_about_the_model(signatures):
+    """Each repeats the metadata: a short request could ask for gigabytes."""
+    assert len(signatures["about"](query=tf.zeros(1024, tf.int32))["metadata"]) == 1024
+    with pytest.raises(tf.errors.InvalidArgumentError, match="query has 1025 numbers; at most"):
+        signatures["about"](query=tf.zeros(1025, tf.int32))
+
+
 def test_warmup_requests_can_be_replayed(signatures, exported):
     path = exported / "assets.extra" / "tf_serving_warmup_requests"
     asked = {}

@@ -165,7 +165,7 @@ def _segment(client, path: Path, name: str, palette, arguments) -> tuple[float, 
         raise UserError(f"{path}: {error}") from error
     if len(segmentation.class_fractions) != len(palette):
         raise UserError(f"{path}: the server's model has other classes than before. Start again.")
-    mask = pictures.colored_mask(segmentation.mask_png, palette, str(path))
+    mask = pictures.colored_mask(segmentation.mask_png, data, palette, str(path))
     mask_path, overlay_path = _result_paths(name, arguments)
     if arguments.overlay:
         picture = pictures.overlay(pictures.upright(data, str(path)), mask, str(path))

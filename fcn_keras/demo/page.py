@@ -11,6 +11,7 @@ import gradio as gr
 
 from fcn_keras.datasets.base import LabelSet
 from fcn_keras.demo.answer import Answer, segment
+from fcn_keras.demo.guard import GuardedBlocks
 from fcn_keras.demo.samples import Sample
 from fcn_keras.errors import UserError
 from fcn_keras.prediction import Segmenter
@@ -38,8 +39,11 @@ def build_page(
         folder: Gets the files of answers; Gradio serves it (`GRADIO_TEMP_DIR`).
         title: The model's name.
     """
-    with gr.Blocks(
-        title=f"{title} · fcn_keras", analytics_enabled=False, delete_cache=(600, KEPT_SECONDS)
+    with GuardedBlocks(
+        folder,
+        title=f"{title} · fcn_keras",
+        analytics_enabled=False,
+        delete_cache=(600, KEPT_SECONDS),
     ) as page:
         gr.HTML(_heading(title, segmenter.labels), elem_id="heading")
         answer = gr.State(time_to_live=KEPT_SECONDS)
@@ -93,11 +97,16 @@ class _Events:
     def __init__(self, segmenter: Segmenter, samples: Sequence[Sample], folder: Path):
         self._segmenter, self._samples, self._folder = segmenter, samples, folder
 
-    def predict_file(self, photograph: str, opacity: float, progress=gr.Progress()):  # noqa: B008
+    def predict_file(self, photograph: str | None, opacity: float, progress=gr.Progress()):  # noqa: B008
+        if photograph is None:
+            raise gr.Error("No file.", print_exception=False)
         return self._predict(Path(photograph), opacity, progress)
 
     def predict_sample(self, opacity: float, event: gr.EventData, progress=gr.Progress()):  # noqa: B008
-        return self._predict(self._samples[event.index].path, opacity, progress)
+        index = event._data.get("index") if isinstance(event._data, dict) else None
+        if index not in range(len(self._samples)):
+            raise gr.Error("No such sample.", print_exception=False)
+        return self._predict(self._samples[int(index)].path, opacity, progress)
 
     def draw(self, answer: Answer | None, opacity: float, classes: list[int]):
         if answer is None:

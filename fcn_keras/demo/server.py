@@ -8,9 +8,11 @@ import socket
 from pathlib import Path
 
 import uvicorn
+from starlette.responses import JSONResponse
 
 from fcn_keras.demo.samples import Sample
 from fcn_keras.prediction import Segmenter
+from fcn_keras.serving.rest_server.connection import Connection
 
 MAX_UPLOAD = "256mb"
 STYLE = Path(__file__).with_name("style.css")
@@ -40,6 +42,7 @@ def serve(
     # They are read when Gradio is imported.
     import gradio as gr
     from fastapi import FastAPI
+    from python_multipart.exceptions import FormParserError
 
     from fcn_keras.demo.page import build_page
 
@@ -52,13 +55,17 @@ def serve(
         css_paths=STYLE,
         footer_links=[],
         run_history=False,
+        # An event that does not exist, and an upload whose parts have no good boundary.
+        app_kwargs={"exception_handlers": dict.fromkeys((KeyError, FormParserError), _malformed)},
         max_file_size=MAX_UPLOAD,
+        show_error=False,
         ssr_mode=False,
         mcp_server=False,
         pwa=False,
     )
     config = uvicorn.Config(
         app,
+        http=Connection,
         log_level="warning",
         access_log=False,
         server_header=False,
@@ -68,6 +75,10 @@ def serve(
     with contextlib.suppress(KeyboardInterrupt):  # uvicorn repeats the signal when it is done
         _Server(config, app.routes[-1].app, ready).run(sockets=[listener])
     print("Stopped.", flush=True)
+
+
+def _malformed(request, error) -> JSONResponse:
+    return JSONResponse({"detail": "Malformed request."}, 400)
 
 
 def _theme(gr):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 from fcn_keras.errors import UserError
 from fcn_keras.serving.retrying import RefusedError, TemporaryError
@@ -24,6 +25,8 @@ class Segmentation:
 # The signature that tells the classes has an input that means nothing, since TensorFlow
 # Serving's REST interface refuses signatures without inputs.
 LONGEST_TIMEOUT = 86_400
+MAX_CLASSES = 256
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 ABOUT, ABOUT_INPUTS = "about", {"query": [0]}
 
 
@@ -48,10 +51,21 @@ def checked_labels(names: list, palette: list):
     """Names `(C,)` or `(1, C)`, and colours, as tuples; raises `ValueError` if they are not."""
     if names and isinstance(names[0], list):
         [names], [palette] = names, palette
-    colors = tuple((int(red), int(green), int(blue)) for red, green, blue in palette)
-    if not names or len(names) != len(colors) or not all(isinstance(name, str) for name in names):
+    colors = tuple((red, green, blue) for red, green, blue in palette)
+    if not 0 < len(names) == len(colors) <= MAX_CLASSES:
         raise ValueError("not a name and a colour a class")
+    if not all(type(level) is int and 0 <= level <= 255 for color in colors for level in color):
+        raise ValueError("not colours")
+    if not all(isinstance(name, str) and not CONTROL.search(name) for name in names):
+        raise ValueError("not names that can be printed")
     return tuple(names), colors
+
+
+def checked_fractions(fractions: list) -> tuple[float, ...]:
+    """Shares, `(C,)`, as a tuple; raises `ValueError` or `TypeError` if they are none."""
+    if not all(0 <= share <= 1 for share in fractions):
+        raise ValueError("not shares")
+    return tuple(map(float, fractions))
 
 
 def unreachable(url: str, reason: str) -> TemporaryError:
@@ -85,6 +99,10 @@ def wrong_answer(url: str, answer) -> UserError:
 
 
 def one_line(text) -> str:
-    """The first line, at most 200 characters: TensorFlow's errors go on with its graph's nodes."""
-    line = next((line for line in str(text).splitlines() if line.strip()), "")
-    return line.strip() if len(line) <= 200 else f"{line.strip()[:200]}..."
+    """The first line, at most 200 characters: TensorFlow's errors go on with its graph's nodes.
+
+    What could steer a terminal is escaped.
+    """
+    line = next((line for line in str(text).splitlines() if line.strip()), "").strip()
+    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in line[:200])
+    return shown if len(line) <= 200 else f"{shown}..."

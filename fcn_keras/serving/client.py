@@ -6,7 +6,9 @@ Needs neither TensorFlow nor NumPy. Over gRPC it is `serving.grpc_client`.
 from __future__ import annotations
 
 import base64
+import json
 import threading
+import time
 import urllib.parse
 
 import requests
@@ -18,6 +20,7 @@ from fcn_keras.serving.answers import (
     ABOUT_INPUTS,
     Segmentation,
     check_options,
+    checked_fractions,
     checked_labels,
     no_model,
     one_line,
@@ -28,6 +31,7 @@ from fcn_keras.serving.answers import (
 )
 from fcn_keras.serving.retrying import TemporaryError, retrying
 
+MAX_ANSWER_BYTES = 256 * 2**20
 TEMPORARY = {429, 503, 504}  # TensorFlow Serving's for overload, absence and a passed deadline
 
 
@@ -116,7 +120,7 @@ class RestClient:
         try:
             [row] = answer["predictions"]
             mask_png = base64.b64decode(row["mask_png_bytes"]["b64"], validate=True)
-            return Segmentation(mask_png, tuple(map(float, row["class_fractions"])))
+            return Segmentation(mask_png, checked_fractions(row["class_fractions"]))
         except (KeyError, TypeError, ValueError) as error:
             raise wrong_answer(self.url, answer) from error
 
@@ -139,38 +143,54 @@ class RestClient:
         if not hasattr(self._threads, "session"):
             self._threads.session = requests.Session()
         try:
-            response = self._threads.session.post(
-                self._predict_url, json=body, timeout=self.timeout
-            )
-        except requests.exceptions.Timeout as error:
+            # A redirection would send the photograph to another server.
+            with self._threads.session.post(
+                self._predict_url,
+                json=body,
+                timeout=self.timeout,
+                stream=True,
+                allow_redirects=False,
+            ) as response:
+                content = self._read(response)
+        except (requests.exceptions.Timeout, urllib3.exceptions.TimeoutError) as error:
             raise too_slow(self.url, self.timeout) from error
         except requests.exceptions.SSLError as error:
             raise UserError(f"{self.url}: no trusted server ({_reason(error)}).") from error
-        except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError) as error:
-            if "timed out" in str(error):  # while the body was read
-                raise too_slow(self.url, self.timeout) from error
+        except (requests.ConnectionError, urllib3.exceptions.ProtocolError) as error:
             raise unreachable(self.url, _reason(error)) from error
-        except requests.RequestException as error:
+        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
             raise UserError(f"{self.url}: {one_line(error)}. Check the address.") from error
-        return self._checked(response)
+        return self._checked(response, content)
 
-    def _checked(self, response: requests.Response) -> dict:
+    def _read(self, response: requests.Response) -> bytes:
+        """The body: requests itself would read without an end, in bytes and in time."""
+        content, end = bytearray(), time.monotonic() + self.timeout
+        while chunk := response.raw.read1(2**16, decode_content=True):
+            content += chunk
+            if len(content) > MAX_ANSWER_BYTES:
+                limit = f"{MAX_ANSWER_BYTES / 2**20:g} MiB"
+                raise UserError(f"{self.url} answers with more than {limit}. Check the address.")
+            if time.monotonic() > end:
+                raise too_slow(self.url, self.timeout)
+        return bytes(content)
+
+    def _checked(self, response: requests.Response, content: bytes) -> dict:
         status = f"status {response.status_code}"
         try:
-            answer = response.json()
+            answer = json.loads(content)
             said = answer.get("error")
-        except (ValueError, AttributeError):
+        except (ValueError, AttributeError, RecursionError):
             answer = said = None
         if response.ok and answer is not None and not said:
             return answer
-        said = one_line(said or (response.text if answer else status))
+        said = one_line(said or (content.decode(errors="replace") if answer else status))
         if response.status_code in TEMPORARY:
             raise TemporaryError(
                 f"{self.url} is overloaded or not ready ({said}). Try later.",
                 _retry_after(response),
             )
         if answer is None:
-            kind = response.headers.get("Content-Type", "no type").split(";")[0]
+            kind = one_line(response.headers.get("Content-Type", "no type").split(";")[0])
             raise UserError(
                 f"{self.url} answers, but not as TensorFlow Serving does ({status}, {kind}). "
                 "Check the address; its port for REST is usually 8501."
@@ -194,5 +214,5 @@ def _reason(error: BaseException) -> str:
 def _retry_after(response: requests.Response) -> float | None:
     try:
         return urllib3.Retry().get_retry_after(response.raw)
-    except urllib3.exceptions.InvalidHeader:
+    except (urllib3.exceptions.InvalidHeader, ValueError, OverflowError):
         return None

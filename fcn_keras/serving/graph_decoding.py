@@ -42,7 +42,8 @@ def decode_photograph(data: tf.Tensor, name: tf.Tensor, max_pixels: int) -> tf.T
         sides = [tf.strings.as_string(height), "x", tf.strings.as_string(width)]
         limit = f" pixels; at most {max_pixels} pixels in all are accepted."
         small = tf.debugging.Assert(
-            height * width <= max_pixels, [tf.strings.join([name, " has ", *sides, limit])]
+            height <= max_pixels // tf.maximum(width, 1),  # a product could overflow
+            [tf.strings.join([name, " has ", *sides, limit])],
         )
         with tf.control_dependencies([small]):
             image = decoder(data)
@@ -85,12 +86,16 @@ def _find_jpeg_exif(file_bytes) -> tf.Tensor:
         length = _number(file_bytes, position + 2, 2, False)
         exif = _number(file_bytes, position + 4, 6, False) == int.from_bytes(b"Exif\0\0")
         found = tf.where((marker == 0xFFE1) & exif, position + 10, found)
-        # Any number of bytes 0xFF may stand before a marker.
-        return tf.where(marker == 0xFFFF, position + 1, position + 2 + length), found
+        # Any number of bytes 0xFF may stand before a marker, and damaged files have others.
+        filling = (marker < 0xFF00) | (marker == 0xFFFF)
+        bare = (marker == 0xFF00) | ((0xFFD0 <= marker) & (marker <= 0xFFD8))
+        length = tf.where(bare, tf.zeros_like(length), length)
+        return position + tf.where(filling, tf.ones_like(length), 2 + length), found
 
     def unfinished(position, found):
         marker = _number(file_bytes, position, 2, False)
-        return (found < 0) & (marker >= 0xFF00) & (marker != 0xFFDA) & (marker != 0xFFD9)
+        inside = position < tf.size(file_bytes, tf.int64)
+        return (found < 0) & inside & (marker != 0xFFDA) & (marker != 0xFFD9)
 
     return _search(search, unfinished, start=2)
 
@@ -103,8 +108,8 @@ def _find_png_exif(file_bytes) -> tf.Tensor:
         found = tf.where(exif, position + 8, found)
         return position + 12 + _number(file_bytes, position, 4, False), found
 
-    def unfinished(position, found):
-        return (found < 0) & (position < tf.size(file_bytes, tf.int64))
+    def unfinished(position, _):  # the last one counts
+        return position < tf.size(file_bytes, tf.int64)
 
     return _search(search, unfinished, start=8)
 
@@ -118,13 +123,18 @@ def _search(body, condition, start: int) -> tf.Tensor:
 def _orientation(file_bytes, exif) -> tf.Tensor:
     """The orientation, 1 to 8, that EXIF data at this position give; 1 where there are none."""
     little = _number(file_bytes, exif, 2, False) == int.from_bytes(b"II")
+    big = _number(file_bytes, exif, 2, False) == int.from_bytes(b"MM")
+    intact = (exif >= 0) & (little | big) & (_number(file_bytes, exif + 2, 2, little) == 42)
     directory = exif + _number(file_bytes, exif + 4, 4, little)
     count = _number(file_bytes, directory, 2, little)
-    entries = directory + 2 + 12 * tf.range(tf.where(exif < 0, tf.zeros_like(count), count))
+    entries = directory + 2 + 12 * tf.range(tf.where(intact, count, tf.zeros_like(count)))
     kind = _number(file_bytes, entries + 2, 2, little)
     is_orientation = _number(file_bytes, entries, 2, little) == ORIENTATION_TAG
+    number = _number(file_bytes, entries + 4, 4, little)
     short, long = (_number(file_bytes, entries + 8, size, little) for size in (2, 4))
-    values = tf.where(kind == SHORT, short, tf.where(kind == LONG, long, 1))
+    is_short = (kind == SHORT) & (1 <= number) & (number <= 2)  # more do not fit into the entry
+    is_long = (kind == LONG) & (number == 1)
+    values = tf.where(is_short, short, tf.where(is_long, long, 1))
     value = tf.concat([[1], tf.boolean_mask(values, is_orientation)], axis=0)[-1]
     return tf.where((1 <= value) & (value <= 8), value, 1)
 

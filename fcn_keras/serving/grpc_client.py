@@ -5,6 +5,7 @@ Needs TensorFlow, which the messages' classes import.
 
 from __future__ import annotations
 
+import math
 import threading
 
 import grpc
@@ -16,8 +17,10 @@ from fcn_keras.errors import UserError
 from fcn_keras.serving.answers import (
     ABOUT,
     ABOUT_INPUTS,
+    MAX_CLASSES,
     Segmentation,
     check_options,
+    checked_fractions,
     checked_labels,
     no_model,
     one_line,
@@ -81,8 +84,8 @@ class GrpcClient:
         outputs = self._ask("serving_default", {"image_bytes": [image_bytes]})
         try:
             [mask_png] = outputs["mask_png_bytes"].string_val
-            [fractions] = tf.make_ndarray(outputs["class_fractions"]).tolist()
-            return Segmentation(mask_png, tuple(map(float, fractions)))
+            [fractions] = _small_array(outputs["class_fractions"]).tolist()
+            return Segmentation(mask_png, checked_fractions(fractions))
         except (KeyError, TypeError, ValueError) as error:
             raise wrong_answer(self.url, sorted(outputs)) from error
 
@@ -91,7 +94,7 @@ class GrpcClient:
         outputs = self._ask(ABOUT, ABOUT_INPUTS)
         try:
             names = [name.decode() for name in outputs["names"].string_val]
-            palette = tf.make_ndarray(outputs["palette"]).reshape(-1, 3)
+            palette = _small_array(outputs["palette"]).reshape(-1, 3)
             return checked_labels(names, palette.tolist())
         except (KeyError, TypeError, ValueError) as error:
             raise wrong_answer(self.url, sorted(outputs)) from error
@@ -109,9 +112,13 @@ class GrpcClient:
             UserError: As `segment` does.
         """
         outputs = self._ask("predict_images", {"images": images})
-        if "mask" not in outputs:
-            raise wrong_answer(self.url, sorted(outputs))
-        return tf.make_ndarray(outputs["mask"])
+        try:
+            mask = outputs["mask"]
+            if _shape(mask) != images.shape[:3]:
+                raise ValueError("not a class a pixel")
+            return tf.make_ndarray(mask)
+        except (KeyError, TypeError, ValueError) as error:
+            raise wrong_answer(self.url, sorted(outputs)) from error
 
     def _ask(self, signature: str, inputs: dict) -> dict:
         spec = {**self._spec, "signature_name": signature}
@@ -145,3 +152,14 @@ class GrpcClient:
                 "Check the address; its port for gRPC is usually 8500."
             )
         return UserError(f"{self.url} failed ({code.name}: {said}). Look at the server's log.")
+
+
+def _small_array(tensor) -> np.ndarray:
+    """What tells of classes; a short message could stand for an array of any size."""
+    if not 0 <= math.prod(_shape(tensor)) <= 3 * MAX_CLASSES:
+        raise ValueError("more than of all classes")
+    return tf.make_ndarray(tensor)
+
+
+def _shape(tensor) -> tuple[int, ...]:
+    return tuple(dim.size for dim in tensor.tensor_shape.dim)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 from pathlib import Path
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from fcn_keras.errors import UserError
-from fcn_keras.files import OTHER_ORIENTATIONS
+from fcn_keras.files import FORMATS, OTHER_ORIENTATIONS
 
 UNLABELLED = (224, 224, 192)  # VOC's cream, for ids that are no class's
 SENT_AS_THEY_ARE = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")  # how JPEG and PNG files begin
@@ -43,36 +44,44 @@ def upright(data: bytes, name: str) -> Image.Image:
         An image of mode `"RGB"`.
 
     Raises:
-        UserError: If it is no complete image, or one of floats.
+        UserError: If it is no complete image, or one of floats or 32-bit integers.
     """
     image = _open(data, name)
-    for other in OTHER_ORIENTATIONS:
-        image.info.pop(other, None)
-    ImageOps.exif_transpose(image, in_place=True)
-    if image.mode == "F":
-        raise UserError(f"{name}: an image of floats. Save it with 8 or 16 bits.")
-    if image.mode.startswith("I"):  # convert() would clip 16 bits at 255
-        image = image.point(lambda value: value * (1 / 256)).convert("L")
-    return image.convert("RGB")
+    with _named_problems(name):
+        image.load()
+        for other in OTHER_ORIENTATIONS:
+            image.info.pop(other, None)
+        with contextlib.suppress(Exception):  # what could be read of damaged data is kept
+            image.getexif()
+        ImageOps.exif_transpose(image, in_place=True)
+        if image.mode in ("F", "I"):
+            kind = "floats" if image.mode == "F" else "32-bit integers"
+            raise UserError(f"{name}: an image of {kind}. Save it with 8 or 16 bits.")
+        if image.mode.startswith("I"):  # convert() would clip 16 bits at 255
+            image = image.point(lambda value: value * (1 / 256)).convert("L")
+        return image.convert("RGB")
 
 
-def colored_mask(mask_png: bytes, palette, name: str) -> Image.Image:
+def colored_mask(mask_png: bytes, photograph: bytes, palette, name: str) -> Image.Image:
     """A server's mask as an image of mode `"P"` in the classes' colours.
 
     Args:
         mask_png: A grey PNG file of class ids.
+        photograph: The file that it is the mask of.
         palette: A colour `(red, green, blue)` a class.
         name: Whose mask it is, for error messages.
 
     Raises:
-        UserError: If it is no such file.
+        UserError: If it is no such file, or of another size than the photograph.
     """
-    mask = _open(mask_png, f"{name}: the server's mask")
-    if mask.format != "PNG" or mask.mode != "L":
-        raise UserError(
-            f"{name}: the server's mask is no grey PNG but {mask.format} of mode {mask.mode}. "
-            "Check the model's name."
-        )
+    whose = f"{name}: the server's mask"
+    mask, size = _open(mask_png, whose, ("PNG",)), _open(photograph, name).size
+    if mask.mode != "L":
+        raise UserError(f"{whose} is no grey PNG but of mode {mask.mode}. Check the model's name.")
+    if sorted(mask.size) != sorted(size):  # of which one may lie on its side
+        raise UserError(_other_size(name, mask.size, size))
+    with _named_problems(whose):
+        mask.load()
     colors = [*palette, *[UNLABELLED] * (256 - len(palette))]
     mask.putpalette([value for color in colors for value in color])
     return mask
@@ -85,17 +94,29 @@ def overlay(photograph: Image.Image, mask: Image.Image, name: str) -> Image.Imag
         UserError: If their sizes differ.
     """
     if photograph.size != mask.size:
-        raise UserError(
-            f"{name}: the server's mask is {mask.width}x{mask.height}, the upright photograph "
-            f"{photograph.width}x{photograph.height}. Check the model's name."
-        )
+        raise UserError(_other_size(name, mask.size, photograph.size))
     return Image.blend(photograph, mask.convert("RGB"), 0.5)
 
 
-def _open(data: bytes, name: str) -> Image.Image:
+def _other_size(name: str, mask, photograph) -> str:
+    return (
+        f"{name}: the server's mask is {mask[0]}x{mask[1]}, the upright photograph "
+        f"{photograph[0]}x{photograph[1]}. Check the model's name."
+    )
+
+
+def _open(data: bytes, name: str, formats=FORMATS) -> Image.Image:
+    """An image of which only the header has been read."""
+    with _named_problems(name):
+        return Image.open(io.BytesIO(data), formats=formats)
+
+
+@contextlib.contextmanager
+def _named_problems(name: str):
     try:
-        image = Image.open(io.BytesIO(data))
-        image.load()
+        yield
+    except UserError:
+        raise
     except Exception as error:  # Pillow raises OSError, SyntaxError, struct.error, ...
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         if isinstance(error, UnidentifiedImageError):  # its message shows a Python object
@@ -103,4 +124,3 @@ def _open(data: bytes, name: str) -> Image.Image:
         raise UserError(
             f"{name}: not a readable image ({reason}). Replace or remove it."
         ) from error
-    return image

@@ -8,6 +8,8 @@ import tensorflow as tf
 from fcn_keras.datasets.base import LabelSet
 from fcn_keras.serving.graph_decoding import decode_photograph
 
+MAX_QUERIES = 1024  # each repeats the metadata, so that a short request could ask for gigabytes
+
 
 def add_signatures(
     archive: keras.export.ExportArchive,
@@ -26,7 +28,7 @@ def add_signatures(
     | `predict_float_images` | `images`: float32 `(B, H, W, 3)` in 0..255 | `mask`: uint8 `(B, H, W)` |
     | `predict_probabilities` | `images`: uint8 `(B, H, W, 3)` | `probabilities`: float32 `(B, H, W, C)` |
     | `labels` | none | `names`: string `(C,)`; `palette`: uint8 `(C, 3)` |
-    | `about` | `query`: int32 `(B,)`, ignored | `names`: string `(B, C)`; `palette`: uint8 `(B, C, 3)`; `metadata`: string `(B,)`, JSON |
+    | `about` | `query`: int32 `(B,)`, ignored, `B` at most `MAX_QUERIES` | `names`: string `(B, C)`; `palette`: uint8 `(B, C, 3)`; `metadata`: string `(B,)`, JSON |
 
     TF Serving's REST API refuses signatures without inputs (`json_tensor.cc`), and
     its batching those whose outputs have not one row an input, so there is `about`.
@@ -82,9 +84,16 @@ def add_signatures(
         return {"names": tf.constant(labels.names), "palette": palette}
 
     def about(query):
+        few = tf.debugging.Assert(
+            tf.size(query) <= MAX_QUERIES,
+            [tf.strings.join(["query has ", tf.strings.as_string(tf.size(query)), limit])],
+        )
+        with tf.control_dependencies([few]):
+            query = tf.identity(query)
         answer = {**label_set(), "metadata": tf.constant(metadata)}
         return {name: tf.repeat(value[None], tf.size(query), 0) for name, value in answer.items()}
 
+    limit = f" numbers; at most {MAX_QUERIES} are answered."
     files = tf.TensorSpec([None], tf.string, name="image_bytes")
     images = tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")
     floats = tf.TensorSpec([None, None, None, 3], tf.float32, name="images")

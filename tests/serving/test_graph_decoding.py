@@ -126,6 +126,13 @@ def test_it_gives_pillows_pixels(decode, case):
     np.testing.assert_array_equal(np.asarray(upright(CASES[case], case)), expected)
 
 
+def test_black_ink_is_rounded_otherwise(decode):
+    ink = Image.frombytes("CMYK", (12, 17), noise(4, np.uint8).tobytes())
+    data = encoded(ink, "JPEG", quality=95)
+    difference = decode(data).astype(int) - decode_image(data, "")
+    assert np.abs(difference).max() == 1
+
+
 def test_the_cases_differ_as_their_names_say():
     upright = decode_image(CASES["jpeg, orientation 1"], "")
     turned = decode_image(CASES["jpeg, orientation 6"], "")
@@ -159,6 +166,9 @@ def test_a_bomb_is_refused_before_it_is_decoded(decode):
     header = struct.pack(">IIBBBBB", 2**31 - 1, 2**31 - 1, 8, 2, 0, 0, 0)
     bomb = CASES["png, rgb"][:16] + header + CASES["png, rgb"][29:]
     with pytest.raises(tf.errors.InvalidArgumentError, match="2147483647x2147483647 pixels"):
+        decode(bomb)
+    bomb = bomb[:16] + b"\xff" * 8 + bomb[24:]  # a product beyond 64 bits
+    with pytest.raises(tf.errors.InvalidArgumentError, match="4294967295x4294967295 pixels"):
         decode(bomb)
 
 

@@ -33,6 +33,11 @@ class RequestBody:
         self._length = int(self._headers.get("content-length", 0))
         self.ended = not self._length and "transfer-encoding" not in self._headers
 
+    def check_framing(self) -> None:
+        """Raises `RequestError` if a proxy might see another end of it than this server."""
+        if "content-length" in self._headers and "transfer-encoding" in self._headers:
+            raise RequestError("Malformed request: both Content-Length and Transfer-Encoding")
+
     def check_announced_size(self) -> None:
         """Raises `RequestError` if the headers say that it is too large."""
         self._check_size(self._length)
@@ -67,15 +72,19 @@ class RequestBody:
         Raises:
             RequestError: If it cannot be undone, or the result is too large.
         """
-        if "gzip" not in self._headers.get("content-encoding", ""):
+        if "gzip" not in self._headers.get("content-encoding", "").lower():
             return content
         decoder = zlib.decompressobj(wbits=31)
         try:
-            content = decoder.decompress(content, self._limit + 1)
+            plain = decoder.decompress(content, self._limit + 1)
         except zlib.error as error:
             raise RequestError(f"Failed to uncompress the gzipped body: {error}") from error
-        self._check_size(len(content))
-        return content
+        self._check_size(len(plain))
+        if not decoder.eof and content:
+            raise RequestError("Failed to uncompress the gzipped body: it is cut off")
+        if decoder.unused_data:
+            raise RequestError("Failed to uncompress the gzipped body: something follows its end")
+        return plain
 
     async def _chunk(self) -> bytes:
         message = await self._receive()

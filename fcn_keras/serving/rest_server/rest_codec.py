@@ -91,8 +91,8 @@ def encode_predict(outputs: Mapping[str, np.ndarray], rows: bool) -> str:
 
 
 def encode_error(message: str) -> str:
-    """Writes an error as TF Serving does."""
-    return _encode("error", message)
+    """Writes an error as TF Serving does; half characters, which no UTF-8 has, become `?`."""
+    return _encode("error", message.encode(errors="replace").decode())
 
 
 def _encode(key: str, content) -> str:
@@ -108,8 +108,10 @@ def _parse_json(body: bytes) -> dict:
         raise RequestError(f"JSON Parse error: {error.msg} at offset: {error.pos}") from error
     except RecursionError as error:
         raise RequestError("JSON Parse error: Nested too deeply") from error
-    except ValueError as error:  # no UTF-8, or an integer of thousands of digits
+    except UnicodeDecodeError as error:
         raise RequestError(f"JSON Parse error: {error}") from error
+    except ValueError as error:  # an integer of thousands of digits
+        raise RequestError("JSON Parse error: Number too big") from error
     if not isinstance(value, dict):
         raise RequestError(f"JSON Value: {shown(value)} Is not object")
     return value

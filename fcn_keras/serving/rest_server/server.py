@@ -18,6 +18,7 @@ import uvicorn
 from fastapi import FastAPI, Request, Response
 
 from fcn_keras.serving.rest_server import rest_api
+from fcn_keras.serving.rest_server.connection import HEAD_SECONDS, Connection
 from fcn_keras.serving.rest_server.json_tensor import RequestError
 from fcn_keras.serving.rest_server.meter import Meter
 from fcn_keras.serving.rest_server.model_versions import ModelVersions
@@ -27,7 +28,6 @@ from fcn_keras.serving.rest_server.rest_codec import encode_error
 METHODS = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"]
 METRICS_PATH = "/monitoring/prometheus/metrics"
 DRAIN_SECONDS = 0.5  # between the last new connection and the end of those that are idle
-KEEP_ALIVE_SECONDS = 60
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,14 +57,14 @@ def serve(listener: socket.socket, versions: ModelVersions, limits: Limits, read
     frontend = Frontend(versions, limits)
     config = uvicorn.Config(
         frontend.app,
-        http="h11",
+        http=Connection,
         loop="asyncio",
         ws="none",
         lifespan="off",
         log_level="warning",
         access_log=False,
         server_header=False,
-        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_keep_alive=HEAD_SECONDS,
     )
     with contextlib.suppress(KeyboardInterrupt):  # uvicorn repeats the signal when it is done
         _Server(config, frontend.app, ready).run(sockets=[listener])
@@ -87,7 +87,9 @@ class Frontend:
         self._versions, self._limits = versions, limits
         self._taken = 0
         self._threads = ThreadPoolExecutor(limits.concurrency, "prediction")
-        app = FastAPI(openapi_url=None, exception_handlers={405: _unknown_method})
+        # FastAPI finds no route for paths with line breaks and for whole addresses.
+        handlers = {404: self._handle_unrouted, 405: _unknown_method}
+        app = FastAPI(openapi_url=None, exception_handlers=handlers)
         app.add_api_route("/{path:path}", self._handle, methods=METHODS)
         self.app = Meter(app, versions.name)
 
@@ -101,6 +103,7 @@ class Frontend:
             return Response(self.app.page(), media_type="text/plain")
         body = RequestBody(request, self._limits.body_bytes)
         try:
+            body.check_framing()
             if path == "/ready":
                 return self._ready()
             if not path.lower().startswith("/v1/"):
@@ -113,6 +116,9 @@ class Frontend:
             return Refusal(error, body)
         except ConnectionError:
             return NoAnswer()
+
+    async def _handle_unrouted(self, request: Request, _) -> Response:
+        return await self._handle(request)
 
     def _ready(self) -> Response:
         if self.app.stopping or not self._versions.models:

@@ -1,0 +1,53 @@
+"""A connection that ends when its client does not go on, or sends what is no HTTP."""
+
+from __future__ import annotations
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+HEAD_SECONDS = 60  # for a request's headers to arrive, from the connection or the last answer on
+ANSWER_SECONDS = 300  # for an answer to be taken
+
+
+class Connection(H11Protocol):
+    """Uvicorn's, which would wait for ever where a client sends or takes a byte now and then."""
+
+    _awaited = _sent = None
+
+    def connection_made(self, transport) -> None:
+        super().connection_made(transport)
+        self._await_request()
+
+    def connection_lost(self, exc) -> None:
+        for timer in (self._awaited, self._sent):
+            if timer:
+                timer.cancel()
+        super().connection_lost(exc)
+
+    def on_response_complete(self) -> None:
+        self._await_request()
+        super().on_response_complete()  # which may begin with the next request
+
+    def send_400_response(self, msg: str) -> None:
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            super().send_400_response(msg)
+        else:  # an answer has begun, and a second one cannot
+            self.transport.close()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._sent = self.loop.call_later(ANSWER_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._sent:
+            self._sent.cancel()
+
+    def _await_request(self) -> None:
+        if self._awaited:
+            self._awaited.cancel()
+        self._awaited = self.loop.call_later(HEAD_SECONDS, self._close_after, self.cycle)
+
+    def _close_after(self, cycle) -> None:
+        if self.cycle is cycle:
+            self.transport.close()
