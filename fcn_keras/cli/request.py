@@ -110,7 +110,8 @@ def _segment_all(client, names, palette, jobs, arguments) -> dict[str, dict[str,
     with _noted_interrupt(client), ThreadPoolExecutor(arguments.parallel) as threads:
         try:
             futures = {
-                threads.submit(_segment, client, *job, palette, arguments): job[0] for job in jobs
+                threads.submit(_segment, client, path, name, palette, arguments): path
+                for path, name in jobs
             }
             with progress(as_completed(futures), total=len(jobs)) as bar:
                 for future in bar:

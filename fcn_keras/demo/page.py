@@ -6,6 +6,7 @@ import base64
 import html
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 
@@ -70,7 +71,7 @@ def build_page(
                 )
         events = _Events(segmenter, samples, folder)
         results = [message, picture, classes, swatches, download, answer, photograph]
-        network = {
+        network: dict[str, Any] = {
             "outputs": results,
             "concurrency_id": "network",
             "concurrency_limit": 1,
@@ -103,7 +104,7 @@ class _Events:
         return self._predict(Path(photograph), opacity, progress)
 
     def predict_sample(self, opacity: float, event: gr.EventData, progress=gr.Progress()):  # noqa: B008
-        index = event._data.get("index") if isinstance(event._data, dict) else None
+        index: Any = event._data.get("index") if isinstance(event._data, dict) else None
         if index not in range(len(self._samples)):
             raise gr.Error("No such sample.", print_exception=False)
         return self._predict(self._samples[int(index)].path, opacity, progress)

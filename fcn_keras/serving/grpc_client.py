@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import threading
+from typing import Any
 
 import grpc
 import numpy as np
@@ -71,7 +72,7 @@ class GrpcClient:
         check_options(model, version, label, timeout, retries)
         self.url, self.timeout, self.retries = f"grpc://{target}", timeout, retries
         self.stopped = threading.Event()
-        self._spec = {"name": model}
+        self._spec: dict[str, Any] = {"name": model}
         if version is not None:
             self._spec["version"] = {"value": version}
         if label is not None:

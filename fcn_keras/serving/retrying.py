@@ -7,7 +7,6 @@ whose deadline has passed.
 
 from __future__ import annotations
 
-import itertools
 import random
 import threading
 from collections.abc import Callable
@@ -55,7 +54,8 @@ def retrying(attempt: Callable[[], Answer], retries: int, stopped: threading.Eve
     Raises:
         TemporaryError: Its last one.
     """
-    for number in itertools.count():
+    number = 0
+    while True:
         try:
             return attempt()
         except TemporaryError as error:
@@ -66,3 +66,4 @@ def retrying(attempt: Callable[[], Answer], retries: int, stopped: threading.Eve
         own = min(FIRST_WAIT * 2**number, LONGEST_WAIT) * random.uniform(0.5, 1.5)
         if stopped.wait(max(asked, own)):
             raise problem
+        number += 1

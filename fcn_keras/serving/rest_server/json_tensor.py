@@ -106,7 +106,8 @@ def shown(value) -> str:
 
 def _flatten(value) -> tuple[list[int], list]:
     """Shape and elements of nested lists."""
-    shape, items = [], [value]
+    shape: list[int] = []
+    items = [value]
     while items and type(items[0]) is list:
         level, size = len(shape), len(items[0])
         if set(map(type, items)) != {list}:
@@ -149,9 +150,9 @@ def _check_lossless(leaves: list, dtype: int) -> None:
     limits = np.finfo(NUMPY_TYPES[dtype])
     exact = 2 ** (limits.nmant + 1) - 1
     try:
-        large = np.flatnonzero(np.abs(np.array(leaves, np.float64)) > exact)
+        large = np.flatnonzero(np.abs(np.array(leaves, np.float64)) > exact).tolist()
     except OverflowError:  # an integer beyond any float
-        large = range(len(leaves))
+        large = [*range(len(leaves))]
     for leaf in (leaves[index] for index in large):
         limit = exact if type(leaf) is int else float(limits.max)
         if abs(leaf) > limit and leaf not in (float("inf"), float("-inf")):

@@ -22,7 +22,7 @@ class Meter:
         self.answered = 0
         self.stopping = False
         self._app, self._model = app, model
-        self._codes = collections.Counter()
+        self._codes: collections.Counter = collections.Counter()
         self._seconds = 0.0
         self._received = self._sent = 0
 

@@ -15,6 +15,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from fcn_keras.errors import UserError
 
@@ -68,7 +69,7 @@ class ModelVersions:
 
     def __init__(self, name: str, base_path, labels: dict[str, int] | None = None, keep: int = 2):
         self.name, self.base_path, self.labels = name, Path(base_path), dict(labels or {})
-        self.models: dict[int, object] = {}
+        self.models: dict[int, Any] = {}
         self.states: dict[int, State] = {}
         self._keep = keep
         self._seen: dict[int, tuple] = {}  # files at the last look

@@ -116,18 +116,19 @@ def answer(versions: ModelVersions, call: Call, body: bytes = b"") -> str:
 
 
 def _predict(versions: ModelVersions, call: Call, body: bytes) -> str:
+    found: list[LoadedModel] = []  # once the body has turned out to be JSON
+
     def inputs_of(signature: str):
-        nonlocal model
         _, model = _find(versions, call)
         name = signature or DEFAULT_SIGNATURE
         if name not in model.signatures:
             raise RequestError(f'Serving signature name: "{name}" not found in signature def')
+        found.append(model)
         return model.signatures[name].inputs
 
-    model: LoadedModel | None = None
     signature, inputs, rows = parse_predict(body, inputs_of)
     try:
-        outputs = model.run(signature or DEFAULT_SIGNATURE, inputs)
+        outputs = found[0].run(signature or DEFAULT_SIGNATURE, inputs)
     except tf.errors.OpError as error:
         raise RequestError(first_line(error), HTTP_CODES.get(error.error_code, 500)) from error
     return encode_predict(outputs, rows)

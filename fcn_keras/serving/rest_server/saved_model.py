@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -56,7 +56,7 @@ class LoadedModel:
             self._session = tf.compat.v1.Session(graph=graph)
             meta_graph = tf.compat.v1.saved_model.load(self._session, ["serve"], str(folder))
         self.signatures = dict(meta_graph.signature_def)
-        self._calls = {}
+        self._calls: dict[str, Callable] = {}
 
     def run(self, name: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Computes all outputs of a signature.

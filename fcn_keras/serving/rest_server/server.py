@@ -13,6 +13,7 @@ import dataclasses
 import socket
 import traceback
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI, Request, Response
@@ -88,7 +89,7 @@ class Frontend:
         self._taken = 0
         self._threads = ThreadPoolExecutor(limits.concurrency, "prediction")
         # FastAPI finds no route for paths with line breaks and for whole addresses.
-        handlers = {404: self._handle_unrouted, 405: _unknown_method}
+        handlers: dict[int | type[Exception], Any] = {404: self._handle_unrouted, 405: _unknown_method}
         app = FastAPI(openapi_url=None, exception_handlers=handlers)
         app.add_api_route("/{path:path}", self._handle, methods=METHODS)
         self.app = Meter(app, versions.name)
@@ -147,7 +148,7 @@ class Frontend:
             raise RequestError(f"Internal error: {type(error).__name__}", 500) from error
 
 
-def _unknown_method(request: Request, _) -> Response:
+async def _unknown_method(request: Request, _) -> Response:
     return Response(encode_error(f"Malformed request: {request.method}"), 405, media_type=JSON)
 
 
