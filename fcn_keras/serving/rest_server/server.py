@@ -89,7 +89,7 @@ class Frontend:
         self._taken = 0
         self._threads = ThreadPoolExecutor(limits.concurrency, "prediction")
         # FastAPI finds no route for paths with line breaks and for whole addresses.
-        handlers: dict[int | type[Exception], Any] = {404: self._handle_unrouted, 405: _unknown_method}
+        handlers: dict[Any, Any] = {404: self._handle_unrouted, 405: _unknown_method}
         app = FastAPI(openapi_url=None, exception_handlers=handlers)
         app.add_api_route("/{path:path}", self._handle, methods=METHODS)
         self.app = Meter(app, versions.name)
