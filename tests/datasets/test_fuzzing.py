@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hostile_files import IDS, MASKS, PHOTOS, PIXELS, encoded
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -162,6 +162,8 @@ HISTORY = st.lists(
 ).map(lambda lines: "\n".join(lines).encode())
 
 
+@example(b"epoch\ninf\n")  # OverflowError
+@example(b"epoch\n" + b"9" * 200_000)  # csv.Error
 @given(TEXTS | HISTORY)
 def test_a_history_is_read_or_refused(content):
     with tempfile.TemporaryDirectory() as place:
@@ -187,6 +189,7 @@ JSONS = st.recursive(
 )
 
 
+@example(b"[" * 100_000)  # RecursionError
 @given(TEXTS | JSONS.map(lambda value: json.dumps(value).encode()))
 def test_a_config_is_read_or_refused(content):
     with tempfile.TemporaryDirectory() as place:
