@@ -3,14 +3,13 @@
     python benchmarks/train_memory.py --minutes 60         # on the sample data
 
 Runs `train.py` with more epochs than fit into the time and writes down its resident memory
-every minute, then stops it by SIGINT. The figure compares the medians of the second and of
+every minute, then ends it. The figure compares the medians of the second and of
 the last quarter; the first has the buffers that grow until they are large enough.
 """
 
 from __future__ import annotations
 
 import argparse
-import signal
 import statistics
 import subprocess
 import sys
@@ -39,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
         command += ["--run-dir", str(run.path)]
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
         samples = watch(process, arguments.minutes * 60, arguments.every, run)
-        process.send_signal(signal.SIGINT)
+        process.terminate()
         process.wait()
     print(table(["| minute | epochs | resident memory, MB |", *(row(*s) for s in samples)]))
     if len(samples) < 4:

@@ -156,12 +156,11 @@ def test_memory_stays_flat(server):
             headers = {"Content-Encoding": "gzip"} if name in COMPRESSED else {}
             server.ask("POST", "/v1/models/fcn:predict", body, headers)
 
-    for _ in range(2):
+    sizes = []
+    for _ in range(8):
         all_bodies()
-    before = resident_mib(server, "VmRSS")
-    for _ in range(4):
-        all_bodies()
-    assert resident_mib(server, "VmRSS") - before < 20
+        sizes.append(resident_mib(server, "VmRSS"))
+    assert sizes[-1] - max(sizes[:4]) < 20  # buffers grow until they are large enough
 
 
 @pytest.mark.parametrize("head", [HEAD.replace(":predict", ""), GET])
@@ -202,6 +201,7 @@ def test_answers_must_be_taken_in_time(server):
             request = GET.replace("/ready", "/v1/models/fcn/metadata") + "\r\n"
             raw.sendall(request.encode() * asked)
         time.sleep(PATIENCE + 1)
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**22)  # what is there, at once
         answers = b""
         with contextlib.suppress(ConnectionError):
             while chunk := raw.recv(2**20):
