@@ -122,12 +122,12 @@ def _parse_rows(rows, inputs: Mapping) -> dict[str, np.ndarray]:
         raise RequestError(f"JSON Value: {shown(rows)} Excepting 'instances' to be an list/array")
     if not rows:
         raise RequestError("JSON Value: [] No values in 'instances' array")
-    if not isinstance(rows[0], dict) and len(inputs) > 1:
+    named = is_object(rows[0])
+    if not named and len(inputs) > 1:
         raise RequestError(
             "instances is a plain list, but expecting list of objects as multiple "
             "input tensors required as per tensorinfo_map"
         )
-    named = is_object(rows[0])
     for index, row in enumerate(rows):
         if is_object(row) != named:
             kinds = "object but got list" if named else "value/list but got object"

@@ -89,6 +89,7 @@ def test_paths_of_their_parts(method, parts):
 @example("one", "instances", ["\ud800"])
 @example("\ud800", "instances", [1])
 @example("two", "instances", [{"a": 10**400, "b": 2**63}])
+@example("two", "instances", [{"b64": ""}])  # was a ValueError
 def test_requests(signature, key, value):
     body = json.dumps({"signature_name": signature, key: value}).encode()
     parsed = attempt(parse_predict, body, inputs_of)
