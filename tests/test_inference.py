@@ -150,7 +150,7 @@ def test_a_segmenter_of_a_model_in_training_sees_its_weights():
     assert np.abs(segmenter.logits(image) - before).max() > 0.01
 
 
-@pytest.mark.parametrize("runtime", PACKAGES)
+@pytest.mark.parametrize("runtime", ["openvino", pytest.param("onnx", marks=pytest.mark.slow)])
 def test_predict_and_evaluate_by_another_runtime(runtime, untrained_run, tmp_path, capfd):
     require(runtime)
     data = write_folder(tmp_path / "data", train=1, val=3)

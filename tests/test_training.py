@@ -141,6 +141,7 @@ def test_early_stopping_counts_from_the_best_epoch(folder, tmp_path):
     assert len(history_of(tmp_path / "run")) == 3
 
 
+@pytest.mark.slow
 def test_coarse_epochs_and_rare_validation_resume_alike(folder, tmp_path):
     flags = ["--epochs", "4", "--coarse-epochs", "3", "--validate-every", "3"]
     flags += ["--warmup-steps", "2", "--schedule", "cosine", "--fused-batchnorm"]
@@ -195,7 +196,7 @@ def test_diverging_loss_is_reported(folder, tmp_path, capfd, epochs):
     assert not (run_dir / "metrics.json").exists()
 
 
-@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+@pytest.mark.parametrize("precision", ["bfloat16", pytest.param("float16", marks=pytest.mark.slow)])
 def test_mixed_precision_trains_and_resumes(folder, tmp_path, precision):
     run_dir = tmp_path / "run"
     assert train_here(folder, run_dir, "--epochs", "1", "--mixed-precision", precision) == 0
@@ -273,6 +274,7 @@ def test_voc2012_recipe_on_a_small_devkit(tmp_path):
     assert len(metrics["per_class_iou"]) == 21
 
 
+@pytest.mark.slow
 def test_voc2012_best_recipe_on_a_small_devkit(tmp_path):
     write_voc_devkit(tmp_path)
     write_sbd(tmp_path)

@@ -193,21 +193,28 @@ def test_headers_must_come_in_time(server, sent):
 
 
 def test_answers_must_be_taken_in_time(server):
-    asked = 1500
+    asked, answered = 4000, 4000
+    for pause in (1, 5, 20):  # a busy machine fills the system's buffers late
+        if answered == asked:
+            answered = answers_taken_late(server, asked, PATIENCE + pause)
+    assert 0 < answered < asked
+    assert is_well(server)
+
+
+def answers_taken_late(server, asked: int, pause: float) -> int:
+    request = (GET.replace("/ready", "/v1/models/fcn/metadata") + "\r\n").encode()
     with socket.create_connection(("127.0.0.1", server.port), SECONDS) as raw:
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        raw.settimeout(PATIENCE + 5)
+        raw.settimeout(pause)
         with contextlib.suppress(ConnectionError, TimeoutError):
-            request = GET.replace("/ready", "/v1/models/fcn/metadata") + "\r\n"
-            raw.sendall(request.encode() * asked)
-        time.sleep(PATIENCE + 1)
+            raw.sendall(request * asked)
+        time.sleep(pause)
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**22)  # what is there, at once
         answers = b""
-        with contextlib.suppress(ConnectionError):
+        with contextlib.suppress(ConnectionError, TimeoutError):
             while chunk := raw.recv(2**20):
                 answers += chunk
-    assert 0 < answers.count(b"HTTP/1.1 200") < asked
-    assert is_well(server)
+    return answers.count(b"HTTP/1.1 200")
 
 
 def test_more_connections_than_open_files(server):
