@@ -9,7 +9,6 @@ import typing
 from fcn_keras.cli.shared import import_tensorflow
 from fcn_keras.config import RECIPES, TrainConfig
 from fcn_keras.errors import UserError
-from fcn_keras.run_folder import RunFolder
 
 RESUMABLE = ("epochs", "max_steps", "devices", "data_dir")
 
@@ -102,6 +101,8 @@ def _config(run_or_file: str | None, settings: dict) -> TrainConfig:
         return TrainConfig.from_recipe(settings.pop("recipe", None), **settings)
     if "recipe" in settings:
         raise UserError(f"--recipe {settings['recipe']}: the recipe is that of --config.")
+    from fcn_keras.run_folder import RunFolder  # needs NumPy, which not every command does
+
     run = RunFolder(run_or_file)
     if run.path.is_file():
         run.config = run.path
