@@ -68,13 +68,17 @@ def finish(flags, expected=0, **options):
 
 
 def until_epoch(process, number):
-    """Waits until an epoch begins; returns what was printed before."""
-    lines = []
+    """Waits until an epoch begins."""
     for line in process.stdout:
-        lines.append(line)
         if line.startswith(f"Epoch {number}/"):
             break
-    return "".join(lines)
+
+
+def kill_in_epoch_3(data, run_dir):
+    process = start(new_run(data, run_dir))
+    until_epoch(process, 3)
+    process.kill()
+    process.communicate()
 
 
 def flags_to_go_on(data, run_dir):
@@ -178,10 +182,7 @@ def mount(*arguments):
 
 def test_a_folder_that_cannot_be_written_is_named(data, whole, tmp_path):
     run_dir = tmp_path / "run"
-    process = start(new_run(data, run_dir))
-    until_epoch(process, 3)
-    process.kill()
-    process.communicate()
+    kill_in_epoch_3(data, run_dir)
     before = sorted(run_dir.iterdir())
     run_dir.chmod(0o555)
     output = finish(["--resume", run_dir], expected=1, preexec_fn=without_root_s_rights)
@@ -238,10 +239,7 @@ def test_a_lack_of_memory_leaves_a_sound_run(data, whole, tmp_path):
 
 def test_a_loss_that_is_not_finite_replaces_nothing(data, whole, tmp_path):
     run_dir = tmp_path / "run"
-    process = start(new_run(data, run_dir))
-    until_epoch(process, 3)
-    process.kill()
-    process.communicate()
+    kill_in_epoch_3(data, run_dir)
     config = (run_dir / "config.json").read_text()
     saved = {path: path.read_bytes() for path in run_dir.glob("*.keras")}
     (run_dir / "config.json").write_text(
