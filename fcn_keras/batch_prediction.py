@@ -16,10 +16,10 @@ from PIL import Image
 
 from fcn_keras import storage
 from fcn_keras.datasets.base import LabelSet, Split
-from fcn_keras.datasets.decoding import open_image
 from fcn_keras.errors import UserError
 from fcn_keras.files import FoundImage, found_images, write_file
 from fcn_keras.inference import NetworkError
+from fcn_keras.photographs import open_photograph
 from fcn_keras.prediction import Segmenter
 from fcn_keras.visualize import draw_overlay
 
@@ -190,8 +190,8 @@ def _result_path(output, name: str, kind: str) -> str:
 
 def _open(path: str) -> Image.Image:
     if storage.is_address(path):
-        return open_image(io.BytesIO(storage.read(path)), path)
+        return open_photograph(io.BytesIO(storage.read(path)), path)
     if not os.path.isfile(path):  # a pipe would never end
         missing = "no regular file" if os.path.exists(path) else "no such file"
         raise UserError(f"{path}: {missing}.")
-    return open_image(path, path)
+    return open_photograph(path, path)

@@ -16,11 +16,7 @@ from typing import NamedTuple
 from fcn_keras import storage
 from fcn_keras.errors import UserError
 
-# Where Pillow looks for an orientation beside EXIF data, which alone exported models read.
-OTHER_ORIENTATIONS = ("xmp", "XML:com.adobe.xmp", "Raw profile type exif")
 PARTIAL = ".partial-"  # what such names begin with is not finished
-# What Pillow may open, JPEG with MPO; each other decoder is one more way in for a broken file.
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP")
 IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
 

@@ -17,11 +17,11 @@ from PIL import Image, ImageOps
 
 from fcn_keras import tiling
 from fcn_keras.datasets.base import LabelSet
-from fcn_keras.datasets.decoding import open_image, to_rgb
 from fcn_keras.errors import UserError
 from fcn_keras.inference import Network, load_network, require_runtime
 from fcn_keras.models.loading import LABELS_FILE, load_model
 from fcn_keras.models.receptive_field import Field, receptive_field
+from fcn_keras.photographs import open_photograph, to_rgb
 from fcn_keras.reading import damage_as_user_errors, parse_json
 from fcn_keras.run_folder import RunFolder, model_file
 from fcn_keras.visualize import overlay
@@ -247,7 +247,7 @@ def as_image(image) -> Image.Image:
         UserError: If it is of another kind, shape or range.
     """
     if isinstance(image, (str, os.PathLike)):
-        return open_image(image, str(image))
+        return open_photograph(image, str(image))
     if isinstance(image, Image.Image):
         return to_rgb(ImageOps.exif_transpose(image), "The image")
     array = np.asarray(image)

@@ -18,9 +18,9 @@ from typing import Any
 
 from fcn_keras import storage
 from fcn_keras.batch_prediction import EXTRAS, Results, job_of_image, predict_jobs
-from fcn_keras.datasets.decoding import allow_pixels
 from fcn_keras.errors import UserError
 from fcn_keras.files import FoundImage, found_images
+from fcn_keras.photographs import allow_pixels
 from fcn_keras.prediction import Segmenter
 
 IMAGES = 32  # that an actor takes at a time, and repeats if it died meanwhile

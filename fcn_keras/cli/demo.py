@@ -38,7 +38,7 @@ def _demo(arguments) -> int:
     check_port(arguments.port)
     if not importlib.util.find_spec("gradio"):
         raise UserError("fcn-keras demo needs gradio. Install fcn_keras with [demo].")
-    from fcn_keras.datasets.decoding import allow_pixels
+    from fcn_keras.photographs import allow_pixels
 
     allow_pixels(arguments.max_pixels)
     listener = bind(arguments.host, arguments.port)

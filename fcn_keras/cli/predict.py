@@ -61,7 +61,7 @@ def _predict(arguments) -> int:
     _check_ray_flags(arguments)
     segmenter = load_segmenter(arguments)
     from fcn_keras.batch_prediction import EXTRAS
-    from fcn_keras.datasets.decoding import allow_pixels
+    from fcn_keras.photographs import allow_pixels
 
     allow_pixels(arguments.max_pixels)
     extras = [name for name in EXTRAS if getattr(arguments, name)]

@@ -157,6 +157,7 @@ def _noted_interrupt(client):
 
 
 def _segment(client, path: Path, name: str, palette, arguments) -> tuple[float, ...]:
+    from fcn_keras.photographs import open_photograph
     from fcn_keras.serving import pictures
 
     data = pictures.sendable_bytes(path)
@@ -169,7 +170,7 @@ def _segment(client, path: Path, name: str, palette, arguments) -> tuple[float, 
     mask = pictures.colored_mask(segmentation.mask_png, data, palette, str(path))
     mask_path, overlay_path = _result_paths(name, arguments)
     if arguments.overlay:
-        picture = pictures.overlay(pictures.upright(data, str(path)), mask, str(path))
+        picture = pictures.overlay(open_photograph(data, str(path)), mask, str(path))
         write_file(overlay_path, lambda partial: picture.save(partial, "PNG"))
     write_file(mask_path, lambda partial: mask.save(partial, "PNG"))  # last: where it is, all is
     return segmentation.class_fractions

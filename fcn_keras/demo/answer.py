@@ -13,7 +13,7 @@ from PIL import Image
 
 from fcn_keras.batch_prediction import save_mask
 from fcn_keras.datasets.base import LabelSet
-from fcn_keras.datasets.decoding import open_image
+from fcn_keras.photographs import open_photograph
 from fcn_keras.prediction import Segmenter
 from fcn_keras.visualize import overlay
 
@@ -68,7 +68,7 @@ def segment(segmenter: Segmenter, photograph: Path, folder: Path) -> Answer:
     Raises:
         UserError: If the file is no complete image, or too large.
     """
-    image = open_image(photograph, photograph.name)
+    image = open_photograph(photograph, photograph.name)
     start = time.perf_counter()
     mask = segmenter(image)
     seconds = time.perf_counter() - start

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fcn_keras.datasets.decoding import open_image
 from fcn_keras.datasets.sample_scenes import draw_scene
 from fcn_keras.errors import UserError, printable
 from fcn_keras.files import named_images
+from fcn_keras.photographs import open_photograph
 
 COUNT = 24  # of a folder
 SEEDS = (13, 6, 11, 4, 12, 3, 20, 22)  # with every class among them
@@ -46,7 +46,7 @@ def folder_samples(given: str, folder: Path) -> list[Sample]:
     samples = []
     for path, _ in named_images([given], folder):
         try:
-            samples.append(Sample(path, _thumbnail(open_image(path, str(path)))))
+            samples.append(Sample(path, _thumbnail(open_photograph(path, str(path)))))
         except UserError as error:
             print(f"error: {printable(str(error))}", file=sys.stderr)
         if len(samples) == COUNT:

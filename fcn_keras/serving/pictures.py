@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 from pathlib import Path
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from fcn_keras.errors import UserError
-from fcn_keras.files import FORMATS, OTHER_ORIENTATIONS
+from fcn_keras.photographs import bad_files_named, open_header, open_photograph
 
 UNLABELLED = (224, 224, 192)  # VOC's cream, for ids that are no class's
 SENT_AS_THEY_ARE = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")  # how JPEG and PNG files begin
@@ -29,37 +28,8 @@ def sendable_bytes(path: Path) -> bytes:
     if data.startswith(SENT_AS_THEY_ARE):
         return data
     png = io.BytesIO()
-    upright(data, str(path)).save(png, "PNG")
+    open_photograph(data, str(path)).save(png, "PNG")
     return png.getvalue()
-
-
-def upright(data: bytes, name: str) -> Image.Image:
-    """An image file's pixels, by the rule of `datasets.decoding.open_image`.
-
-    Args:
-        data: The file's bytes.
-        name: Its name for error messages.
-
-    Returns:
-        An image of mode `"RGB"`.
-
-    Raises:
-        UserError: If it is no complete image, or one of floats or 32-bit integers.
-    """
-    image = _open(data, name)
-    with _named_problems(name):
-        image.load()
-        for other in OTHER_ORIENTATIONS:
-            image.info.pop(other, None)
-        with contextlib.suppress(Exception):  # what could be read of damaged data is kept
-            image.getexif()
-        ImageOps.exif_transpose(image, in_place=True)
-        if image.mode in ("F", "I"):
-            kind = "floats" if image.mode == "F" else "32-bit integers"
-            raise UserError(f"{name}: an image of {kind}. Save it with 8 or 16 bits.")
-        if image.mode.startswith("I"):  # convert() would clip 16 bits at 255
-            image = image.point(lambda value: value * (1 / 256)).convert("L")
-        return image.convert("RGB")
 
 
 def colored_mask(mask_png: bytes, photograph: bytes, palette, name: str) -> Image.Image:
@@ -75,12 +45,12 @@ def colored_mask(mask_png: bytes, photograph: bytes, palette, name: str) -> Imag
         UserError: If it is no such file, or of another size than the photograph.
     """
     whose = f"{name}: the server's mask"
-    mask, size = _open(mask_png, whose, ("PNG",)), _open(photograph, name).size
+    mask, size = open_header(mask_png, whose, ("PNG",)), open_header(photograph, name).size
     if mask.mode != "L":
         raise UserError(f"{whose} is no grey PNG but of mode {mask.mode}. Check the model's name.")
     if sorted(mask.size) != sorted(size):  # of which one may lie on its side
         raise UserError(_other_size(name, mask.size, size))
-    with _named_problems(whose):
+    with bad_files_named(whose):
         mask.load()
     colors = [*palette, *[UNLABELLED] * (256 - len(palette))]
     mask.putpalette([value for color in colors for value in color])
@@ -103,24 +73,3 @@ def _other_size(name: str, mask, photograph) -> str:
         f"{name}: the server's mask is {mask[0]}x{mask[1]}, the upright photograph "
         f"{photograph[0]}x{photograph[1]}. Check the model's name."
     )
-
-
-def _open(data: bytes, name: str, formats=FORMATS) -> Image.Image:
-    """An image of which only the header has been read."""
-    with _named_problems(name):
-        return Image.open(io.BytesIO(data), formats=formats)
-
-
-@contextlib.contextmanager
-def _named_problems(name: str):
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:  # Pillow raises OSError, SyntaxError, struct.error, ...
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        if isinstance(error, UnidentifiedImageError):  # its message shows a Python object
-            reason = "of no known kind"
-        raise UserError(
-            f"{name}: not a readable image ({reason}). Replace or remove it."
-        ) from error

@@ -29,10 +29,13 @@ def test_image_modes_become_rgb():
     np.testing.assert_array_equal(decode_image(encoded(transparent), "a"), PIXELS)
 
 
-def test_16_bits_keep_the_high_byte():
-    values = np.array([[0, 255, 256, 0x7FFF, 0xFFFF]], np.uint16)
-    decoded = decode_image(encoded(Image.fromarray(values)), "a")
-    assert decoded[..., 0].tolist() == [[0, 0, 1, 0x7F, 0xFF]]
+@pytest.mark.parametrize(("format", "order"), [("PNG", "<"), ("TIFF", "<"), ("TIFF", ">")])
+def test_16_bits_keep_the_high_byte(format, order):
+    values = np.arange(1 << 16).reshape(256, 256)
+    mode = {"<": "I;16", ">": "I;16B"}[order]
+    image = Image.frombytes(mode, (256, 256), values.astype(f"{order}u2").tobytes())
+    decoded = decode_image(encoded(image, format), "a")
+    np.testing.assert_array_equal(decoded[..., 0], values >> 8)
 
 
 def test_exif_orientation_is_applied():

@@ -11,7 +11,6 @@ from PIL import Image
 
 from fcn_keras.datasets.decoding import decode_image
 from fcn_keras.serving.graph_decoding import decode_photograph
-from fcn_keras.serving.pictures import upright
 
 RNG = np.random.default_rng(0)
 
@@ -122,8 +121,6 @@ def decode():
 def test_it_gives_pillows_pixels(decode, case):
     expected = decode_image(CASES[case], case)
     np.testing.assert_array_equal(decode(CASES[case]), expected)
-    # The client's, which draws masks over photographs without NumPy.
-    np.testing.assert_array_equal(np.asarray(upright(CASES[case], case)), expected)
 
 
 def test_black_ink_is_rounded_otherwise(decode):

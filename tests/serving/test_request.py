@@ -18,7 +18,7 @@ from PIL import Image
 from tiny_server import LABELS, RestServer, red_thirds, replying, save_tiny_model
 
 from fcn_keras.cli import main
-from fcn_keras.datasets.decoding import open_image
+from fcn_keras.photographs import open_photograph
 from fcn_keras.serving import retrying
 from fcn_keras.visualize import overlay
 
@@ -65,7 +65,7 @@ def files_below(folder):
 
 def check(path, output, name):
     """The files of a photograph are what Python makes of it."""
-    image = np.asarray(open_image(path, str(path)))
+    image = np.asarray(open_photograph(path, str(path)))
     mask = Image.open(output / f"{name}.png")
     assert mask.mode == "P" and mask.getpalette()[:9] == [0, 0, 0, 10, 200, 30, 255, 250, 0]
     assert mask.getpalette()[9:12] == mask.getpalette()[-3:] == [224, 224, 192]

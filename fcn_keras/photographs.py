@@ -1,0 +1,122 @@
+"""Image files -> upright pictures in RGB, with Pillow alone: the one rule for photographs.
+
+A bad file is reported with its name. Of several frames or pages the first is taken. Exported
+models follow the same rule (`serving.graph_decoding`), and masks are opened in the same way
+(`datasets.decoding`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import warnings
+from typing import Any
+
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from fcn_keras.errors import UserError
+
+# What Pillow may open, JPEG with MPO; each other decoder is one more way in for a broken file.
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP")
+# Where Pillow looks for an orientation beside EXIF data, which alone exported models read.
+OTHER_ORIENTATIONS = ("xmp", "XML:com.adobe.xmp", "Raw profile type exif")
+TILEWIDTH, TILELENGTH = 322, 323  # tags of TIFF
+# Its warnings name no file, and what cannot be read is an error here.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+def allow_pixels(max_pixels: int | None) -> None:
+    """Raises Pillow's limit for this process, for a user who trusts their images.
+
+    Args:
+        max_pixels: The largest image to accept. Left out, it stays at what Pillow
+            takes for a decompression bomb, 179 million pixels.
+    """
+    if max_pixels is not None:
+        if max_pixels < 1:
+            raise UserError(f"--max-pixels must be at least 1. Received: {max_pixels}.")
+        # Pillow refuses images of twice its limit, and warns from the limit on.
+        Image.MAX_IMAGE_PIXELS = -(-max_pixels // 2)
+
+
+def open_photograph(source, name: str) -> Image.Image:
+    """Opens a photograph for reading in parts.
+
+    EXIF orientation is applied, grey is repeated, transparency is dropped, and
+    16-bit samples keep their high byte. EXIF data that are damaged say nothing.
+
+    Args:
+        source: A path, a binary file, or the file's bytes.
+        name: The file's name for error messages.
+
+    Returns:
+        An image of mode `"RGB"`.
+
+    Raises:
+        UserError: If it is no complete image, or too large.
+    """
+    with bad_files_named(name):
+        image = open_header(source, name)
+        image.load()
+        for other in OTHER_ORIENTATIONS:
+            image.info.pop(other, None)
+        with contextlib.suppress(Exception):  # what could be read of damaged data is kept
+            image.getexif()
+        ImageOps.exif_transpose(image, in_place=True)
+        return to_rgb(image, name)
+
+
+def open_header(source, name: str, formats=FORMATS) -> Any:
+    """Opens an image of which no pixel is read yet; otherwise as `open_photograph`."""
+    with bad_files_named(name, formats):
+        file = io.BytesIO(source) if isinstance(source, bytes) else source
+        image = Image.open(file, formats=formats)
+        _refuse_large_tiles(image)
+        return image
+
+
+def to_rgb(image: Image.Image, name: str) -> Image.Image:
+    """An image in mode `"RGB"`: grey repeated, alpha dropped, the high byte of 16 bits.
+
+    Raises:
+        UserError: If its samples are floats or 32-bit integers, whose range is unknown.
+    """
+    if image.mode in ("F", "I"):
+        kind = "floats" if image.mode == "F" else "32-bit integers"
+        raise UserError(f"{name}: an image of {kind}. Save it with 8 or 16 bits.")
+    if image.mode.startswith("I;16"):  # of which convert("L") would clip at 255
+        image = image.convert("I").point(lambda value: value * (1 / 256)).convert("L")
+    return image if image.mode == "RGB" else image.convert("RGB")  # which copies even RGB
+
+
+@contextlib.contextmanager
+def bad_files_named(name: str, formats=FORMATS):
+    """Turns whatever Pillow raises into a `UserError` that names the file."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise UserError(
+            f"{name}: more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels. If you trust the "
+            "file, allow as many by --max-pixels of predict, or make it smaller."
+        ) from error
+    except UnidentifiedImageError as error:  # its message shows a Python object
+        raise UserError(
+            f"{name}: not a readable image (of no known kind). Replace or remove it; what can be "
+            f"read is {', '.join(formats)}."
+        ) from error
+    except Exception as error:  # OSError, SyntaxError, struct.error, ...
+        text = getattr(error, "strerror", None) or str(error)
+        reason = (text.splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"{name}: not a readable image ({reason}). Replace or remove it."
+        ) from error
+
+
+def _refuse_large_tiles(image: Any) -> None:
+    """A TIFF of one pixel may have a tile of billions, of which Pillow's limit knows nothing."""
+    if image.format == "TIFF" and Image.MAX_IMAGE_PIXELS:
+        width, length = (image.tag_v2.get(tag, 0) for tag in (TILEWIDTH, TILELENGTH))
+        if width * length > 2 * Image.MAX_IMAGE_PIXELS:
+            raise Image.DecompressionBombError
