@@ -38,6 +38,7 @@ def numbers(output, start):
     return [float(cell.split("±")[0]) for cell in line.strip("| ").split("|")[1:]]
 
 
+@pytest.mark.slow
 def test_upsampling_compares_two_initialisations_and_keeps_what_is_finished(exercise, capsys):
     assert exercise("upsampling", "--epochs", "2", "--seeds", "0") == 0
     first = capsys.readouterr().out
@@ -189,6 +190,7 @@ def test_torch_measures():
     assert figures["class_iou"][2] is None
 
 
+@pytest.mark.slow
 def test_torch_and_ours_are_trained_by_one_command(folder, tmp_path, capsys):
     pytest.importorskip("torch")
     import torch_fcn
@@ -209,6 +211,7 @@ def test_torch_and_ours_are_trained_by_one_command(folder, tmp_path, capsys):
         torch_fcn.main([*flags, "--learning-rate", "0.1"])
 
 
+@pytest.mark.slow
 def test_torch_steps_are_ours():
     torch = pytest.importorskip("torch")
     from torch_network import FCN8s, parameter_groups

@@ -53,8 +53,7 @@ def server(run):
         server.url = server.wait_for("Showing .* at (http://.*)")[1]
         yield server
     finally:
-        server.process.kill()
-        server.process.wait()
+        server.stop()
 
 
 @pytest.fixture(scope="module")

@@ -31,8 +31,7 @@ def server(tmp_path_factory):
         server.port = int(server.wait_for("Showing .* at http://.*:([0-9]+)")[1])
         yield server
     finally:
-        server.process.kill()
-        server.process.wait()
+        server.stop()
 
 
 @pytest.fixture(autouse=True)

@@ -229,6 +229,7 @@ def test_a_killed_export_leaves_no_version(untrained_run, tmp_path):
     assert sorted(path.name for path in output.iterdir()) == ["12.keep", "7", "8", "old"]
 
 
+@pytest.mark.slow
 def test_two_exports_at_once_make_two_versions(untrained_run, tmp_path):
     command = export_command(untrained_run, tmp_path)
     processes = [subprocess.Popen(command, cwd=ROOT, env=QUIET) for _ in range(2)]

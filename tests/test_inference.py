@@ -70,7 +70,9 @@ def test_bfloat16_is_near_and_only_where_asked_for(model, runtime):
     assert 1e-4 < difference < 0.2
 
 
-@pytest.mark.parametrize("runtime", ["tensorflow", "openvino", "onnx"])
+@pytest.mark.parametrize(
+    "runtime", ["tensorflow", "openvino", pytest.param("onnx", marks=pytest.mark.slow)]
+)
 def test_float32_of_a_mixed_model_is_float32(model, runtime):
     require(runtime)
     mixed = fcn("mixed_bfloat16")
@@ -83,7 +85,12 @@ def test_float32_of_a_mixed_model_is_float32(model, runtime):
 
 
 @pytest.mark.parametrize(
-    ("runtime", "precision"), [("openvino", None), ("openvino", "bfloat16"), ("onnx", None)]
+    ("runtime", "precision"),
+    [
+        ("openvino", None),
+        ("openvino", "bfloat16"),
+        pytest.param("onnx", None, marks=pytest.mark.slow),
+    ],
 )
 def test_another_network_is_noticed_at_its_first_image(model, runtime, precision, monkeypatch):
     require(runtime)

@@ -90,6 +90,7 @@ def test_its_python_loads_the_model(run):
     assert scope["segmenter"].labels.names == CLASSES
 
 
+@pytest.mark.slow
 def test_a_resumed_run_adds_up_its_time_and_commands(run):
     assert main(["train", "--resume", str(run.path), "--epochs", "2"]) == 0
     first, second = seconds_of(run)

@@ -82,6 +82,7 @@ def column(run_dir, name):
     return [float(row[name]) for row in history_of(run_dir)]
 
 
+@pytest.mark.slow
 def test_two_workers_give_the_losses_of_one_process(two_workers, folder, tmp_path):
     flags = ["--dataset", str(folder), *FLAGS, "--synchronized-batchnorm"]
     assert main(["train", *flags, "--run-dir", str(tmp_path / "one")]) == 0
@@ -93,6 +94,7 @@ def test_two_workers_give_the_losses_of_one_process(two_workers, folder, tmp_pat
         assert ours == pytest.approx(theirs, abs=2e-3, nan_ok=True)
 
 
+@pytest.mark.slow
 def test_the_chief_alone_writes_a_whole_run(two_workers):
     assert {path.name for path in two_workers.iterdir()} == {
         *("config.json", "history.csv", "metrics.json", "best.keras", "last.keras"),

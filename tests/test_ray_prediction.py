@@ -44,6 +44,7 @@ def predict(untrained_run, capfd):
     return run
 
 
+@pytest.mark.slow
 def test_results_are_those_without_ray(predict, tmp_path):
     pytest.importorskip("ray")
     images = write_images(tmp_path / "in", 60)

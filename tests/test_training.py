@@ -159,6 +159,7 @@ def test_coarse_epochs_and_rare_validation_resume_alike(folder, tmp_path):
         assert row["crop_height"] == expected["crop_height"]
 
 
+@pytest.mark.slow
 def test_a_run_resumes_when_what_it_began_with_is_gone(finished, folder, tmp_path):
     start = shutil.copytree(finished, tmp_path / "start")
     flags = ["--init-from", str(start), "--output-stride", "16", "--epochs", "1"]
@@ -196,7 +197,8 @@ def test_diverging_loss_is_reported(folder, tmp_path, capfd, epochs):
     assert not (run_dir / "metrics.json").exists()
 
 
-@pytest.mark.parametrize("precision", ["bfloat16", pytest.param("float16", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_mixed_precision_trains_and_resumes(folder, tmp_path, precision):
     run_dir = tmp_path / "run"
     assert train_here(folder, run_dir, "--epochs", "1", "--mixed-precision", precision) == 0
@@ -254,7 +256,12 @@ def test_weight_decay_spares_biases_norms_and_upsampling(decay_all, optimizer):
 def test_train_from_python(folder, tmp_path):
     run = train(
         TrainConfig.from_recipe(
-            dataset=str(folder), epochs=1, batch_size=6, crop=(32, 32), run_dir=str(tmp_path / "r")
+            dataset=str(folder),
+            epochs=1,
+            batch_size=6,
+            crop=(32, 32),
+            output_stride=32,
+            run_dir=str(tmp_path / "r"),
         )
     )
     assert run.read_metrics()["mean_iou"] >= 0
@@ -266,7 +273,8 @@ def test_voc2012_recipe_on_a_small_devkit(tmp_path):
     assert (
         main(
             ["train", "--recipe", "voc2012", "--data-dir", str(tmp_path), "--weights", "none"]
-            + ["--max-steps", "2", "--run-dir", str(tmp_path / "run")]
+            + ["--crop", "64", "96", "--batch-size", "2", "--max-steps", "2"]
+            + ["--run-dir", str(tmp_path / "run")]
         )
         == 0
     )
@@ -285,6 +293,7 @@ def test_voc2012_best_recipe_on_a_small_devkit(tmp_path):
     assert len(metrics["per_class_iou"]) == 21
 
 
+@pytest.mark.slow
 def test_killed_run_resumes_to_the_same_weights(folder, tmp_path):
     flags = ["--dataset", folder, *QUICK, "--epochs", "5", "--batch-size", "2", "--flip"]
     flags += ["--scale", "0.5", "2", "--optimizer", "adamw", "--learning-rate", "1e-4"]
@@ -311,6 +320,7 @@ def test_killed_run_resumes_to_the_same_weights(folder, tmp_path):
     assert max(np.abs(ours - theirs).max() for ours, theirs in pairs) < 1e-4
 
 
+@pytest.mark.slow
 def test_two_devices_give_the_losses_of_one(tmp_path):
     folder = tmp_path / "data"
     write_sample(folder, train=8, val=3, size=(64, 96))
@@ -332,6 +342,7 @@ def test_two_devices_give_the_losses_of_one(tmp_path):
     assert losses[1][0] - losses[1][4] > 0.02  # steps of the right length, not only a right start
 
 
+@pytest.mark.slow
 def test_two_devices_validate_the_statistics_that_are_saved(folder, tmp_path):
     """Without synchronised BatchNorm each replica has moving statistics of its own."""
     flags = ["--dataset", folder, *QUICK, "--epochs", "2", "--devices", "2"]

@@ -102,7 +102,11 @@ def test_mixed_precision_keeps_float32_logits():
 
 @pytest.mark.parametrize(
     "imports",
-    ["import keras, fcn_keras", "import fcn_keras, keras", "import fcn_keras, tensorflow, keras"],
+    [
+        "import keras, fcn_keras",
+        pytest.param("import fcn_keras, keras", marks=pytest.mark.slow),
+        pytest.param("import fcn_keras, tensorflow, keras", marks=pytest.mark.slow),
+    ],
 )
 def test_saved_file_loads_elsewhere_without_custom_objects(models, tmp_path, imports):
     path = tmp_path / "model.keras"

@@ -56,6 +56,7 @@ def planned_learning_rates(search, directory):
     return [search.settings(trial.hyperparameters.values).learning_rate for trial in trials]
 
 
+@pytest.mark.slow
 def test_killed_search_goes_on_with_the_same_trials(folder, tmp_path):
     directory = tmp_path / "search"
     arguments = command(folder, directory, "--trials", "3", "--batch-sizes", "2", "3")

@@ -386,6 +386,7 @@ def test_a_model_that_cannot_be_loaded_ends_the_server(tmp_path):
     assert result.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_an_export_gives_the_segmenters_masks(exported, untrained_run, tmp_path):
     shutil.copytree(exported, tmp_path / "1")
     photo = encoded(np.random.default_rng(1).integers(0, 256, (50, 70, 3)).astype(np.uint8))

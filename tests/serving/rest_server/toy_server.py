@@ -13,6 +13,7 @@ import threading
 import time
 from pathlib import Path
 
+import measured
 import numpy as np
 import tensorflow as tf
 from PIL import Image
@@ -88,6 +89,7 @@ class Server:
             [sys.executable, "-c", command, "serve", "--model-base-path", str(base)]
             + ["--port", "0", "--poll-seconds", "0.2", *flags],
             cwd=ROOT,
+            env=measured.environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -140,8 +142,7 @@ def serving(base, *flags, prelude="pass"):
     try:
         yield server
     finally:
-        server.process.kill()
-        server.process.wait()
+        measured.end(server.process)
 
 
 def encoded(image, kind="JPEG"):
