@@ -86,6 +86,7 @@ def test_saved_model_cli_lists_the_signatures(exported):
     ]
 
 
+@pytest.mark.slow
 def test_saved_model_cli_run_gives_the_ids_of_predict(exported, untrained_run, photos, tmp_path):
     """All photographs in one batch, though their sizes differ."""
     np.save(tmp_path / "files.npy", np.array([path.read_bytes() for path in photos]))
@@ -212,6 +213,7 @@ def export_command(run, output, *flags):
     return [sys.executable, "-c", program, "export", "--model", run, "--output", output, *flags]
 
 
+@pytest.mark.slow
 def test_a_killed_export_leaves_no_version(untrained_run, tmp_path):
     output = tmp_path / "fcn"
     command = export_command(untrained_run, output)

@@ -143,6 +143,7 @@ def test_litert_has_half_precision_and_its_labels(folder):
         assert json.loads(archive.read("provenance.json"))["run"] == "x"
 
 
+@pytest.mark.slow
 def test_keras_file_has_no_optimizer_but_labels(tmp_path, capfd):
     model = small_fcn()
     model.compile("adam", "mse")

@@ -18,7 +18,11 @@ from fcn_keras.inference import NetworkError, _OpenVino, load_network
 from fcn_keras.models.fcn import build_fcn
 
 SIZES = [(1, 96, 128), (2, 45, 70), (1, 96, 128), (1, 96, 128), (1, 1, 1)]
-EXACT = [("tensorflow", None), ("openvino", None), ("onnx", "float32")]
+EXACT = [
+    ("tensorflow", None),
+    ("openvino", None),
+    pytest.param("onnx", "float32", marks=pytest.mark.slow),
+]
 PACKAGES = {"openvino": "openvino", "onnx": "onnxruntime"}
 
 
@@ -157,7 +161,8 @@ def test_a_segmenter_of_a_model_in_training_sees_its_weights():
     assert np.abs(segmenter.logits(image) - before).max() > 0.01
 
 
-@pytest.mark.parametrize("runtime", ["openvino", pytest.param("onnx", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("runtime", ["openvino", "onnx"])
 def test_predict_and_evaluate_by_another_runtime(runtime, untrained_run, tmp_path, capfd):
     require(runtime)
     data = write_folder(tmp_path / "data", train=1, val=3)

@@ -100,6 +100,7 @@ def test_a_resumed_run_adds_up_its_time_and_commands(run):
     assert tables_of(card)["mean IoU"] == [f"{run.read_metrics()['mean_iou']:.4f}"]
 
 
+@pytest.mark.slow
 def test_a_history_of_before_times_were_recorded_resumes(run):
     rows = list(csv.reader(run.history.open(newline="")))
     column = rows[0].index("seconds")

@@ -14,7 +14,9 @@ from fcn_keras.prediction import as_image
 LABELS = LabelSet(("a", "b", "c"))
 
 
-@pytest.fixture(scope="module", params=[32, pytest.param(16, marks=pytest.mark.slow), 8])
+@pytest.fixture(
+    scope="module", params=[8, *(pytest.param(s, marks=pytest.mark.slow) for s in (16, 32))]
+)
 def model(request):
     keras.utils.set_random_seed(0)
     return build_fcn("resnet18", 3, request.param, weights=None)

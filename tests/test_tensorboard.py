@@ -119,6 +119,7 @@ def test_no_images_where_none_are_wanted(folder, tmp_path):
     assert not image_tags(logs) and list(scalars(logs, "epoch_loss")) == [1]
 
 
+@pytest.mark.slow
 def test_a_killed_run_on_two_devices_has_logged_its_finished_epochs(folder, tmp_path):
     flags = ["--epochs", "50", "--devices", "2", "--run-dir", str(tmp_path)]
     process = subprocess.Popen(

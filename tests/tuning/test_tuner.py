@@ -95,6 +95,7 @@ def test_killed_search_goes_on_with_the_same_trials(folder, tmp_path):
     assert [starts_of(directory, trial) for trial in range(3)] == [[0], [0, 0], [0]]
 
 
+@pytest.mark.slow
 def test_failed_trials_are_recorded_and_the_search_goes_on(folder, tmp_path, capfd):
     directory = tmp_path / "search"
     # With this seed the first rate is 9e29 and the second 7e-3.

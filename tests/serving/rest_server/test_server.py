@@ -222,6 +222,7 @@ def test_it_listens_at_the_loopback_address_only(server):
     assert [ip for ip, port in listening if int(port, 16) == server.port] == ["0100007F"]
 
 
+@pytest.mark.slow
 def test_new_versions_are_loaded_while_old_ones_answer(tmp_path):
     save_version(tmp_path, 1, 100.0)
     with serving(tmp_path) as server:
@@ -318,6 +319,7 @@ def test_sigterm_under_load_answers_every_request(base):
         assert server.lines[-1] == f"Stopped: {len(answers)} requests answered.\n"
 
 
+@pytest.mark.slow
 def test_too_many_requests_get_503_at_once(base):
     with serving(base, "--concurrency", "1", "--queue", "1") as server:
         request = json.dumps({"instances": [b64(PHOTO)]}).encode()
