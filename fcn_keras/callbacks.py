@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import math
+import signal
 import time
 from collections.abc import Callable
 
@@ -85,6 +88,9 @@ class Recorder(keras.callbacks.Callback):
         run.write_history(self.history)
         with atomic_path(run.last, durable=True) as path:
             self.model.save(path)
+        # HDF5's files are left in reference cycles, which among TensorFlow's many objects
+        # Python would hardly ever look for: memory grew by 0.1 MB an epoch.
+        gc.collect()
 
 
 class ShareStatistics(keras.callbacks.Callback):
@@ -115,6 +121,40 @@ class StopAtStep(keras.callbacks.Callback):
         self.done += 1
         if self.done >= self.step:
             self.model.stop_training = True
+
+
+class Interruption(keras.callbacks.Callback):
+    """Makes sure that Ctrl-C ends `fit`, used as a context around it.
+
+    Python drops the exception of a signal that arrives while it removes an object; the
+    next batch raises it again.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.noted = False
+
+    def __enter__(self):
+        self.before = signal.getsignal(signal.SIGINT)
+        if self.before is signal.default_int_handler:  # and not that of a program around us
+            with contextlib.suppress(ValueError):  # not in the main thread
+                signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def __exit__(self, *exception):
+        if signal.getsignal(signal.SIGINT) == self._note:
+            signal.signal(signal.SIGINT, self.before)
+
+    def _note(self, number, frame):
+        self.noted = True
+        raise KeyboardInterrupt
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.noted:
+            raise KeyboardInterrupt
+
+    def on_test_batch_end(self, batch, logs=None):
+        self.on_train_batch_end(batch)
 
 
 def validated(history: list[dict]) -> list[float]:

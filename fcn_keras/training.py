@@ -10,7 +10,13 @@ from typing import Any
 import keras
 
 from fcn_keras import objectives, pipeline, visualize
-from fcn_keras.callbacks import Recorder, ShareStatistics, StopAtStep, out_of_patience
+from fcn_keras.callbacks import (
+    Interruption,
+    Recorder,
+    ShareStatistics,
+    StopAtStep,
+    out_of_patience,
+)
 from fcn_keras.cluster import Cluster
 from fcn_keras.config import TrainConfig
 from fcn_keras.datasets import load_split
@@ -258,16 +264,17 @@ def _fit_and_finish(run, config, splits, model, history, steps_done=0) -> RunFol
     if config.max_steps:
         callbacks.append(StopAtStep(config.max_steps, steps_done))
     if not complete:
-        batches, validation = _data(config, splits, len(history), model)
-        with pipeline.bad_files_as_user_errors():
+        batches, validation, validation_steps = _data(config, splits, len(history), model)
+        with pipeline.bad_files_as_user_errors(), Interruption() as interruption:
             model.fit(
                 batches,
                 steps_per_epoch=steps,
                 epochs=config.epochs,
                 initial_epoch=len(history),
                 validation_data=validation,
+                validation_steps=validation_steps,
                 validation_freq=_validated_epochs(config),
-                callbacks=callbacks,
+                callbacks=[*callbacks, interruption],
                 shuffle=False,  # training_batches does
                 verbose=0 if not run else 1 if sys.stdout.isatty() else 2,
             )
@@ -278,12 +285,17 @@ def _fit_and_finish(run, config, splits, model, history, steps_done=0) -> RunFol
 
 
 def _data(config: TrainConfig, splits: tuple[Split, Split], epochs_done: int, model):
-    """Training and validation batches as `fit` takes them under the model's strategy."""
+    """Training and validation batches as `fit` takes them under the model's strategy.
+
+    And how many of the latter are an epoch's, where they repeat.
+    """
     train_split, val_split = splits
     strategy = model.distribute_strategy
     if not several_workers(strategy):
         batches = _training_batches(config, train_split, epochs_done)
-        return batches, pipeline.evaluation_batches(val_split, strategy.num_replicas_in_sync)
+        # A strategy's iterator leaves 0.2 MB behind, so that all epochs share one.
+        validation = pipeline.evaluation_batches(val_split, strategy.num_replicas_in_sync)
+        return batches, validation.repeat(), int(validation.cardinality())
     enable_multi_worker_fit(model)
 
     def training_share(worker, workers, replicas):
@@ -293,7 +305,7 @@ def _data(config: TrainConfig, splits: tuple[Split, Split], epochs_done: int, mo
     def evaluation_share(worker, workers, replicas):
         return pipeline.evaluation_share(val_split, worker, workers, replicas)
 
-    return distribute(strategy, training_share), distribute(strategy, evaluation_share)
+    return distribute(strategy, training_share), distribute(strategy, evaluation_share), None
 
 
 def _finish(run: RunFolder, splits: tuple[Split, Split], history: list[dict]) -> None:

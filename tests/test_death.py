@@ -214,9 +214,8 @@ def test_lost_data_are_named(data, whole, tmp_path):
     finally:
         away.rename(data)
     assert process.returncode == 1 and "Traceback" not in output
-    assert re.search(rf"error: {data}/.*: cannot be read \(No such file or directory\)", output), (
-        output
-    )
+    missing = r"(no such folder|cannot be read \(No such file or directory\))"
+    assert re.search(rf"error: {data}/.*: {missing}", output), output
     require_sound(run_dir)
     finish(["--resume", run_dir])
     require_same_result(run_dir, whole)
