@@ -5,7 +5,6 @@ from __future__ import annotations
 import collections
 import dataclasses
 import functools
-import io
 import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -190,7 +189,7 @@ def _result_path(output, name: str, kind: str) -> str:
 
 def _open(path: str) -> Image.Image:
     if storage.is_address(path):
-        return open_photograph(io.BytesIO(storage.read(path)), path)
+        return open_photograph(storage.read(path), path)
     if not os.path.isfile(path):  # a pipe would never end
         missing = "no regular file" if os.path.exists(path) else "no such file"
         raise UserError(f"{path}: {missing}.")
