@@ -14,24 +14,28 @@ from fcn_keras.run_folder import RunFolder
 def faults_as_user_errors(run: RunFolder | None):
     """Turns a full disk, a folder that cannot be written and a lack of memory into `UserError`.
 
+    Ctrl-C's `KeyboardInterrupt` gets the remedy for a message.
+
     Args:
         run: The run's folder; `None` for a worker that writes nothing.
 
     Raises:
         UserError: In place of `OSError`, `MemoryError` and TensorFlow's errors for these.
     """
-    resume = f"then go on with --resume {run.path}" if run else "then start all workers again"
+    resume = f"go on with --resume {run.path}" if run else "start all workers again"
     try:
         yield
+    except KeyboardInterrupt as interrupt:
+        raise KeyboardInterrupt(resume) from interrupt
     except (OSError, MemoryError, tf.errors.OpError) as error:
         reason = reason_of(error)
         if isinstance(error, OSError) or "space left" in reason:
             where = getattr(error, "filename", None) or (run.path if run else "A file")
-            remedy = f"Free space or allow writing, {resume}."
+            remedy = f"Free space or allow writing, then {resume}."
         elif isinstance(error, (MemoryError, tf.errors.ResourceExhaustedError)):
             where = "Out of memory"
             remedy = (
-                f"Free some, {resume}; where one step needs too much, start a new run with a "
+                f"Free some, then {resume}; where one step needs too much, start a new run with a "
                 "smaller --batch-size or --crop."
             )
         else:

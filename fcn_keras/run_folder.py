@@ -183,9 +183,21 @@ def require_free(run_dir: str | None) -> None:
 
 
 def model_file(run_or_file) -> Path:
-    """The model that is meant by a run's folder, its `best.keras`, or by a file."""
+    """The `.keras` file that is meant by a run's folder, its `best.keras`, or by a file.
+
+    Raises:
+        UserError: If it is missing, or of another format.
+    """
     path = Path(run_or_file)
-    return RunFolder(path).best if path.is_dir() else path
+    path = RunFolder(path).best if path.is_dir() else path
+    if not path.is_file():
+        raise UserError(f"{path}: no such model. Give a run's folder or a .keras file.")
+    if path.suffix != ".keras":
+        raise UserError(
+            f"{path}: only .keras files are read, as others may run code. Convert it where you "
+            f"trust it: keras.models.load_model({path.name!r}).save({path.stem + '.keras'!r})."
+        )
+    return path
 
 
 def provenance(run_or_file) -> dict:

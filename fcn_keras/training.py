@@ -40,7 +40,7 @@ from fcn_keras.models.fcn import build_fcn, copy_weights
 from fcn_keras.models.loading import load_model, restore
 from fcn_keras.multi_worker_fit import enable_multi_worker_fit
 from fcn_keras.prediction import Segmenter
-from fcn_keras.run_folder import RunFolder, model_file, require_free
+from fcn_keras.run_folder import RunFolder, require_free
 from fcn_keras.schedules import WarmUp
 from fcn_keras.tensorboard import TensorBoard
 
@@ -149,7 +149,7 @@ def build_model(config: TrainConfig, labels: LabelSet) -> keras.Model:
     """The network that a configuration describes, started from `init_from` where given."""
     source = None
     if config.init_from:
-        source = load_model(model_file(config.init_from))
+        source = load_model(config.init_from)
     model = build_fcn(
         config.backbone,
         len(labels),

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +19,9 @@ def run_process(*arguments, cwd=ROOT):
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=300)
 
 
-def test_help_is_quick_and_names_every_setting():
-    start = time.monotonic()
+def test_help_names_every_setting():
     done = run_process("train.py", "--help")
-    elapsed = time.monotonic() - start
-    assert done.returncode == 0 and elapsed < 5  # it takes 0.1 s; with TensorFlow, 4 s and more
+    assert done.returncode == 0
     flags = "--recipe --dataset --data-dir --backbone --weights --init-from --output-stride \
         --freeze --epochs --batch-size --crop --learning-rate --early-stopping --run-dir --resume \
         --devices --mixed-precision --seed --max-steps --limit"
@@ -44,6 +41,29 @@ def test_help_and_the_package_import_no_tensorflow():
     )
     done = run_process("-c", code)
     assert done.returncode == 0, done.stderr
+
+
+def test_wrong_paths_are_told_before_tensorflow_is_imported(tmp_path):
+    (tmp_path / "model.h5").touch()
+    commands = [
+        ["evaluate", "--model", "no/such", "--dataset", "sample"],
+        ["predict", "--model", "model.h5", "--output", "out", "a.jpg"],
+        ["export", "--model", "no/such", "--output", "out"],
+        ["train", "--init-from", "no/such"],
+        ["train", "--resume", "no/such"],
+        ["report", "no/such"],
+    ]
+    code = (
+        "import sys\n"
+        "from fcn_keras.cli import main\n"
+        f"assert [main(command) for command in {commands}] == [1] * {len(commands)}\n"
+        "assert not {'tensorflow', 'keras', 'matplotlib'} & set(sys.modules)"
+    )
+    done = run_process("-c", code, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = done.stderr.splitlines()
+    assert len(lines) == len(commands) and lines[1].startswith("error: model.h5: only .keras")
+    assert all(line.startswith("error: no/such") for line in lines[:1] + lines[2:])
 
 
 def test_public_names_exist():

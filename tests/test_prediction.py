@@ -28,11 +28,15 @@ def photo():
         return Image.open(file).convert("RGB")
 
 
-def test_exact_tiles_equal_one_pass(model, photo):
-    image = photo.resize((1500, 1100))
+@pytest.mark.parametrize(
+    ("size", "tiles"),  # with cores of 224
+    [((840, 820), 16), pytest.param((1500, 1100), 35, marks=pytest.mark.slow)],
+)
+def test_exact_tiles_equal_one_pass(model, photo, size, tiles):
+    image = photo.resize(size)
     whole = Segmenter(model, LABELS, tile=1500)
     tiled = Segmenter(model, LABELS, tile=800)
-    assert len(list(tiled.pieces(image))) == 35  # cores of 224: 5 rows of 7
+    assert len(list(tiled.pieces(image))) == tiles
     expected = whole.logits(image)
     assert expected.std() > 0.05
     assert np.abs(tiled.logits(image) - expected).max() <= 1e-3

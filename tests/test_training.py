@@ -30,6 +30,7 @@ from fcn_keras.training import build_model, make_optimizer, train
 ROOT = Path(__file__).parents[1]
 # One step an epoch, as fast as a run can be.
 QUICK = "--batch-size 6 --crop 32 32 --output-stride 32 --learning-rate 0.01".split()
+QUICK += ["--tensorboard-images", "0"]  # tests/test_tensorboard.py has them
 
 
 @pytest.fixture(scope="module")
@@ -266,15 +267,14 @@ def test_train_from_python(folder, tmp_path):
     assert run.read_config().epochs == 1 and run.read_labels().names == CLASSES
 
 
-def test_voc2012_recipe_on_a_small_devkit(tmp_path):
+@pytest.mark.parametrize(
+    "flags", [["--crop", "64", "96"], pytest.param([], marks=pytest.mark.slow)]
+)
+def test_voc2012_recipe_on_a_small_devkit(tmp_path, flags):
     write_voc_devkit(tmp_path)
-    assert (
-        main(
-            ["train", "--recipe", "voc2012", "--data-dir", str(tmp_path), "--weights", "none"]
-            + ["--max-steps", "2", "--run-dir", str(tmp_path / "run")]
-        )
-        == 0
-    )
+    flags = ["--data-dir", str(tmp_path), "--weights", "none", "--max-steps", "2", *flags]
+    run = tmp_path / "run"
+    assert main(["train", "--recipe", "voc2012", "--run-dir", str(run), *flags]) == 0
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert len(metrics["per_class_iou"]) == 21
 

@@ -72,13 +72,11 @@ def _run(argv: list[str] | None) -> int:
         what = ": ".join(str(part) for part in (where, reason or error or "out of memory") if part)
         print(f"error: {printable(what)}. Mend that and run again.", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         with contextlib.suppress(ValueError):  # not in the main thread
             signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second one ends at once
-        print(
-            "Interrupted. --resume goes on with a run, --skip-existing with images.",
-            file=sys.stderr,
-        )
+        remedy = str(interrupt) or "--resume goes on with a run, --skip-existing with images"
+        print(f"Interrupted: {printable(remedy)}.", file=sys.stderr)
         return 130
 
 

@@ -57,9 +57,11 @@ def _export(arguments) -> int:
     }
     if limits and arguments.format != "saved_model":
         raise UserError("--max-side and --max-pixels go with --format saved_model.")
+    from fcn_keras.run_folder import model_file, provenance
+
+    model_file(arguments.model)  # a wrong path is told before TensorFlow's import
     import_tensorflow()
     from fcn_keras.prediction import Segmenter
-    from fcn_keras.run_folder import provenance
 
     segmenter = Segmenter.load(arguments.model)
     origin = provenance(arguments.model)

@@ -56,6 +56,9 @@ def add_split_flags(parser) -> None:
 
 
 def load_segmenter(arguments):
+    from fcn_keras.run_folder import model_file  # needs NumPy, which not every command does
+
+    model_file(arguments.model)  # a wrong path is told before TensorFlow's import
     import_tensorflow()
     from fcn_keras.prediction import Segmenter
 

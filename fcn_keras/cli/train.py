@@ -82,12 +82,19 @@ def _train(arguments) -> int:
                 f"{_flag(fixed[0])} cannot change in a resumed run; only "
                 f"{', '.join(map(_flag, RESUMABLE))} can."
             )
+        from fcn_keras.run_folder import RunFolder  # needs NumPy, which not every command does
+
+        RunFolder(arguments.resume).read_config()  # a wrong path is told before TensorFlow's import
         import_tensorflow()
         from fcn_keras.training import resume
 
         resume(arguments.resume, **settings)
         return 0
     config = _config(arguments.config, settings)
+    if config.init_from:
+        from fcn_keras.run_folder import model_file
+
+        model_file(config.init_from)
     import_tensorflow()
     from fcn_keras.training import train
 

@@ -8,25 +8,19 @@ import keras
 
 from fcn_keras.errors import UserError
 from fcn_keras.models.untrusted import check_model_file
+from fcn_keras.run_folder import model_file
 
 LABELS_FILE = "labels.json"  # in .keras files that were exported
 
 
-def load_model(path) -> keras.Model:
-    """Loads a `.keras` file for inference, without running code that it brings along.
+def load_model(run_or_file) -> keras.Model:
+    """Loads a run's best model or a `.keras` file, without running code that it brings along.
 
     Raises:
         UserError: If it is missing, damaged, of another kind, or holds what a network
             does not need (`untrusted.check_model_file`).
     """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path}: no such model. Give a run's folder or a .keras file.")
-    if path.suffix != ".keras":
-        raise UserError(
-            f"{path}: only .keras files are read, as others may run code. Convert it where you "
-            f"trust it: keras.models.load_model({path.name!r}).save({path.stem + '.keras'!r})."
-        )
+    path = model_file(run_or_file)
     try:
         check_model_file(path)
         return keras.models.load_model(path, compile=False, safe_mode=True)
