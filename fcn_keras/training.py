@@ -38,10 +38,10 @@ from fcn_keras.files import atomic_path
 from fcn_keras.model_card import write_model_card
 from fcn_keras.models.fcn import build_fcn, copy_weights
 from fcn_keras.models.loading import load_model, restore
-from fcn_keras.multi_worker_fit import enable_multi_worker_fit
 from fcn_keras.prediction import Segmenter
 from fcn_keras.run_folder import RunFolder, require_free
 from fcn_keras.schedules import WarmUp
+from fcn_keras.strategy_fit import prepare_fit, with_one_iterator
 from fcn_keras.tensorboard import TensorBoard
 
 POLY_POWER = 0.9
@@ -264,7 +264,9 @@ def _fit_and_finish(run, config, splits, model, history, steps_done=0) -> RunFol
     if config.max_steps:
         callbacks.append(StopAtStep(config.max_steps, steps_done))
     if not complete:
-        batches, validation, validation_steps = _data(config, splits, len(history), model)
+        strategy = model.distribute_strategy
+        batches, validation = _data(config, splits, len(history), strategy)
+        prepare_fit(model)
         with pipeline.bad_files_as_user_errors(), Interruption() as interruption:
             model.fit(
                 batches,
@@ -272,7 +274,7 @@ def _fit_and_finish(run, config, splits, model, history, steps_done=0) -> RunFol
                 epochs=config.epochs,
                 initial_epoch=len(history),
                 validation_data=validation,
-                validation_steps=validation_steps,
+                validation_steps=-(-len(val_split) // strategy.num_replicas_in_sync),
                 validation_freq=_validated_epochs(config),
                 callbacks=[*callbacks, interruption],
                 shuffle=False,  # training_batches does
@@ -284,28 +286,25 @@ def _fit_and_finish(run, config, splits, model, history, steps_done=0) -> RunFol
     return run
 
 
-def _data(config: TrainConfig, splits: tuple[Split, Split], epochs_done: int, model):
-    """Training and validation batches as `fit` takes them under the model's strategy.
-
-    And how many of the latter are an epoch's, where they repeat.
-    """
+def _data(config: TrainConfig, splits: tuple[Split, Split], epochs_done: int, strategy):
+    """Training batches, and validation batches that repeat, as `fit` takes them."""
     train_split, val_split = splits
-    strategy = model.distribute_strategy
-    if not several_workers(strategy):
+    if several_workers(strategy):
+
+        def training_share(worker, workers, replicas):
+            batches = _training_batches(config, train_split, epochs_done, (worker, workers))
+            return batches.rebatch(config.batch_size // (workers * replicas))
+
+        def evaluation_share(worker, workers, replicas):
+            return pipeline.evaluation_share(val_split, worker, workers, replicas).repeat()
+
+        batches = distribute(strategy, training_share)
+        validation = distribute(strategy, evaluation_share)
+    else:
         batches = _training_batches(config, train_split, epochs_done)
-        # A strategy's iterator leaves 0.2 MB behind, so that all epochs share one.
         validation = pipeline.evaluation_batches(val_split, strategy.num_replicas_in_sync)
-        return batches, validation.repeat(), int(validation.cardinality())
-    enable_multi_worker_fit(model)
-
-    def training_share(worker, workers, replicas):
-        batches = _training_batches(config, train_split, epochs_done, (worker, workers))
-        return batches.rebatch(config.batch_size // (workers * replicas))
-
-    def evaluation_share(worker, workers, replicas):
-        return pipeline.evaluation_share(val_split, worker, workers, replicas)
-
-    return distribute(strategy, training_share), distribute(strategy, evaluation_share), None
+        validation = strategy.experimental_distribute_dataset(validation.repeat())
+    return batches, with_one_iterator(validation)
 
 
 def _finish(run: RunFolder, splits: tuple[Split, Split], history: list[dict]) -> None:

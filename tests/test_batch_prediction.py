@@ -91,11 +91,15 @@ def test_bad_files_are_reported_and_the_rest_is_done(run, data, tmp_path, capfd)
     for name in ("a.jpg", "b.jpg", "c.jpg"):
         content = (data / "JPEGImages" / "val_0.jpg").read_bytes()
         (tmp_path / "in" / name).write_bytes(content[:300] if name == "b.jpg" else content)
-    code = predict(run, tmp_path / "out", tmp_path / "in", tmp_path / "none.jpg")
+    (tmp_path / "empty").mkdir()
+    inputs = [tmp_path / name for name in ("in", "none.jpg", "empty")]
+    code = predict(run, tmp_path / "out", *inputs)
     captured = capfd.readouterr()
     assert code == 1 and files_below(tmp_path / "out") == ["a.png", "c.png"]
     assert "b.jpg: not a readable image" in captured.err
     assert "none.jpg: no such file" in captured.err and "Traceback" not in captured.err
+    assert captured.err.count("no images outside of --output") == 1
+    assert f"Note: {tmp_path}/empty: no images" in captured.err
     assert "2 of 4 images predicted, 2 failed." in captured.out
 
 

@@ -169,7 +169,7 @@ print("Keras's fit has worked.", flush=True)
 """)
     for output, _ in finish(start_workers(program)):
         if "Keras's fit has worked." in output:
-            pytest.fail("Keras's own fit works now: remove fcn_keras/multi_worker_fit.py.")
+            pytest.fail("Keras's own fit works now: see fcn_keras/strategy_fit.py.")
         assert "Traceback" in output
 
 

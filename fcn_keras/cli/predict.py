@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 
+from fcn_keras import storage
 from fcn_keras.cli.shared import (
     add_model_flags,
     add_runtime_flags,
@@ -14,6 +15,7 @@ from fcn_keras.cli.shared import (
     selected_split,
 )
 from fcn_keras.errors import UserError, printable
+from fcn_keras.files import found_images
 
 
 def add(commands) -> None:
@@ -69,6 +71,9 @@ def _predict(arguments) -> int:
     total, there, failed = run(arguments, segmenter, extras)
     if not total:
         raise UserError(f"{arguments.paths[0]}: no images there, outside of --output.")
+    for path in arguments.paths if len(arguments.paths) > 1 else ():
+        if storage.is_folder(path) and not any(found_images([path], arguments.output)):
+            print(f"Note: {printable(path)}: no images outside of --output.", file=sys.stderr)
     skipped = f", {there} were there already" if arguments.skip_existing else ""
     done = total - there - failed
     print(f"{done} of {total} images predicted{skipped}, {failed} failed.")
