@@ -46,7 +46,10 @@ def assert_same(folded, model, x, tolerance=1e-5):
 
 
 # He et al. 2016, table 1: 1 + 2 * 8 and 1 + 3 * 16 convolutions, and shortcuts in 3 and 4 stages.
-@pytest.mark.parametrize(("backbone", "count"), [("resnet18", 20), ("resnet50", 53)])
+@pytest.mark.parametrize(
+    ("backbone", "count"),
+    [("resnet18", 20), pytest.param("resnet50", 53, marks=pytest.mark.slow)],
+)
 def test_resnets_give_the_same_without_batch_normalisation(backbone, count):
     fused = backbone == "resnet18"
     model = build_fcn(backbone, 3, 8, weights=None, fused_batchnorm=fused, freeze="batchnorm")
