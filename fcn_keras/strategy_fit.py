@@ -48,8 +48,8 @@ def _with_logs_of_shape_1(step):
 def with_one_iterator(batches):
     """Makes all who iterate over a distributed dataset without end share one iterator.
 
-    `fit` makes a new one at each validation, and a strategy takes most of a second to end the
-    one before, of which 0.2 MB stay in memory.
+    `fit` makes a new one at each validation, and a strategy takes its time to end the one
+    before, of which 0.2 MB stay in memory.
 
     Args:
         batches: What a strategy's `experimental_distribute_dataset` or

@@ -51,7 +51,7 @@ def start_process(*flags, **options):
 
 def finish_process(*flags):
     process = start_process(*flags)
-    output, _ = process.communicate(timeout=300)
+    output, _ = process.communicate(timeout=3600)
     assert process.returncode == 0, output
     return output
 
