@@ -54,7 +54,7 @@ def test_a_text_stands_above_each_cell_of_code(notebook):
 
 def test_nothing_of_a_machine_is_in_it(notebook):
     assert notebook["metadata"] == {
-        "execution": {"timeout": 600},
+        "execution": {"timeout": 3600},
         "kernelspec": {
             "display_name": "Python 3 (ipykernel)",
             "language": "python",

@@ -94,7 +94,7 @@ def _train(arguments) -> int:
     if config.init_from:
         from fcn_keras.run_folder import model_file
 
-        model_file(config.init_from)
+        model_file(config.init_from)  # likewise
     import_tensorflow()
     from fcn_keras.training import train
 
