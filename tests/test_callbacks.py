@@ -1,3 +1,5 @@
+"""Callbacks in a real `fit` of a tiny model."""
+
 import signal
 
 import keras
