@@ -9,6 +9,8 @@ import tensorflow as tf
 from fcn_keras.errors import UserError
 from fcn_keras.run_folder import RunFolder
 
+_OUT_OF_MEMORY = (MemoryError, tf.errors.ResourceExhaustedError)
+
 
 @contextlib.contextmanager
 def faults_as_user_errors(run: RunFolder | None):
@@ -27,12 +29,15 @@ def faults_as_user_errors(run: RunFolder | None):
         yield
     except KeyboardInterrupt as interrupt:
         raise KeyboardInterrupt(resume) from interrupt
-    except (OSError, MemoryError, tf.errors.OpError) as error:
+    except UserError:
+        raise
+    except Exception as raised:
+        error = _lack_behind(raised)
         reason = reason_of(error)
         if isinstance(error, OSError) or "space left" in reason:
             where = getattr(error, "filename", None) or (run.path if run else "A file")
             remedy = f"Free space or allow writing, then {resume}."
-        elif isinstance(error, (MemoryError, tf.errors.ResourceExhaustedError)):
+        elif isinstance(error, _OUT_OF_MEMORY):
             where = "Out of memory"
             remedy = (
                 f"Free some, then {resume}; where one step needs too much, start a new run with a "
@@ -41,6 +46,14 @@ def faults_as_user_errors(run: RunFolder | None):
         else:
             raise
         raise UserError(f"{where}: {reason}. {remedy}") from error
+
+
+def _lack_behind(error: BaseException) -> BaseException:
+    """The lack of memory that an error hides: closing a file after one often fails, too."""
+    chain: BaseException | None = error
+    while chain and not isinstance(chain, _OUT_OF_MEMORY):
+        chain = chain.__cause__ or chain.__context__
+    return chain or error
 
 
 def reason_of(error: BaseException) -> str:
