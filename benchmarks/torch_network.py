@@ -1,11 +1,16 @@
 """FCN-8s and FCN-32s on ResNet-18 in PyTorch, like `build_fcn` in shapes, first values, padding."""
 
 import itertools
+import sys
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn.functional import pad
+
+# PyTorch's optimizers import Triton where it is installed (with the CUDA packages), and it
+# crashes in a process that has imported TensorFlow (PyTorch 2.13, TensorFlow 2.21).
+sys.modules.setdefault("triton", None)
 
 MEAN = 255 * np.array([0.485, 0.456, 0.406], "float32")
 STD = 255 * np.array([0.229, 0.224, 0.225], "float32")
