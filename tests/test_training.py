@@ -121,6 +121,7 @@ def test_training_lowers_the_loss_and_learns(folder, tmp_path):
     assert losses[-1] < 0.2 * losses[0]
 
 
+@pytest.mark.slow
 def test_max_steps_ends_the_run_with_the_schedule_of_the_whole(folder, tmp_path):
     flags = "--epochs 10 --batch-size 2 --max-steps 4 --schedule poly".split()  # 3 steps an epoch
     assert train_here(folder, tmp_path / "run", *flags) == 0
