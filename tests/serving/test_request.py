@@ -230,7 +230,6 @@ def test_bad_answers_are_named(server, photographs, tmp_path, capfd, name):
     assert not files_below(tmp_path / "out")
 
 
-@pytest.mark.slow
 def test_an_exported_model_on_fcn_keras_serve(
     exported, untrained_run, photographs, tmp_path, capfd
 ):
