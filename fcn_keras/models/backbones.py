@@ -18,7 +18,10 @@ RESNETS = {
     "resnet50": ("bottleneck_block", [3, 4, 6, 3]),
     "resnet101": ("bottleneck_block", [3, 4, 23, 3]),
     "resnet152": ("bottleneck_block", [3, 8, 36, 3]),
+    # For tests in which the size of the network is not the point: with 8 to 64 filters.
+    "tiny": ("basic_block", [1, 1, 1, 1]),
 }
+NO_IMAGENET = ("resnet34", "tiny")  # KerasHub has no such preset
 
 
 def build_features(
@@ -44,8 +47,9 @@ def build_features(
         UserError: If the backbone is unknown, or the weights cannot be had or
             belong to another network.
     """
-    if isinstance(backbone, str):
-        backbone = _load_resnet(backbone, weights, dtype or keras.config.dtype_policy())
+    name = backbone if isinstance(backbone, str) else None
+    if name:
+        backbone = _load_resnet(name, weights, dtype or keras.config.dtype_policy())
     pyramid = getattr(backbone, "pyramid_outputs", {})
     missing = {"P3", "P4", "P5"} - set(pyramid)
     if missing:
@@ -55,12 +59,26 @@ def build_features(
         )
     # A plain functional model: saved files then load without KerasHub's classes.
     outputs = [pyramid[level] for level in ("P3", "P4", "P5")]
-    return keras.Model(backbone.input, outputs, name="backbone")
+    features = keras.Model(backbone.input, outputs, name="backbone")
+    return _narrowed(features) if name == "tiny" else features
+
+
+def _narrowed(features: keras.Model) -> keras.Model:
+    """A copy whose convolutions have an eighth of the filters: KerasHub's begin with 64."""
+
+    def clone(layer):
+        config = layer.get_config()
+        if isinstance(layer, keras.layers.Conv2D):
+            config["filters"] //= 8
+        return type(layer).from_config(config)
+
+    return keras.models.clone_model(features, clone_function=clone)
 
 
 def _load_resnet(name: str, weights: str | None, dtype):
     if name not in RESNETS:
-        raise UserError(f"backbone must be one of {', '.join(RESNETS)}. Received: {name!r}.")
+        offered = ", ".join(name for name in RESNETS if name != "tiny")
+        raise UserError(f"backbone must be one of {offered}. Received: {name!r}.")
     from keras_hub.models import ResNetBackbone  # a second to import
 
     block_type, num_blocks = RESNETS[name]
@@ -74,10 +92,10 @@ def _load_resnet(name: str, weights: str | None, dtype):
             block_type=block_type,
             dtype=dtype,
         )
-    if weights == "imagenet" and name == "resnet34":
+    if weights == "imagenet" and name in NO_IMAGENET:
         raise UserError(
-            "KerasHub has no ImageNet weights for resnet34. Use --weights none, "
-            "hf://timm/resnet34.tv_in1k, or another backbone."
+            f"KerasHub has no ImageNet weights for {name}. Use --weights none, "
+            f"hf://timm/{name}.tv_in1k, or another backbone."
         )
     preset = f"resnet_{name.removeprefix('resnet')}_imagenet" if weights == "imagenet" else weights
     resnet = _load_preset(ResNetBackbone, preset, name, dtype)

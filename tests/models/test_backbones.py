@@ -12,7 +12,7 @@ from fcn_keras.models.backbones import RESNETS, build_features
 @pytest.mark.parametrize("name", RESNETS)
 def test_features_have_their_strides(name):
     features = build_features(name, None)
-    channels = (512 if name in ("resnet18", "resnet34") else 2048) // 4
+    channels = {"resnet18": 512, "resnet34": 512, "tiny": 64}.get(name, 2048) // 4
     shapes = [output.shape for output in features.outputs]
     assert [shape[-1] for shape in shapes] == [channels, channels * 2, channels * 4]
     image = np.random.default_rng(0).normal(size=(1, 70, 33, 3)).astype("float32")
@@ -29,8 +29,9 @@ def test_local_keras_preset_gives_its_weights(tmp_path):
     image = np.random.default_rng(0).normal(size=(1, 64, 64, 3)).astype("float32")
     np.testing.assert_allclose(source(image), loaded(image)[-1], atol=1e-5)
 
-    with pytest.raises(UserError, match="belong to another network than resnet34"):
-        build_features("resnet34", str(tmp_path / "preset"))
+    for other in ("resnet34", "tiny"):
+        with pytest.raises(UserError, match=f"belong to another network than {other}"):
+            build_features(other, str(tmp_path / "preset"))
 
 
 def test_ready_backbone_keeps_its_weights():
@@ -54,6 +55,7 @@ def test_backbone_without_pyramid_is_refused():
     [
         ("resnet19", None, "backbone must be one of resnet18"),
         ("resnet34", "imagenet", "no ImageNet weights for resnet34"),
+        ("tiny", "imagenet", "no ImageNet weights for tiny"),
         ("resnet18", "no/such/folder", "which is no directory"),
     ],
 )
