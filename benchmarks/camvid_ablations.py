@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[1]
 BASE = (
     "--backbone resnet18 --output-stride 8 --crop 160 224 --scale 0.75 1.75 --flip "
     "--brightness 0.2 --contrast 0.2 --batch-size 8 --optimizer adamw --learning-rate 1e-3 "
-    "--weight-decay 1e-4 --schedule poly --epochs 30 --validate-every 5 --fused-batchnorm"
+    "--weight-decay 1e-4 --schedule poly --epochs 30 --validate-every 5"
 )
 SHORT = "--jaccard-weight 1 --epochs 15"
 # What won, at once: as many pixels as SHORT.

@@ -172,7 +172,7 @@ def epoch_and_bare_steps(dataset: str, precision: str, epochs: int, size):
             TrainConfig.from_recipe(
                 "voc2012",
                 **dict(dataset=dataset, weights="none", batch_size=8, crop=tuple(size)),
-                **dict(epochs=epochs, validate_every=10**6, tensorboard_images=0),
+                **dict(epochs=epochs, validate_every=10**6),
                 **dict(run_dir=f"{folder}/run", **settings),
             )
         )

@@ -1,4 +1,4 @@
-"""`TrainConfig`: every setting of a run, and the recipes that preset them."""
+"""`TrainConfig`: every setting of a run."""
 
 from __future__ import annotations
 
@@ -10,12 +10,28 @@ from typing import Any
 
 from fcn_keras.errors import UserError
 from fcn_keras.reading import has_control_characters
+from fcn_keras.recipes import RECIPES
 
 MAX_INTEGER = 2**32 - 1  # NumPy takes no larger seed
 
 
-def _setting(default: Any, help: str, choices: tuple | None = None, metavar=None):
-    metadata = {"help": help, "choices": choices, "metavar": metavar}
+# The groups of `train --help`, by the field that each begins with.
+GROUPS = {
+    "recipe": "data",
+    "backbone": "model",
+    "crop": "training examples",
+    "epochs": "optimization",
+    "seed": "run",
+}
+# Settings that earlier versions had, with the values that are fixed now.
+DROPPED = {"trainable_upsampling": True, "fused_batchnorm": True, "tensorboard_images": 4}
+
+
+def _setting(
+    default: Any, help: str, *, choices: tuple | None = None, metavar=None, minimum=-math.inf
+):
+    """A field; `minimum` is the least value of a number, or of each number in a tuple."""
+    metadata = {"help": help, "choices": choices, "metavar": metavar, "minimum": minimum}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -30,90 +46,107 @@ class TrainConfig:
         UserError: If a value is of another type or out of its range.
     """
 
-    # The data
+    # Data
     recipe: str = _setting("sample", "named preset of the settings below")
     dataset: str = _setting("sample", "sample, voc2012, voc2012_aug, or a folder in VOC's layout")
     data_dir: str | None = _setting(None, "folder that holds VOCdevkit", metavar="DIR")
-    limit: int | None = _setting(None, "use the first N images of each split", metavar="N")
-    skip_smaller: bool = _setting(False, "drop training images smaller than the crop, do not pad")
-    cache_mb: int = _setting(1024, "memory for decoded images, in MiB", metavar="MIB")
+    limit: int | None = _setting(
+        None, "use the first N images of each split", metavar="N", minimum=1
+    )
+    skip_smaller: bool = _setting(
+        False, "drop training images smaller than the crop instead of padding them"
+    )
+    cache_mb: int = _setting(1024, "memory for decoded images, in MiB", metavar="MIB", minimum=0)
 
-    # The model
+    # Model
     backbone: str = _setting("resnet18", "resnet18, resnet34, resnet50, resnet101 or resnet152")
     weights: str = _setting(
         "none", "backbone's weights: imagenet, none, a preset's directory, or a KerasHub handle"
     )
     init_from: str | None = _setting(
-        None, "run or .keras file whose layers start this one", metavar="RUN"
+        None, "run or .keras file whose layers initialize this model", metavar="RUN"
     )
-    output_stride: int = _setting(32, "32, 16 or 8 for FCN-32s, FCN-16s or FCN-8s", (32, 16, 8))
+    output_stride: int = _setting(
+        32, "32, 16 or 8 for FCN-32s, FCN-16s or FCN-8s", choices=(32, 16, 8)
+    )
     upsampling_initializer: str = _setting(
         "bilinear", "bilinear, or a Keras initializer such as glorot_uniform", metavar="NAME"
     )
-    trainable_upsampling: bool = _setting(True, "train the upsampling kernels")
-    freeze: str = _setting("none", "what of the backbone stays", ("none", "batchnorm", "backbone"))
-    synchronized_batchnorm: bool = _setting(False, "batch statistics over all devices")
-    fused_batchnorm: bool = _setting(True, "train it by one kernel of TensorFlow")
+    freeze: str = _setting(
+        "none", "which part of the backbone to freeze", choices=("none", "batchnorm", "backbone")
+    )
+    synchronized_batchnorm: bool = _setting(False, "compute batch statistics over all devices")
 
-    # The examples
-    crop: tuple[int, int] = _setting((320, 480), "height and width of a crop", metavar=("H", "W"))
+    # Training examples
+    crop: tuple[int, int] = _setting(
+        (320, 480), "height and width of a crop", metavar=("H", "W"), minimum=1
+    )
     scale: tuple[float, float] = _setting(
         (1.0, 1.0), "bounds of the random scaling before the crop", metavar=("LOW", "HIGH")
     )
     flip: bool = _setting(False, "mirror half of the images")
-    brightness: float = _setting(0.0, "largest change, as a share of white", metavar="SHARE")
-    contrast: float = _setting(0.0, "largest relative change", metavar="SHARE")
-    saturation: float = _setting(0.0, "largest relative change", metavar="SHARE")
-    hue: float = _setting(0.0, "largest turn, as a share of the colour circle", metavar="SHARE")
-    coarse_epochs: int = _setting(
-        0, "the first epochs, trained at half the scale and crop", metavar="EPOCHS"
+    brightness: float = _setting(
+        0.0, "largest change of brightness, as a share of white", metavar="SHARE", minimum=0
     )
-    batch_size: int = _setting(32, "images a step, over all devices", metavar="N")
+    contrast: float = _setting(
+        0.0, "largest relative change of contrast", metavar="SHARE", minimum=0
+    )
+    saturation: float = _setting(
+        0.0, "largest relative change of saturation", metavar="SHARE", minimum=0
+    )
+    hue: float = _setting(
+        0.0, "largest turn of hue, as a share of the colour circle", metavar="SHARE", minimum=0
+    )
+    coarse_epochs: int = _setting(
+        0, "number of first epochs at half the scale and crop", metavar="EPOCHS", minimum=0
+    )
+    batch_size: int = _setting(32, "images per step, over all devices", metavar="N", minimum=1)
 
-    # The optimisation
-    epochs: int = _setting(5, "passes over the training images", metavar="N")
+    # Optimization
+    epochs: int = _setting(5, "passes over the training images", metavar="N", minimum=1)
     max_steps: int | None = _setting(
-        None, "end after N steps in all, the schedule as if it went on", metavar="N"
+        None, "end after N steps in all; the schedule does not change", metavar="N", minimum=1
     )
     validate_every: int = _setting(
-        1, "validate after each N-th epoch and after the last", metavar="N"
+        1, "validate after every N epochs and after the last", metavar="N", minimum=1
     )
     early_stopping: int | None = _setting(
-        None, "end after N epochs without a better val_mean_iou", metavar="N"
+        None, "end after N epochs without a better val_mean_iou", metavar="N", minimum=1
     )
-    optimizer: str = _setting("sgd", "the optimizer", ("sgd", "adamw"))
+    optimizer: str = _setting("sgd", "optimizer", choices=("sgd", "adamw"))
     learning_rate: float = _setting(
-        0.01, "at the start, for the mean loss of a batch", metavar="LR"
+        0.01, "initial learning rate, for the mean loss of a batch", metavar="LR"
     )
-    schedule: str = _setting("constant", "of the learning rate", ("constant", "poly", "cosine"))
-    warmup_steps: int = _setting(0, "the first steps, whose rate rises linearly", metavar="STEPS")
-    momentum: float = _setting(0.0, "of SGD", metavar="M")
+    schedule: str = _setting(
+        "constant", "learning-rate schedule", choices=("constant", "poly", "cosine")
+    )
+    warmup_steps: int = _setting(
+        0, "first steps, in which the rate rises linearly", metavar="STEPS", minimum=0
+    )
+    momentum: float = _setting(0.0, "momentum of SGD", metavar="M", minimum=0)
     weight_decay: float = _setting(
-        0.0, "decoupled: a step shrinks weights by learning rate times this", metavar="WD"
+        0.0, "decoupled: shrinks weights by rate × decay per step", metavar="WD", minimum=0
     )
     decay_all: bool = _setting(False, "decay biases, BatchNorm and upsampling kernels too")
     class_weights: tuple[float, ...] | None = _setting(
-        None, "one weight a class in the loss", metavar="W"
+        None, "weights of the classes in the loss", metavar="W", minimum=0
     )
     jaccard_weight: float = _setting(
-        0.0, "share of the soft Jaccard loss that is added", metavar="SHARE"
+        0.0, "weight of the soft Jaccard loss that is added", metavar="WEIGHT", minimum=0
     )
 
-    # The run
-    seed: int = _setting(0, "of initial weights, order and augmentation")
+    # Run
+    seed: int = _setting(0, "seed of weights, order and augmentation", metavar="N", minimum=0)
     deterministic: bool = _setting(
         False, "bit-identical weights from the same seed on the same machine"
     )
     devices: int | None = _setting(
-        None, "GPUs to use (all by default); without GPUs, that many CPU devices", metavar="N"
+        None, "GPUs to use (all of them), or CPU devices without a GPU", metavar="N", minimum=1
     )
     mixed_precision: str = _setting(
         "off",
         "compute type; auto is bfloat16 where the machine is faster with it",
-        ("off", "auto", "bfloat16", "float16"),
-    )
-    tensorboard_images: int = _setting(
-        4, "validation images shown in TensorBoard each epoch; 0 for none", metavar="IMAGES"
+        choices=("off", "auto", "bfloat16", "float16"),
     )
     run_dir: str | None = _setting(None, "new folder for the results", metavar="DIR")
 
@@ -123,34 +156,11 @@ class TrainConfig:
                 object.__setattr__(self, name, tuple(getattr(self, name)))
         require_types(self)
         for field in dataclasses.fields(self):
-            name, value = field.name, getattr(self, field.name)
-            if field.metadata["metavar"] == "N" and value is not None and value < 1:
-                raise UserError(f"{_flag(name)} must be at least 1. Received: {value}.")
-        for name in (
-            *("brightness", "contrast", "saturation", "hue", "coarse_epochs"),
-            *("momentum", "weight_decay", "warmup_steps", "jaccard_weight", "cache_mb", "seed"),
-            "tensorboard_images",
-        ):
-            if getattr(self, name) < 0:
-                raise UserError(
-                    f"{_flag(name)} must not be negative. Received: {getattr(self, name)}."
-                )
-        if not 0 < self.learning_rate < float("inf"):
+            _check_value(field, getattr(self, field.name))
+        if self.learning_rate <= 0:
             raise UserError(f"--learning-rate must be positive. Received: {self.learning_rate}.")
-        if min(self.crop) < 1:
-            raise UserError(f"--crop must be at least 1 pixel each way. Received: {self.crop}.")
         if not 0 < self.scale[0] <= self.scale[1]:
             raise UserError(f"--scale needs 0 < LOW <= HIGH. Received: {self.scale}.")
-        for field in dataclasses.fields(self):
-            choices, value = field.metadata["choices"], getattr(self, field.name)
-            if choices and value not in choices:
-                raise UserError(
-                    f"{_flag(field.name)} must be one of {', '.join(map(str, choices))}. "
-                    f"Received: {value!r}."
-                )
-            numbers = value if isinstance(value, tuple) else (value,)
-            if not all(map(math.isfinite, (n for n in numbers if isinstance(n, float)))):
-                raise UserError(f"{_flag(field.name)} must be finite. Received: {value}.")
 
     @classmethod
     def from_recipe(cls, recipe: str | None = None, **settings) -> TrainConfig:
@@ -174,6 +184,23 @@ def _recipe_of(dataset: str) -> str:
     return {"sample": "sample", "voc2012": "voc2012", "voc2012_aug": "voc2012"}.get(
         dataset, "strong"
     )
+
+
+def _check_value(field: dataclasses.Field, value) -> None:
+    """Raises `UserError` if a value of the right type is not among a field's."""
+    choices, minimum = field.metadata["choices"], field.metadata["minimum"]
+    if choices and value not in choices:
+        fault = f"be one of {', '.join(map(str, choices))}"
+    else:
+        values = value if isinstance(value, tuple) else (value,)
+        numbers = [number for number in values if isinstance(number, int | float)]
+        if not all(map(math.isfinite, numbers)):
+            fault = "be finite"
+        elif min(numbers, default=minimum) < minimum:
+            fault = f"be at least {minimum}"
+        else:
+            return
+    raise UserError(f"{_flag(field.name)} must {fault}. Received: {value!r}.")
 
 
 def require_types(settings) -> None:
@@ -215,100 +242,3 @@ def _typename(hint) -> str:
 
 def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
-
-
-RECIPES: dict[str, dict[str, Any]] = {
-    # A first run on two processor cores, from random weights.
-    "sample": dict(
-        dataset="sample",
-        crop=(160, 240),
-        batch_size=8,
-        epochs=12,
-        flip=True,
-        brightness=0.1,
-        contrast=0.1,
-        optimizer="adamw",
-        learning_rate=1e-3,
-        weight_decay=1e-4,
-        schedule="poly",
-    ),
-    # d2l's. Its PyTorch loop steps along the sum of 32 per-image losses with lr
-    # 0.001, which is lr 0.001 * 32 = 0.032 for their mean. Its weight decay 1e-3
-    # is added to the gradient after that sum, so a step shrinks a weight by
-    # 0.001 * 1e-3 = 1e-6; Keras's shrinks it by lr * weight_decay, hence
-    # weight_decay = 1e-6 / 0.032 = 3.125e-5. Like PyTorch's it acts on all weights.
-    "voc2012": dict(
-        dataset="voc2012",
-        weights="imagenet",
-        crop=(320, 480),
-        batch_size=32,
-        epochs=5,
-        optimizer="sgd",
-        learning_rate=0.001 * 32,
-        weight_decay=0.001 * 1e-3 / (0.001 * 32),
-        decay_all=True,
-    ),
-    # Meant to be the best FCN for VOC here, by what others use; not run where it
-    # was written. Sources: [1] DeepLabv3+ (Chen et al. 2018, section 4), [2] MMSegmentation's
-    # FCN on VOC train_aug (configs/fcn, schedule_20k), [3] Long et al. 2015.
-    "voc2012_best": dict(
-        dataset="voc2012_aug",  # [1], [2]
-        backbone="resnet101",  # [2]: 71.2 on val where resnet50 has 67.1
-        weights="imagenet",
-        output_stride=8,  # [3]: skips; [1] and [2] dilate the backbone, which is not built here
-        synchronized_batchnorm=True,  # [2]; [1] too trains BatchNorm, with 16 images
-        crop=(512, 512),  # [2]; [1] has 513
-        scale=(0.5, 2.0),  # [1], [2]
-        flip=True,  # [1], [2]
-        brightness=0.125,  # [2]: 32 of 255, there in half of the images
-        contrast=0.5,  # [2], the same
-        batch_size=16,  # [1], [2]
-        epochs=50,  # 10,582 images: 33,050 steps, between [1]'s 30,000 and [2]'s 40,000
-        optimizer="sgd",
-        learning_rate=0.01,  # [2]; [1] has 0.007
-        momentum=0.9,  # [2]
-        # [2] has 5e-4 of PyTorch's kind, whose effect momentum multiplies by 10.
-        weight_decay=5e-3,
-        schedule="poly",  # [1], [2]
-        # No class weights: [3], section 4.3, finds them unnecessary on VOC.
-    ),
-    # CamVid's 367 images of 360x480 from random weights, in a hundred minutes on two
-    # processor cores. benchmarks/CAMVID.md has what was measured for it.
-    "camvid": dict(
-        dataset="camvid",
-        output_stride=8,
-        crop=(320, 448),
-        scale=(0.75, 1.75),
-        flip=True,
-        brightness=0.2,
-        contrast=0.2,
-        coarse_epochs=66,
-        batch_size=4,
-        epochs=120,
-        validate_every=10,
-        optimizer="adamw",
-        learning_rate=1e-3,
-        schedule="poly",
-        weight_decay=1e-4,
-        jaccard_weight=3.0,
-    ),
-    # For long training: SGD with momentum 0.9, poly schedule and scale jitter as
-    # in DeepLab (Chen et al. 2017), skips of strides 16 and 8.
-    "strong": dict(
-        dataset="voc2012",
-        crop=(320, 480),
-        batch_size=16,
-        epochs=60,
-        output_stride=8,
-        scale=(0.5, 2.0),
-        flip=True,
-        brightness=0.2,
-        contrast=0.2,
-        optimizer="sgd",
-        learning_rate=0.01,
-        momentum=0.9,
-        # 1e-4 of PyTorch's kind; decoupled, momentum no longer multiplies it by 10.
-        weight_decay=1e-3,
-        schedule="poly",
-    ),
-}

@@ -14,7 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from fcn_keras.config import TrainConfig
+from fcn_keras.config import DROPPED, TrainConfig
 from fcn_keras.datasets.base import LabelSet
 from fcn_keras.errors import UserError
 from fcn_keras.files import PARTIAL, atomic_path
@@ -89,7 +89,24 @@ class RunFolder:
             UserError: If the folder is no run, or its `config.json` is damaged.
         """
         with self._config_damage():
-            return TrainConfig(**read_json(self.config)["train"])
+            settings = read_json(self.config)["train"]
+            return TrainConfig(**{k: v for k, v in settings.items() if k not in DROPPED})
+
+    def require_known_settings(self) -> None:
+        """Checks that the run can be trained on, or repeated, by this version.
+
+        Raises:
+            UserError: If it has a setting of an earlier version that is fixed now, at another
+                value; also like `read_config`.
+        """
+        with self._config_damage():
+            settings = read_json(self.config)["train"]
+            for name, value in DROPPED.items():
+                if settings.get(name, value) != value:
+                    raise UserError(
+                        f"{self.config}: trained with {name} {settings[name]}, which this version "
+                        f"fixes at {value}. Train anew, or go on with the version that made it."
+                    )
 
     def read_labels(self) -> LabelSet:
         """The run's classes; raises `UserError` like `read_config`."""

@@ -25,16 +25,15 @@ class TensorBoard(keras.callbacks.TensorBoard):
             with validation, always the same ones.
     """
 
-    def __init__(self, log_dir, split: Split, count: int):
+    def __init__(self, log_dir, split: Split, count: int = 4):
         super().__init__(log_dir)
-        self.examples = split.spread(count) if count else None
+        self.examples = split.spread(count)
 
     def on_train_begin(self, logs=None):
         super().on_train_begin(logs)
-        if self.examples:
-            # Of the same layers without a strategy: the other workers do not predict.
-            model = keras.Model(self.model.input, self.model.output)
-            self.segment = Segmenter(model, self.examples.labels)
+        # Of the same layers without a strategy: the other workers do not predict.
+        model = keras.Model(self.model.input, self.model.output)
+        self.segment = Segmenter(model, self.examples.labels)
 
     def on_epoch_end(self, epoch, logs=None):
         super().on_epoch_end(epoch + 1, logs)
@@ -44,8 +43,6 @@ class TensorBoard(keras.callbacks.TensorBoard):
             self._val_writer.flush()
 
     def _log_images(self, epoch: int) -> None:
-        if self.examples is None:
-            return
         labels = self.examples.labels
         with self._val_writer.as_default(step=epoch):
             for index, name in enumerate(self.examples.ids):

@@ -101,6 +101,7 @@ def resume(run_dir, **changes) -> RunFolder | None:
     """
     run = RunFolder(run_dir)
     saved = run.read_config()
+    run.require_known_settings()
     if Cluster.from_environment():  # may go on with what one machine began
         changes = {"devices": None, **changes}
     config = dataclasses.replace(saved, **changes)
@@ -156,12 +157,10 @@ def build_model(config: TrainConfig, labels: LabelSet) -> keras.Model:
         config.output_stride,
         weights=None if source or config.weights == "none" else config.weights,
         upsampling_initializer=config.upsampling_initializer,
-        trainable_upsampling=config.trainable_upsampling,
         # New skips begin with no say (Long et al., section 4.2).
         skip_initializer="zeros" if source else "glorot_uniform",
         freeze=config.freeze,
         synchronized_batchnorm=config.synchronized_batchnorm,
-        fused_batchnorm=config.fused_batchnorm,
         dtype="float32" if config.mixed_precision == "off" else f"mixed_{config.mixed_precision}",
     )
     if source:
@@ -260,7 +259,7 @@ def _fit_and_finish(run, config, splits, model, history, steps_done=0) -> RunFol
     recorder = Recorder(run, history, config.early_stopping, _columns(config))
     callbacks = [ShareStatistics(), recorder]
     if run:
-        callbacks.append(TensorBoard(run.logs, val_split, config.tensorboard_images))
+        callbacks.append(TensorBoard(run.logs, val_split))
     if config.max_steps:
         callbacks.append(StopAtStep(config.max_steps, steps_done))
     if not complete:

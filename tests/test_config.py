@@ -3,8 +3,9 @@ import math
 
 import pytest
 
-from fcn_keras.config import RECIPES, TrainConfig
+from fcn_keras.config import DROPPED, GROUPS, TrainConfig
 from fcn_keras.errors import UserError
+from fcn_keras.recipes import RECIPES
 
 
 @pytest.mark.parametrize(
@@ -39,13 +40,13 @@ def test_voc2012_steps_as_d2l_does():
         ({"batch_size": 0}, "--batch-size must be at least 1. Received: 0."),
         ({"epochs": -1}, "--epochs must be at least 1"),
         ({"learning_rate": 0.0}, "--learning-rate must be positive"),
-        ({"learning_rate": math.nan}, "--learning-rate must be positive"),
+        ({"learning_rate": math.nan}, "--learning-rate must be finite"),
         ({"crop": (0, 5)}, "--crop must be at least 1"),
         ({"scale": (2.0, 1.0)}, "--scale needs 0 < LOW <= HIGH"),
         ({"output_stride": 4}, "--output-stride must be one of 32, 16, 8. Received: 4"),
         ({"validate_every": 0}, "--validate-every must be at least 1"),
-        ({"warmup_steps": -1}, "--warmup-steps must not be negative"),
-        ({"momentum": -0.1}, "--momentum must not be negative"),
+        ({"warmup_steps": -1}, "--warmup-steps must be at least 0. Received: -1."),
+        ({"momentum": -0.1}, "--momentum must be at least 0. Received: -0.1."),
         ({"batch_size": "8"}, "--batch-size must be int. Received: '8'."),
         ({"batch_size": True}, "--batch-size must be int. Received: True."),
         ({"batch_size": 1.5}, "--batch-size must be int. Received: 1.5."),
@@ -54,6 +55,12 @@ def test_voc2012_steps_as_d2l_does():
         ({"learning_rate": 10**400}, "--learning-rate must be at most 4294967295"),
         ({"momentum": math.inf}, "--momentum must be finite. Received: inf."),
         ({"class_weights": (1, math.nan)}, "--class-weights must be finite"),
+        ({"class_weights": (1, -0.5)}, "--class-weights must be at least 0"),
+        ({"seed": -1}, "--seed must be at least 0"),
+        ({"cache_mb": -1}, "--cache-mb must be at least 0"),
+        ({"hue": -0.1}, "--hue must be at least 0"),
+        ({"limit": 0}, "--limit must be at least 1"),
+        ({"devices": 0}, "--devices must be at least 1"),
         ({"crop": (3,)}, r"--crop must be tuple\[int, int\]. Received: \(3,\)."),
         ({"crop": [[3], 4]}, r"--crop must be tuple\[int, int\]"),
         ({"flip": 1}, "--flip must be bool. Received: 1."),
@@ -76,3 +83,4 @@ def test_recipes_set_existing_fields_and_each_field_has_help():
     for recipe in RECIPES.values():
         assert set(recipe) <= names
     assert all(field.metadata["help"] for field in dataclasses.fields(TrainConfig))
+    assert set(GROUPS) <= names and not names & set(DROPPED)

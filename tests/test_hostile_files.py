@@ -277,7 +277,7 @@ def test_pillows_warnings_do_not_appear(tmp_path):
         assert (done.returncode, done.stderr) == (0, b"")
 
 
-QUICK = "--batch-size 1 --crop 32 32 --epochs 1 --output-stride 32 --tensorboard-images 0".split()
+QUICK = "--batch-size 1 --crop 32 32 --epochs 1 --output-stride 32".split()
 ODD = b"d\xff".decode("utf-8", "surrogateescape")  # a folder's name, in messages d\udcff
 
 

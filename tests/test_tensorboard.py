@@ -8,7 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import keras
 import numpy as np
 import pytest
 from fake_folder import write_folder
@@ -17,12 +16,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.util import tensor_util
 
 from fcn_keras.cli import main
-from fcn_keras.config import TrainConfig
 from fcn_keras.datasets import load_split
 from fcn_keras.datasets.base import voc_palette
-from fcn_keras.errors import UserError
 from fcn_keras.prediction import Segmenter
-from fcn_keras.tensorboard import TensorBoard
 
 ROOT = Path(__file__).parents[1]
 QUICK = "--batch-size 6 --crop 32 32 --output-stride 32 --learning-rate 0.01".split()
@@ -104,19 +100,6 @@ def test_images_show_photo_prediction_and_truth(resumed, folder):
         np.testing.assert_array_equal(prediction, colors[segment(image)])
         np.testing.assert_array_equal(shown_truth, colors[truth])
         np.testing.assert_array_equal(drawn[2][:, 136:], drawn[4][:, 136:])
-
-
-def test_no_images_where_none_are_wanted(folder, tmp_path):
-    with pytest.raises(UserError, match="--tensorboard-images must not be negative. Received: -1"):
-        TrainConfig(tensorboard_images=-1)
-    model = keras.Sequential([keras.layers.Dense(3)])
-    model.compile("sgd", "mse")
-    split = load_split(str(folder), "val")
-    board = TensorBoard(tmp_path / "logs", split, 0)
-    examples = np.ones((4, 3)), np.ones((4, 3))
-    model.fit(*examples, validation_data=examples, callbacks=[board], verbose=0)
-    logs = read(tmp_path, "validation")
-    assert not image_tags(logs) and list(scalars(logs, "epoch_loss")) == [1]
 
 
 @pytest.mark.slow

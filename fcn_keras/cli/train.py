@@ -7,8 +7,9 @@ import dataclasses
 import typing
 
 from fcn_keras.cli.shared import import_tensorflow
-from fcn_keras.config import RECIPES, TrainConfig
+from fcn_keras.config import GROUPS, TrainConfig
 from fcn_keras.errors import UserError
+from fcn_keras.recipes import RECIPES
 
 RESUMABLE = ("epochs", "max_steps", "devices", "data_dir")
 
@@ -17,7 +18,7 @@ def add(commands) -> None:
     parser = commands.add_parser(
         "train",
         help="train a network",
-        description="Trains an FCN; with no flags, on drawn sample data that needs no download.",
+        description="Trains an FCN; without flags, on synthetic data that needs no download.",
         epilog="Flags replace the recipe's settings. Recipes: "
         + "; ".join(f"{name} ({_recipe_summary(name)})" for name in RECIPES),
     )
@@ -39,8 +40,10 @@ def add_config_flags(parser, left_out: tuple[str, ...] = ()) -> None:
     """Adds a flag for every field of `TrainConfig`; those that are not given set nothing."""
     hints = typing.get_type_hints(TrainConfig)
     for field in dataclasses.fields(TrainConfig):
+        if field.name in GROUPS:
+            group = parser.add_argument_group(GROUPS[field.name])
         if field.name not in left_out:
-            parser.add_argument(_flag(field.name), **_flag_options(field, hints[field.name]))
+            group.add_argument(_flag(field.name), **_flag_options(field, hints[field.name]))
 
 
 def given_settings(arguments) -> dict:
@@ -113,6 +116,7 @@ def _config(run_or_file: str | None, settings: dict) -> TrainConfig:
     run = RunFolder(run_or_file)
     if run.path.is_file():
         run.config = run.path
+    run.require_known_settings()
     return dataclasses.replace(run.read_config(), **{"run_dir": None, **settings})
 
 
