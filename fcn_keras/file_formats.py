@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import json
+import warnings
 from pathlib import Path
 
 import keras
@@ -16,7 +17,8 @@ from fcn_keras.files import write_file
 from fcn_keras.models.loading import LABELS_FILE
 from fcn_keras.prediction import Segmenter
 from fcn_keras.run_folder import software
-from fcn_keras.runtimes import FORMATS, Format, in_float32, logits_of, silenced
+from fcn_keras.runtimes import FORMATS, Format, in_float32, logits_of
+from fcn_keras.silence import silenced
 
 PROVENANCE_FILE = "provenance.json"
 
@@ -77,7 +79,7 @@ def export_file(segmenter: Segmenter, path, format: str, provenance: dict | None
         target.write(model, texts, partial)
         _verify(model, partial, path, target)
 
-    with silenced():
+    with silenced(1, 2), warnings.catch_warnings(action="ignore"):
         for package in target.packages:
             _require(package, format)
         write_file(path, write)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import importlib
 import tempfile
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from keras import ops
 from fcn_keras.errors import UserError
 from fcn_keras.models.block_upsampling import upsample_by_blocks
 from fcn_keras.models.folding import fold_batchnorm
+from fcn_keras.silence import silenced
 
 RUNTIMES = ("keras", "tensorflow", "openvino", "onnx")
 PRECISIONS = ("float32", "bfloat16")
@@ -150,14 +152,14 @@ class _OpenVino:
 def _onnx(model: keras.Model, threads: int | None) -> Network:
     import onnxruntime
 
-    from fcn_keras.runtimes import silenced, write_onnx
+    from fcn_keras.runtimes import write_onnx
 
     options = onnxruntime.SessionOptions()
     if threads:
         options.intra_op_num_threads = threads
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
-        with silenced():
+        with silenced(1, 2), warnings.catch_warnings(action="ignore"):
             write_onnx(model, {}, path)
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     return lambda images: session.run(["logits"], {"images": images})[0]

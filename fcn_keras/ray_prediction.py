@@ -22,6 +22,7 @@ from fcn_keras.errors import UserError
 from fcn_keras.files import FoundImage, found_images
 from fcn_keras.photographs import allow_pixels
 from fcn_keras.prediction import Segmenter
+from fcn_keras.silence import silenced
 
 IMAGES = 32  # that an actor takes at a time, and repeats if it died meanwhile
 ATTEMPTS = 4  # at such a list, which may hold an image that kills its actor each time
@@ -55,7 +56,7 @@ def ray_session(address: str | None, workers: int, cpus: int):
         if address not in (None, "auto"):  # where nothing answers, Ray waits for minutes
             host, _, port = address.rpartition(":")
             socket.create_connection((host, int(port)), timeout=10).close()
-        with _silent_stderr():
+        with silenced(2):  # Ray's C++ part notes its own log level
             ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
     except (OSError, ValueError, RuntimeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
@@ -67,19 +68,6 @@ def ray_session(address: str | None, workers: int, cpus: int):
         yield
     finally:
         ray.shutdown()
-
-
-@contextlib.contextmanager
-def _silent_stderr():
-    """Without what Ray's C++ part writes, which notes its own log level, too."""
-    stderr, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 2)
-    try:
-        yield
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)
-        os.close(null)
 
 
 def predict_on_ray(

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
-import os
-import sys
-import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -145,22 +141,6 @@ def _layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
         yield layer
         if isinstance(layer, keras.Model):
             yield from _layers(layer)
-
-
-@contextlib.contextmanager
-def silenced():
-    """Drops what converters write, also from C++."""
-    with contextlib.ExitStack() as stack, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        null = stack.enter_context(open(os.devnull, "w"))
-        sys.stdout.flush()
-        for descriptor in (1, 2):
-            original = os.dup(descriptor)
-            stack.callback(os.close, original)
-            stack.callback(os.dup2, original, descriptor)
-            os.dup2(null.fileno(), descriptor)
-        stack.callback(sys.stdout.flush)
-        yield
 
 
 def _add_members(path: Path, texts: dict[str, str]) -> None:

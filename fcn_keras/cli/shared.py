@@ -9,6 +9,7 @@ import sys
 import warnings
 
 from fcn_keras.errors import UserError
+from fcn_keras.silence import silenced
 
 
 def add_model_flags(parser) -> None:
@@ -123,14 +124,8 @@ def import_tensorflow() -> None:
     warnings.filterwarnings("ignore", message="IProgress not found")
     if "TF_CPP_MIN_LOG_LEVEL" not in os.environ:
         os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-        stderr, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, 2)
-        try:
+        with silenced(2):
             importlib.import_module("tensorflow")
             importlib.import_module("tensorflow_text")  # KerasHub's, with notes of its own
-            # Images of many sizes make it warn of retracing, which ends after a few.
-            logging.getLogger("tensorflow").setLevel(logging.ERROR)
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
-            os.close(null)
+        # Images of many sizes make it warn of retracing, which ends after a few.
+        logging.getLogger("tensorflow").setLevel(logging.ERROR)
