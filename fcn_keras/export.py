@@ -17,12 +17,12 @@ import tensorflow as tf
 from PIL import Image
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
+from fcn_keras.conversion import deviation, fast_copy
 from fcn_keras.datasets.base import LabelSet
 from fcn_keras.datasets.decoding import decode_image
 from fcn_keras.datasets.sample_scenes import draw_scene
 from fcn_keras.errors import UserError
 from fcn_keras.faults import reason_of
-from fcn_keras.inference import fast_copy
 from fcn_keras.prediction import Segmenter
 from fcn_keras.serving import MAX_PIXELS, MAX_SIDE
 from fcn_keras.serving.signatures import add_signatures
@@ -147,11 +147,14 @@ def _verify(model: keras.Model, folder: Path, max_side: int) -> None:
     signature = tf.saved_model.load(str(folder)).signatures["serving_default"]
     answer = signature(image_bytes=tf.constant([data]))["mask_png_bytes"][0].numpy()
     mask = np.asarray(Image.open(io.BytesIO(answer)))
+    if max(image.shape) > max_side:
+        return  # the exported model sees it smaller
     expected = model.predict_on_batch(decode_image(data, "")[None].astype(np.float32))
-    if max(image.shape) <= max_side and not np.array_equal(mask, expected[0].argmax(axis=-1)):
+    found = deviation("saved_model", mask[None], expected)
+    if found:
         raise UserError(
-            f"{folder.parent.parent}: not written, as the exported model gives another mask than "
-            "the model. Try other versions of tensorflow and keras."
+            f"{folder.parent.parent}: not written, as the exported model deviates from the model: "
+            f"{found}. Try other versions of tensorflow and keras."
         )
 
 

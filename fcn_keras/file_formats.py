@@ -11,13 +11,14 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from fcn_keras.conversion import deviation, in_float32
 from fcn_keras.datasets.sample_scenes import draw_scene
 from fcn_keras.errors import UserError
 from fcn_keras.files import write_file
 from fcn_keras.models.loading import LABELS_FILE
 from fcn_keras.prediction import Segmenter
 from fcn_keras.run_folder import software
-from fcn_keras.runtimes import FORMATS, Format, in_float32, logits_of
+from fcn_keras.runtimes import FORMATS, logits_of
 from fcn_keras.silence import silenced
 
 PROVENANCE_FILE = "provenance.json"
@@ -77,7 +78,7 @@ def export_file(segmenter: Segmenter, path, format: str, provenance: dict | None
     def write(partial: Path) -> None:
         partial.touch()  # conversion takes a while, so fail before it
         target.write(model, texts, partial)
-        _verify(model, partial, path, target)
+        _verify(model, partial, path, format)
 
     with silenced(1, 2), warnings.catch_warnings(action="ignore"):
         for package in target.packages:
@@ -96,30 +97,16 @@ def _require(package: str, format: str) -> None:
         ) from error
 
 
-def _verify(model: keras.Model, partial: Path, path: Path, target: Format) -> None:
+def _verify(model: keras.Model, partial: Path, path: Path, format: str) -> None:
     """Raises `UserError` if the file gives other results than the model."""
     for batch, height, width in TRIALS:
         scenes = [draw_scene(np.random.default_rng(seed), (height, width)) for seed in range(batch)]
         images = np.stack([image for image, _ in scenes]).astype(np.float32)
-        expected = _softmax(logits_of(model, images))
-        actual = _softmax(target.run(partial, images))
-        if actual.shape != expected.shape:
-            found = f"its results have the shape {actual.shape}, not {expected.shape}"
-        else:
-            difference = np.abs(actual - expected).max()
-            same = (actual.argmax(axis=-1) == expected.argmax(axis=-1)).mean()
-            if difference <= target.tolerance and same >= target.agreement:
-                continue
-            found = (
-                f"probabilities differ by up to {difference:.2g} (allowed: {target.tolerance}), "
-                f"and {same:.4%} of the pixels have the same class (needed: {target.agreement:.2%})"
+        expected = logits_of(model, images)
+        found = deviation(format, FORMATS[format].run(partial, images), expected)
+        if found:
+            packages = ", ".join(("tensorflow", *FORMATS[format].packages))
+            raise UserError(
+                f"{path}: not written, as it deviates from the model: {found}. Try other versions "
+                f"of the packages {packages}, or another --format."
             )
-        raise UserError(
-            f"{path}: not written, as it deviates from the model: {found}. Try other versions of "
-            f"the packages {', '.join(('tensorflow', *target.packages))}, or another --format."
-        )
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return powers / powers.sum(axis=-1, keepdims=True)

@@ -11,19 +11,22 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from keras import ops
 
+from fcn_keras.conversion import (
+    deviation,
+    fast_copy,
+    in_bfloat16,
+    in_float32,
+    traced,
+    write_onnx,
+)
 from fcn_keras.errors import UserError
-from fcn_keras.models.block_upsampling import upsample_by_blocks
-from fcn_keras.models.folding import fold_batchnorm
 from fcn_keras.silence import silenced
 
 RUNTIMES = ("keras", "tensorflow", "openvino", "onnx")
 PRECISIONS = ("float32", "bfloat16")
 PACKAGES = {"openvino": ("openvino",), "onnx": ("onnx", "onnxruntime", "tf2onnx")}
 
-FLOAT32_TOLERANCE = 1e-3  # of probabilities
-BFLOAT16_AGREEMENT = 0.98  # share of pixels with the same class
 FIXED_SIZES = 4  # that OpenVINO compiles for; each takes the memory of the weights
 
 # Float32 images (B, H, W, 3) in 0..255 -> float32 logits (B, H, W, C).
@@ -98,8 +101,6 @@ def load_network(
     require_runtime(runtime, precision)
     if runtime == "keras":
         return model.predict_on_batch
-    from fcn_keras.runtimes import in_bfloat16, in_float32  # needs TensorFlow
-
     own = runtime == "tensorflow" and precision is None
     plain = model if own else in_float32(model)
     bfloat16 = precision == "bfloat16"
@@ -114,18 +115,11 @@ def load_network(
     return network if own else _checked(network, plain, runtime, precision or "float32")
 
 
-def fast_copy(model: keras.Model) -> keras.Model:
-    """A copy for inference, by `fold_batchnorm` and `upsample_by_blocks`: same but for rounding."""
-    return upsample_by_blocks(fold_batchnorm(model))
-
-
 class _OpenVino:
     """A model that OpenVINO compiles for any size, and for sizes that come again."""
 
     def __init__(self, model: keras.Model, precision: str, threads: int | None):
         import openvino
-
-        from fcn_keras.runtimes import traced
 
         self._graph = openvino.convert_model(traced(model))
         self._core = openvino.Core()
@@ -152,8 +146,6 @@ class _OpenVino:
 def _onnx(model: keras.Model, threads: int | None) -> Network:
     import onnxruntime
 
-    from fcn_keras.runtimes import write_onnx
-
     options = onnxruntime.SessionOptions()
     if threads:
         options.intra_op_num_threads = threads
@@ -172,25 +164,14 @@ def _checked(network: Network, model: keras.Model, runtime: str, precision: str)
     def run(images: np.ndarray) -> np.ndarray:
         logits = network(images)
         if todo:
-            _compare(logits, todo[0].predict_on_batch(images), runtime, precision)
+            expected = todo[0].predict_on_batch(images)
+            found = deviation(f"runtime in {precision}", logits, expected)
+            if found:  # and so at each further image
+                raise NetworkError(
+                    f"The runtime {runtime} in {precision} deviates from the model at the first "
+                    f"image: {found}. Use --runtime tensorflow, without --precision."
+                )
             todo.clear()
         return logits
 
     return run
-
-
-def _compare(logits: np.ndarray, expected: np.ndarray, runtime: str, precision: str) -> None:
-    same = (logits.argmax(axis=-1) == expected.argmax(axis=-1)).mean()
-    if precision == "bfloat16":
-        good, found = same >= BFLOAT16_AGREEMENT, f"needed: {BFLOAT16_AGREEMENT:.0%}"
-    else:
-        probabilities = (ops.convert_to_numpy(ops.softmax(each)) for each in (logits, expected))
-        difference = np.abs(np.subtract(*probabilities)).max()
-        good = difference <= FLOAT32_TOLERANCE
-        found = f"probabilities differ by up to {difference:.2g}, allowed: {FLOAT32_TOLERANCE}"
-    if not good:
-        raise NetworkError(
-            f"The runtime {runtime} in {precision} deviates from the model at the first image: "
-            f"{same:.4%} of the pixels have the same class ({found}). Use --runtime tensorflow, "
-            "without --precision."
-        )

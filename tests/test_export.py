@@ -18,6 +18,8 @@ from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
 from fcn_keras.cli import main
+from fcn_keras.errors import UserError
+from fcn_keras.export import _verify
 from fcn_keras.models.loading import load_model
 from fcn_keras.prediction import Segmenter
 
@@ -142,6 +144,14 @@ def test_tensor_signatures_agree_with_the_model(signatures, untrained_run):
     for name, dtype in (("predict_images", tf.uint8), ("predict_float_images", tf.float32)):
         mask = signatures[name](images=tf.constant(images, dtype))["mask"]
         np.testing.assert_array_equal(mask, logits.argmax(axis=-1))
+
+
+def test_another_models_export_is_noticed(exported, untrained_run):
+    model = load_model(untrained_run / "best.keras")
+    _verify(model, exported, max_side=300)
+    model.get_layer("score_32").bias.assign([0, 0, 99])
+    with pytest.raises(UserError, match="not written, as the exported model deviates .*% of the"):
+        _verify(model, exported, max_side=300)
 
 
 def test_labels_and_metadata_travel_along(signatures, exported):
