@@ -8,6 +8,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from fcn_keras.models.graph import calls
+
 
 def fold_batchnorm(model: keras.Model) -> keras.Model:
     """A copy of a network in which convolutions do the batch normalisation behind them.
@@ -59,22 +61,23 @@ def fold_batchnorm(model: keras.Model) -> keras.Model:
 def _foldable(model: keras.Model) -> dict[keras.layers.Layer, keras.layers.Layer]:
     """The batch normalisations that can be folded, and the convolutions before them."""
     uses = collections.Counter(id(tensor) for tensor in model.outputs)
-    calls: collections.Counter = collections.Counter()
-    nodes = [node for depth in model._nodes_by_depth.values() for node in depth]
-    for node in nodes:
-        calls[node.operation] += 1
-        uses.update(id(tensor) for tensor in node.input_tensors)
+    times: collections.Counter = collections.Counter()
+    makers = {}
+    for call in calls(model):
+        times[call.operation] += 1
+        uses.update(id(tensor) for tensor in call.input_tensors)
+        makers |= {id(tensor): call.operation for tensor in call.output_tensors}
     found = {}
-    for node in nodes:
-        norm = node.operation
+    for call in calls(model):
+        norm = call.operation
         if not isinstance(norm, keras.layers.BatchNormalization):
             continue
-        [tensor] = node.input_tensors
-        convolution = tensor._keras_history.operation
+        [tensor] = call.input_tensors
+        convolution = makers.get(id(tensor))
         if (
             type(convolution) is keras.layers.Conv2D
             and convolution.activation is keras.activations.linear
-            and calls[norm] == calls[convolution] == uses[id(tensor)] == 1
+            and times[norm] == times[convolution] == uses[id(tensor)] == 1
             and norm.axis in (-1, 3)
             and convolution.data_format == "channels_last"
         ):

@@ -8,6 +8,7 @@ import math
 import keras
 
 from fcn_keras.errors import UserError
+from fcn_keras.models.graph import calls
 from fcn_keras.models.upsampling import CropLike
 
 _POINTWISE = (
@@ -79,26 +80,21 @@ def receptive_field(model: keras.Model) -> Field:
     Raises:
         UserError: If it has a layer whose reach is not known here.
     """
-    fields = [_field_of(model.outputs[0], model, [Field()], axis, {}) for axis in (0, 1)]
+    fields = [_fields(model, [Field()], axis)[0] for axis in (0, 1)]
     return max(fields, key=lambda field: field.halo)
 
 
-def _field_of(tensor, model: keras.Model, inputs: list[Field], axis: int, known: dict) -> Field:
-    """The field of a tensor within `model`, whose inputs have the given fields."""
-    for position, model_input in enumerate(model.inputs):
-        if tensor is model_input:
-            return inputs[position]
-    if id(tensor) not in known:
-        history = tensor._keras_history
-        layer = history.operation
-        sources = layer._inbound_nodes[history.node_index].input_tensors
-        fields = [_field_of(source, model, inputs, axis, known) for source in sources]
+def _fields(model: keras.Model, inputs: list[Field], axis: int) -> list[Field]:
+    """The fields of a model's outputs, given those of its inputs."""
+    known = {id(tensor): field for tensor, field in zip(model.inputs, inputs)}
+    for call in calls(model):
+        layer = call.operation
+        fields = [known[id(tensor)] for tensor in call.input_tensors]
         if isinstance(layer, keras.Model):
-            inner = layer.outputs[history.tensor_index]
-            known[id(tensor)] = _field_of(inner, layer, fields, axis, {})
-        else:
-            known[id(tensor)] = _after_layer(layer, fields, axis)
-    return known[id(tensor)]
+            known |= zip(map(id, call.output_tensors), _fields(layer, fields, axis))
+        elif fields:  # else an input
+            known[id(call.output_tensors[0])] = _after_layer(layer, fields, axis)
+    return [known[id(tensor)] for tensor in model.outputs]
 
 
 def _after_layer(layer, fields: list[Field], axis: int) -> Field:

@@ -43,6 +43,7 @@ CHAINS = {
         L.AveragePooling2D(3, strides=2),
         L.Conv2DTranspose(1, 3, strides=2, padding="same"),
     ],
+    "nested": [keras.Sequential([keras.Input((None, None, 1)), L.Conv2D(1, 5, padding="same")])],
     "down 4": [
         L.Conv2D(1, 2, strides=2),
         L.Conv2D(1, 2, strides=2),
