@@ -12,19 +12,27 @@ from pathlib import Path
 import pytest
 
 from fcn_keras.models.fcn import build_fcn
-from fcn_keras.models.figure import network_boxes, network_svg
 
 ROOT = Path(__file__).parents[1]
 PNG = b"\x89PNG not really"
 
 
-@pytest.fixture(scope="module")
-def hooks():
-    pytest.importorskip("mkdocs")
-    spec = importlib.util.spec_from_file_location("docs_hooks", ROOT / "docs/hooks.py")
+def script(name):
+    spec = importlib.util.spec_from_file_location(f"docs_{name}", ROOT / f"docs/{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def hooks():
+    pytest.importorskip("mkdocs")
+    return script("hooks")
+
+
+@pytest.fixture(scope="module")
+def figure():
+    return script("figure")
 
 
 @pytest.fixture(scope="module")
@@ -32,14 +40,14 @@ def fcn8s():
     return build_fcn("resnet18", 21, 8, weights=None)
 
 
-def test_the_figure_is_that_of_the_model(fcn8s):
-    assert (ROOT / "docs/images/fcn8s.svg").read_text() == network_svg(fcn8s), (
-        "draw it again: python -m fcn_keras.models.figure docs/images/fcn8s.svg"
+def test_the_figure_is_that_of_the_model(figure, fcn8s):
+    assert (ROOT / "docs/images/fcn8s.svg").read_text() == figure.network_svg(fcn8s), (
+        "draw it again: python docs/figure.py docs/images/fcn8s.svg"
     )
 
 
-def test_boxes_have_the_strides_and_ways_of_the_graph(fcn8s):
-    boxes = {(box.name, box.row): box for box in network_boxes(fcn8s, (320, 480))}
+def test_boxes_have_the_strides_and_ways_of_the_graph(figure, fcn8s):
+    boxes = {(box.name, box.row): box for box in figure.network_boxes(fcn8s, (320, 480))}
     # The arithmetic of strides: 320 / 32 = 10 rows and 480 / 32 = 15 columns.
     assert boxes["backbone", 32].shape == (10, 15, 512)
     assert boxes["score_32", 32].sources == [boxes["backbone", 32]]

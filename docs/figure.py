@@ -1,9 +1,7 @@
 """A built FCN -> a drawing of its layers, each in the row of its stride.
 
-python -m fcn_keras.models.figure docs/images/fcn8s.svg       the figure of the documentation
+python docs/figure.py docs/images/fcn8s.svg
 """
-
-from __future__ import annotations
 
 import dataclasses
 import sys
@@ -13,6 +11,7 @@ from pathlib import Path
 import keras
 
 from fcn_keras.models.fcn import build_fcn
+from fcn_keras.models.graph import calls
 from fcn_keras.models.upsampling import CropLike
 
 BOX, GAP = (112, 54), (26, 34)  # width and height of a box, and of the space between two
@@ -47,8 +46,8 @@ class Box:
     shape: tuple[int, int, int]
     row: int
     column: int
-    sources: list[Box]
-    references: list[Box]
+    sources: list["Box"]
+    references: list["Box"]
 
 
 def network_svg(model: keras.Model, size: tuple[int, int] = (320, 480)) -> str:
@@ -92,12 +91,12 @@ def network_svg(model: keras.Model, size: tuple[int, int] = (320, 480)) -> str:
 
 def network_boxes(model: keras.Model, size: tuple[int, int]) -> list[Box]:
     """The maps of a functional model, in the order of its graph."""
-    tensors = [tensor for layer in model.layers for tensor in _outputs(layer)]
-    shapes = keras.Model(model.inputs, tensors).compute_output_shape((1, *size, 3))
+    made = [(call, tensor) for call in calls(model) for tensor in call.output_tensors]
+    tensors = keras.Model(model.inputs, [tensor for _, tensor in made])
     boxes: dict[int, Box] = {}
-    for tensor, (_, height, width, channels) in zip(tensors, shapes):
-        layer = tensor._keras_history.operation
-        inputs = [boxes[id(t)] for t in layer._inbound_nodes[0].input_tensors if id(t) in boxes]
+    for (call, tensor), shape in zip(made, tensors.compute_output_shape((1, *size, 3))):
+        layer, (_, height, width, channels) = call.operation, shape
+        inputs = [boxes[id(source)] for source in call.input_tensors]
         count = 1 if isinstance(layer, CropLike) else len(inputs)
         boxes[id(tensor)] = Box(
             layer.name,
@@ -109,11 +108,6 @@ def network_boxes(model: keras.Model, size: tuple[int, int]) -> list[Box]:
             inputs[count:],
         )
     return list(boxes.values())
-
-
-def _outputs(layer) -> list:
-    outputs = layer._inbound_nodes[0].output_tensors
-    return list(outputs)
 
 
 def _summary(model: keras.Model, boxes: list[Box]) -> str:
