@@ -1,8 +1,9 @@
-"""The one exception that the command line shows without a traceback, and how it shows it."""
+"""The one exception that the command line shows without a traceback, and what messages quote."""
 
 from __future__ import annotations
 
 SHOWN_CHARACTERS = 2000  # of a message
+LINE_CHARACTERS = 500  # of what another's error says
 
 
 class UserError(ValueError):
@@ -14,6 +15,19 @@ class UserError(ValueError):
 
     def __str__(self) -> str:
         return "\n".join(map(str, self.args))
+
+
+def first_line(error) -> str:
+    """The first line of an exception's or another text that is not about a graph's internals.
+
+    Of a long line only the beginning. An exception without a text is called by its type.
+    """
+    noise = ("Graph execution error", "Detected at node", "<stack traces", "[[", 'File "')
+    text = getattr(error, "strerror", None) or getattr(error, "message", None) or error
+    lines = (line.strip() for line in str(text).splitlines())
+    unnamed = type(error).__name__ if isinstance(error, BaseException) else ""
+    line = next((line for line in lines if line and not line.startswith(noise)), unnamed)
+    return line if len(line) <= LINE_CHARACTERS else f"{line[:LINE_CHARACTERS]}..."
 
 
 def printable(text: str) -> str:

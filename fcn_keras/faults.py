@@ -6,7 +6,7 @@ import contextlib
 
 import tensorflow as tf
 
-from fcn_keras.errors import UserError
+from fcn_keras.errors import UserError, first_line
 from fcn_keras.run_folder import RunFolder
 
 _OUT_OF_MEMORY = (MemoryError, tf.errors.ResourceExhaustedError)
@@ -58,13 +58,5 @@ def _lack_behind(error: BaseException) -> BaseException:
 
 def reason_of(error: BaseException) -> str:
     """What failed, in a few words: TensorFlow's messages name an operation in front and behind."""
-    inner = first_line(error).split("}} ")[-1].split(" [Op:")[0].rpartition("; ")[2]
-    return getattr(error, "strerror", None) or inner[:200].rstrip(".")
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says in its first line that is not about the graph's inside."""
-    noise = ("Graph execution error", "Detected at node", "<stack traces", "[[", "File ")
-    lines = (line.strip() for line in str(getattr(error, "message", error)).splitlines())
-    said = next((line for line in lines if line and not line.startswith(noise)), "")
-    return said or type(error).__name__
+    line = first_line(error).split("}} ")[-1].split(" [Op:")[0]
+    return line.rpartition("; ")[2].rstrip(".")

@@ -14,7 +14,7 @@ from typing import Any
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from fcn_keras.errors import UserError
+from fcn_keras.errors import UserError, first_line
 
 # What Pillow may open, JPEG with MPO; each other decoder is one more way in for a broken file.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP")
@@ -107,10 +107,8 @@ def bad_files_named(name: str, formats=FORMATS):
             f"read is {', '.join(formats)}."
         ) from error
     except Exception as error:  # OSError, SyntaxError, struct.error, ...
-        text = getattr(error, "strerror", None) or str(error)
-        reason = (text.splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"{name}: not a readable image ({reason}). Replace or remove it."
+            f"{name}: not a readable image ({first_line(error)}). Replace or remove it."
         ) from error
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from fcn_keras import storage
 from fcn_keras.batch_prediction import EXTRAS, Results, job_of_image, predict_jobs
-from fcn_keras.errors import UserError
+from fcn_keras.errors import UserError, first_line
 from fcn_keras.files import FoundImage, found_images
 from fcn_keras.photographs import allow_pixels
 from fcn_keras.prediction import Segmenter
@@ -59,10 +59,9 @@ def ray_session(address: str | None, workers: int, cpus: int):
         with silenced(2):  # Ray's C++ part notes its own log level
             ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
     except (OSError, ValueError, RuntimeError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"--ray {address or ''}: Ray cannot be reached ({reason}). Give auto or a cluster's "
-            "HOST:PORT, or --ray alone to start Ray on this machine."
+            f"--ray {address or ''}: Ray cannot be reached ({first_line(error)}). Give auto or a "
+            "cluster's HOST:PORT, or --ray alone to start Ray on this machine."
         ) from error
     try:
         yield

@@ -9,7 +9,7 @@ import unicodedata
 from pathlib import Path
 from typing import Any
 
-from fcn_keras.errors import UserError
+from fcn_keras.errors import UserError, first_line
 
 MAX_BYTES = 16 << 20
 
@@ -27,8 +27,8 @@ def damage_as_user_errors(what: str, remedy: str = "Restore it from a copy."):
         *(ArithmeticError, AttributeError, IndexError, OSError, RuntimeError, TypeError),
         *(ValueError, csv.Error),
     ) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
-        raise UserError(f"{what} ({reason.removesuffix('.')}). {remedy}") from error
+        reason = first_line(error).removesuffix(".")
+        raise UserError(f"{what} ({reason}). {remedy}") from error
 
 
 def parse_json(data: bytes) -> Any:

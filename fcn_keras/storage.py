@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from fcn_keras.errors import UserError
+from fcn_keras.errors import UserError, first_line
 
 SCHEMES = ("s3", "gs")  # there an object appears when it is complete
 
@@ -137,9 +137,9 @@ def _opened(address: str, verb: str = "read"):
     except FileNotFoundError as error:
         raise UserError(f"{address}: no such file.") from error
     except (OSError, ValueError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise UserError(
-            f"{address}: cannot be {verb} ({reason}). Check the address and the credentials."
+            f"{address}: cannot be {verb} ({first_line(error)}). Check the address and the "
+            "credentials."
         ) from error
 
 

@@ -12,7 +12,7 @@ import requests
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
 
-from fcn_keras.errors import UserError
+from fcn_keras.errors import UserError, first_line
 
 _BERKELEY = "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/"
 PROBE_SECONDS = 10  # an address; three of them stay within half a minute
@@ -91,8 +91,7 @@ def _download(root: Path, archive: Archive, dl_manager: tfds.download.DownloadMa
         except NonMatchingChecksumError as error:
             # The first line names the address and the file.
             raise UserError(
-                f"{str(error).splitlines()[0]} expected {archive.checksum}. "
-                "Delete that file and run again."
+                f"{first_line(error)} expected {archive.checksum}. Delete that file and run again."
             ) from error
         except (requests.RequestException, tfds.download.DownloadError) as error:
             reason = type(error).__name__

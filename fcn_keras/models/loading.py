@@ -6,7 +6,7 @@ from pathlib import Path
 
 import keras
 
-from fcn_keras.errors import UserError
+from fcn_keras.errors import UserError, first_line
 from fcn_keras.models.untrusted import check_model_file
 from fcn_keras.run_folder import model_file
 
@@ -28,7 +28,7 @@ def load_model(run_or_file) -> keras.Model:
         raise
     except Exception as error:  # of zipfile, h5py, json and Keras
         raise UserError(
-            f"{path}: no .keras model, or a damaged one ({_reason(error)}). Give another."
+            f"{path}: no .keras model, or a damaged one ({first_line(error)}). Give another."
         ) from error
 
 
@@ -45,10 +45,6 @@ def restore(model: keras.Model, path) -> None:
         raise
     except Exception as error:  # of zipfile, h5py, json and Keras
         raise UserError(
-            f"{path}: damaged, or of other settings than config.json ({_reason(error)}). The run "
-            f"cannot go on; start a new one with --init-from {Path(path).parent}."
+            f"{path}: damaged, or of other settings than config.json ({first_line(error)}). The "
+            f"run cannot go on; start a new one with --init-from {Path(path).parent}."
         ) from error
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:120]

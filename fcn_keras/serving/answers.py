@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 
-from fcn_keras.errors import UserError
+from fcn_keras.errors import UserError, first_line, printable
 from fcn_keras.serving.retrying import RefusedError, TemporaryError
 
 
@@ -99,10 +99,5 @@ def wrong_answer(url: str, answer) -> UserError:
 
 
 def one_line(text) -> str:
-    """The first line, at most 200 characters: TensorFlow's errors go on with its graph's nodes.
-
-    What could steer a terminal is escaped.
-    """
-    line = next((line for line in str(text).splitlines() if line.strip()), "").strip()
-    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in line[:200])
-    return shown if len(line) <= 200 else f"{shown}..."
+    """The first line of what a server says, in which nothing can steer a terminal."""
+    return printable(first_line(text))

@@ -18,7 +18,7 @@ from tensorflow_serving.apis import predict_pb2
 from tiny_server import GrpcServicer, RestServer, grpc_server, replying
 
 from fcn_keras.cli import main
-from fcn_keras.errors import UserError
+from fcn_keras.errors import LINE_CHARACTERS, UserError
 from fcn_keras.serving import client, pictures
 from fcn_keras.serving.answers import Segmentation, checked_fractions, checked_labels, one_line
 from fcn_keras.serving.client import RestClient
@@ -215,7 +215,7 @@ def test_checks_pass_or_raise_what_the_clients_expect(names, palette, fractions)
 
 @given(st.text(st.characters(codec=None)))
 def test_one_line_is_one(text):
-    assert one_line(text).isprintable() and len(one_line(text)) <= 10 * 200 + 3
+    assert one_line(text).isprintable() and len(one_line(text)) <= 10 * LINE_CHARACTERS + 3
 
 
 @given(st.integers(0, len(MASK) - 1), st.binary(max_size=4), st.integers(0, 4))

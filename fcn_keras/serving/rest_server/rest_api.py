@@ -19,7 +19,7 @@ from tensorflow_serving.apis import (
     model_pb2,
 )
 
-from fcn_keras.faults import first_line
+from fcn_keras.errors import first_line
 from fcn_keras.serving.rest_server.json_tensor import RequestError
 from fcn_keras.serving.rest_server.model_versions import MAX_VERSION, ModelVersions
 from fcn_keras.serving.rest_server.rest_codec import encode_predict, parse_predict

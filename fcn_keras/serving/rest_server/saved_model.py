@@ -10,7 +10,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import error_codes_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
-from fcn_keras.faults import first_line
+from fcn_keras.errors import first_line
 from fcn_keras.serving.rest_server.model_versions import LoadError
 
 DEFAULT_SIGNATURE = "serving_default"
