@@ -18,7 +18,7 @@ from fcn_keras.datasets.base import LabelSet, Split
 from fcn_keras.errors import UserError
 from fcn_keras.files import FoundImage, found_images, write_file
 from fcn_keras.inference import NetworkError
-from fcn_keras.photographs import open_photograph
+from fcn_keras.photographs import open_photograph, palette_image
 from fcn_keras.prediction import Segmenter
 from fcn_keras.visualize import draw_overlay
 
@@ -125,13 +125,6 @@ def predict_jobs(
             future.result()
 
 
-def save_mask(mask: np.ndarray, labels: LabelSet, path) -> None:
-    """Saves class ids `(H, W)` as palette PNG in the label set's colours."""
-    picture = Image.fromarray(mask)
-    picture.putpalette(labels.colors().ravel().tolist())
-    picture.save(path)
-
-
 def _predict(segmenter, image, extras) -> tuple[np.ndarray, np.ndarray | None]:
     if "probabilities" in extras or "confidence" in extras:
         probabilities = segmenter.probabilities(image)
@@ -150,7 +143,7 @@ def _write(output: str, job: Job, image, results, labels: LabelSet, extras) -> N
             path, probabilities=probabilities.astype(np.float16), classes=np.array(labels.names)
         ),
         # The mask comes last: where it is, all is.
-        "mask": lambda path: save_mask(mask, labels, path),
+        "mask": lambda path: palette_image(Image.fromarray(mask), labels.palette).save(path),
     }
     for kind in (*extras, "mask"):
         write_file(_result_path(output, job.name, kind), writers[kind])

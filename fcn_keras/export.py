@@ -23,6 +23,7 @@ from fcn_keras.datasets.decoding import decode_image
 from fcn_keras.datasets.sample_scenes import draw_scene
 from fcn_keras.errors import UserError
 from fcn_keras.faults import reason_of
+from fcn_keras.photographs import encode_image
 from fcn_keras.prediction import Segmenter
 from fcn_keras.serving import MAX_PIXELS, MAX_SIDE
 from fcn_keras.serving.signatures import add_signatures
@@ -114,9 +115,9 @@ def _write(
 def _warmup_requests() -> list[predict_pb2.PredictRequest]:
     """A drawn photograph for each signature, as a client would send it."""
     image, _ = draw_scene(np.random.default_rng(0))
-    batch = image[None]
+    jpeg, batch = encode_image(Image.fromarray(image), "JPEG"), image[None]
     inputs = {
-        "serving_default": {"image_bytes": np.array([_encoded(image)], object)},
+        "serving_default": {"image_bytes": np.array([jpeg], object)},
         "predict_images": {"images": batch},
         "predict_float_images": {"images": batch.astype(np.float32)},
         "predict_probabilities": {"images": batch},
@@ -134,16 +135,10 @@ def _warmup_requests() -> list[predict_pb2.PredictRequest]:
     return requests
 
 
-def _encoded(image: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, "JPEG", quality=92)
-    return file.getvalue()
-
-
 def _verify(model: keras.Model, folder: Path, max_side: int) -> None:
     """Loads the folder and compares a photograph's mask with the model's."""
     image, _ = draw_scene(np.random.default_rng(1))
-    data = _encoded(image)
+    data = encode_image(Image.fromarray(image), "JPEG")
     signature = tf.saved_model.load(str(folder)).signatures["serving_default"]
     answer = signature(image_bytes=tf.constant([data]))["mask_png_bytes"][0].numpy()
     mask = np.asarray(Image.open(io.BytesIO(answer)))

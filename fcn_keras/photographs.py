@@ -1,4 +1,4 @@
-"""Image files -> upright pictures in RGB, with Pillow alone: the one rule for photographs.
+"""Image files <-> pictures, with Pillow alone: the one rule for photographs, and for masks.
 
 A bad file is reported with its name. Of several frames or pages the first is taken. Exported
 models follow the same rule (`serving.graph_decoding`), and masks are opened in the same way
@@ -21,6 +21,7 @@ FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP")
 # Where Pillow looks for an orientation beside EXIF data, which alone exported models read.
 OTHER_ORIENTATIONS = ("xmp", "XML:com.adobe.xmp", "Raw profile type exif")
 TILEWIDTH, TILELENGTH = 322, 323  # tags of TIFF
+UNLABELLED = (224, 224, 192)  # VOC's cream, for ids that are no class's
 # Its warnings name no file, and what cannot be read is an error here.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
@@ -87,6 +88,20 @@ def to_rgb(image: Image.Image, name: str) -> Image.Image:
     if image.mode.startswith("I;16"):  # of which convert("L") would clip at 255
         image = image.convert("I").point(lambda value: value * (1 / 256)).convert("L")
     return image if image.mode == "RGB" else image.convert("RGB")  # which copies even RGB
+
+
+def palette_image(ids: Image.Image, palette) -> Image.Image:
+    """Class ids, of mode `"L"`, as an image of mode `"P"` in the classes' colours; in place."""
+    colors = [*palette, *[UNLABELLED] * (256 - len(palette))]
+    ids.putpalette([level for color in colors for level in color])
+    return ids
+
+
+def encode_image(image: Image.Image, kind: str = "PNG", **options) -> bytes:
+    """The bytes of an image's file; for the options see Pillow."""
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
 
 
 @contextlib.contextmanager

@@ -31,6 +31,7 @@ from fcn_keras.datasets.directory import (
     require_same_size,
 )
 from fcn_keras.errors import UserError
+from fcn_keras.photographs import palette_image
 
 LABELME_IGNORE = "__ignore__"  # the first line of labelme's labels.txt, which is no class
 
@@ -171,8 +172,7 @@ def _write(root: Path, pairs, labels: LabelSet, splits: dict[str, list[str]]) ->
     for image_path, mask_path in pairs:
         suffix = image_path.suffix.lower()
         shutil.copyfile(image_path, root / IMAGE_FOLDER / f"{image_path.stem}{suffix}")
-        mask = Image.fromarray(read_mask(mask_path, labels))
-        mask.putpalette(labels.colors().tobytes())  # turns grey ids into mode "P"
+        mask = palette_image(Image.fromarray(read_mask(mask_path, labels)), labels.palette)
         mask.save(root / MASK_FOLDER / f"{image_path.stem}.png")
     for name, ids in splits.items():
         (root / LIST_FOLDER / f"{name}.txt").write_text(

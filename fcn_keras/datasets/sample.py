@@ -22,6 +22,7 @@ from fcn_keras.datasets.base import Split
 from fcn_keras.datasets.directory import directory_split
 from fcn_keras.datasets.sample_scenes import IMAGE_SIZE, SAMPLE_LABELS, draw_scene
 from fcn_keras.errors import UserError
+from fcn_keras.photographs import palette_image
 
 SAMPLE_VERSION = 1  # raise it when the pictures change, so that old caches are not used
 TRAIN_IMAGES, VAL_IMAGES = 256, 64
@@ -102,9 +103,8 @@ def write_sample(
 def _save(root: Path, name: str, image: np.ndarray, mask: np.ndarray) -> None:
     path = root / "JPEGImages" / f"{name}.jpg"
     Image.fromarray(image).save(path, quality=_JPEG_QUALITY)
-    indexed = Image.fromarray(mask)
-    indexed.putpalette(SAMPLE_LABELS.colors().tobytes())  # turns grey ids into mode "P"
-    indexed.save(root / "SegmentationClass" / f"{name}.png")
+    ids = palette_image(Image.fromarray(mask), SAMPLE_LABELS.palette)
+    ids.save(root / "SegmentationClass" / f"{name}.png")
 
 
 def _cached_sample(cache_dir: str | Path | None) -> Path:

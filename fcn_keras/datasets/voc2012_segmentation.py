@@ -16,6 +16,7 @@ from fcn_keras.datasets.decoding import decode_image, decode_mask
 from fcn_keras.datasets.voc import VOC_LABELS
 from fcn_keras.datasets.voc_download import SBD, VOC, find_or_download
 from fcn_keras.errors import UserError
+from fcn_keras.photographs import encode_image
 
 
 class Voc2012Segmentation(tfds.core.GeneratorBasedBuilder):
@@ -100,7 +101,8 @@ class Voc2012Segmentation(tfds.core.GeneratorBasedBuilder):
                     f"{mask_path}: height and width {mask.shape}, but {image_path} has {size}. "
                     "Unpack the archive again."
                 )
-            yield key, {"image": image, "mask": _encode_png(mask), "image_id": image_id}
+            mask_png = encode_image(Image.fromarray(mask))
+            yield key, {"image": image, "mask": mask_png, "image_id": image_id}
 
 
 def _read_list(path: Path) -> list[str]:
@@ -133,7 +135,7 @@ def _decode_sbd_mask(data: bytes, name: str) -> np.ndarray:
             f"{name}: not a mask of SBD ({type(error).__name__}). Unpack {SBD.file} again."
         ) from error
     # Through the one decoding rule, for its check of the ids.
-    return decode_mask(_encode_png(mask.astype(np.uint8)), VOC_LABELS, name)
+    return decode_mask(encode_image(Image.fromarray(mask.astype(np.uint8))), VOC_LABELS, name)
 
 
 def _loadmat():
@@ -144,9 +146,3 @@ def _loadmat():
             "SBD's masks are MATLAB files, which need SciPy. Install fcn_keras with [sbd]."
         ) from error
     return loadmat
-
-
-def _encode_png(mask: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(mask).save(buffer, "PNG")
-    return buffer.getvalue()

@@ -11,9 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fcn_keras.batch_prediction import save_mask
 from fcn_keras.datasets.base import LabelSet
-from fcn_keras.photographs import open_photograph
+from fcn_keras.photographs import open_photograph, palette_image
 from fcn_keras.prediction import Segmenter
 from fcn_keras.visualize import overlay
 
@@ -73,7 +72,7 @@ def segment(segmenter: Segmenter, photograph: Path, folder: Path) -> Answer:
     mask = segmenter(image)
     seconds = time.perf_counter() - start
     mask_file = Path(tempfile.mkdtemp(dir=folder)) / f"{photograph.stem}_mask.png"
-    save_mask(mask, segmenter.labels, mask_file)
+    palette_image(Image.fromarray(mask), segmenter.labels.palette).save(mask_file)
     size = image.size
     image.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
     small = Image.fromarray(mask).resize(image.size, Image.Resampling.NEAREST)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import sys
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from PIL import Image
 from fcn_keras.datasets.sample_scenes import draw_scene
 from fcn_keras.errors import UserError, printable
 from fcn_keras.files import named_images
-from fcn_keras.photographs import open_photograph
+from fcn_keras.photographs import encode_image, open_photograph
 
 COUNT = 24  # of a folder
 SEEDS = (13, 6, 11, 4, 12, 3, 20, 22)  # with every class among them
@@ -72,7 +71,5 @@ def drawn_samples(folder: Path) -> list[Sample]:
 
 
 def _thumbnail(image: Image.Image) -> bytes:
-    file = io.BytesIO()
     image.thumbnail(THUMBNAIL)
-    image.save(file, "JPEG", quality=85)
-    return file.getvalue()
+    return encode_image(image, "JPEG", quality=85)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-import io
 
 import numpy as np
 from PIL import Image
 
 from fcn_keras.datasets.base import LabelSet
+from fcn_keras.photographs import encode_image, palette_image
 from fcn_keras.report.contents import MAX_SIDE, Example
 from fcn_keras.visualize import at_most
 
@@ -61,12 +61,9 @@ def _jpeg(picture: np.ndarray) -> str:
 
 
 def _png(mask: np.ndarray, labels: LabelSet) -> str:
-    picture = Image.fromarray(mask)
-    picture.putpalette(labels.colors().tobytes())
-    return _uri(picture, "png", optimize=True)
+    return _uri(palette_image(Image.fromarray(mask), labels.palette), "png", optimize=True)
 
 
 def _uri(picture: Image.Image, kind: str, **options) -> str:
-    file = io.BytesIO()
-    picture.save(file, kind, **options)
-    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
+    data = base64.b64encode(encode_image(picture, kind, **options)).decode()
+    return f"data:image/{kind};base64,{data}"

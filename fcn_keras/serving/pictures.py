@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 from PIL import Image
 
 from fcn_keras.errors import UserError
-from fcn_keras.photographs import bad_files_named, open_header, open_photograph
+from fcn_keras.photographs import (
+    bad_files_named,
+    encode_image,
+    open_header,
+    open_photograph,
+    palette_image,
+)
 
-UNLABELLED = (224, 224, 192)  # VOC's cream, for ids that are no class's
 SENT_AS_THEY_ARE = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")  # how JPEG and PNG files begin
 
 
@@ -27,9 +31,7 @@ def sendable_bytes(path: Path) -> bytes:
         raise UserError(f"{path}: {reason}.") from error
     if data.startswith(SENT_AS_THEY_ARE):
         return data
-    png = io.BytesIO()
-    open_photograph(data, str(path)).save(png, "PNG")
-    return png.getvalue()
+    return encode_image(open_photograph(data, str(path)))
 
 
 def colored_mask(mask_png: bytes, photograph: bytes, palette, name: str) -> Image.Image:
@@ -52,9 +54,7 @@ def colored_mask(mask_png: bytes, photograph: bytes, palette, name: str) -> Imag
         raise UserError(_other_size(name, mask.size, size))
     with bad_files_named(whose):
         mask.load()
-    colors = [*palette, *[UNLABELLED] * (256 - len(palette))]
-    mask.putpalette([value for color in colors for value in color])
-    return mask
+    return palette_image(mask, palette)
 
 
 def overlay(photograph: Image.Image, mask: Image.Image, name: str) -> Image.Image:
