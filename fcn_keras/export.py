@@ -7,7 +7,6 @@ import io
 import json
 import os
 import shutil
-import tempfile
 import time
 from pathlib import Path
 
@@ -23,12 +22,12 @@ from fcn_keras.datasets.decoding import decode_image
 from fcn_keras.datasets.sample_scenes import draw_scene
 from fcn_keras.errors import UserError
 from fcn_keras.faults import reason_of
+from fcn_keras.files import PARTIAL, partial_folder
 from fcn_keras.photographs import encode_image
 from fcn_keras.prediction import Segmenter
 from fcn_keras.serving import MAX_PIXELS, MAX_SIDE
 from fcn_keras.serving.signatures import add_signatures
 
-PARTIAL = ".partial-"  # servers look at folders with a number for a name only
 ABANDONED_SECONDS = 3600
 
 
@@ -79,10 +78,8 @@ def export_saved_model(
         **(metadata or {}),
     }
     try:
-        directory.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(directory)
-        with tempfile.TemporaryDirectory(prefix=PARTIAL, dir=directory) as temporary:
-            partial = Path(temporary) / "model"
+        with partial_folder(directory) as partial:
             model = fast_copy(segmenter.model)  # what `Segmenter.load` runs
             _write(model, segmenter.labels, partial, json.dumps(metadata), max_side, max_pixels)
             _verify(model, partial, max_side)

@@ -9,6 +9,7 @@ import contextlib
 import glob
 import itertools
 import os
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -38,6 +39,22 @@ def atomic_path(path: Path, durable: bool = False):
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def partial_folder(parent: Path):
+    """Yields a path in `parent` for a new folder, to be renamed there; removes what is left."""
+    parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=PARTIAL, dir=parent) as temporary:
+        yield Path(temporary, "folder")
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path):
+    """Yields a path for a new folder that takes the name `path` once the block has succeeded."""
+    with partial_folder(path.parent) as partial:
+        yield partial
+        os.rename(partial, path)
 
 
 def write_file(path, write: Callable[[Path], object]) -> None:

@@ -228,7 +228,7 @@ def test_a_killed_export_leaves_no_version(untrained_run, tmp_path):
     output = tmp_path / "fcn"
     command = export_command(untrained_run, output)
     process = subprocess.Popen(command, cwd=ROOT, env=QUIET)
-    while process.poll() is None and not list(output.glob(".partial-*/model/saved_model.pb")):
+    while process.poll() is None and not list(output.glob(".partial-*/*/saved_model.pb")):
         time.sleep(0.005)
     os.kill(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL

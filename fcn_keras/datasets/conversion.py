@@ -8,10 +8,8 @@ in colours of their own.
 from __future__ import annotations
 
 import dataclasses
-import os
 import re
 import shutil
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +29,7 @@ from fcn_keras.datasets.directory import (
     require_same_size,
 )
 from fcn_keras.errors import UserError
+from fcn_keras.files import atomic_folder
 from fcn_keras.photographs import palette_image
 
 LABELME_IGNORE = "__ignore__"  # the first line of labelme's labels.txt, which is no class
@@ -93,11 +92,8 @@ def convert_masks(
         return Conversion({}, unpaired, problems)
     splits = _drawn_splits([image.stem for image, _ in pairs], val, seed)
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".partial-", dir=output.parent) as temporary:
-            partial = Path(temporary) / "data"
+        with atomic_folder(output) as partial:
             _write(partial, pairs, labels, splits)
-            os.rename(partial, output)
     except OSError as error:
         raise UserError(f"{output}: cannot be written ({error.strerror}).") from error
     return Conversion({name: len(ids) for name, ids in splits.items()}, unpaired, [])

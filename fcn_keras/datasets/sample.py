@@ -11,7 +11,6 @@ are written once, as a folder in the layout of PASCAL VOC:
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +21,7 @@ from fcn_keras.datasets.base import Split
 from fcn_keras.datasets.directory import directory_split
 from fcn_keras.datasets.sample_scenes import IMAGE_SIZE, SAMPLE_LABELS, draw_scene
 from fcn_keras.errors import UserError
+from fcn_keras.files import atomic_folder
 from fcn_keras.photographs import palette_image
 
 SAMPLE_VERSION = 1  # raise it when the pictures change, so that old caches are not used
@@ -110,29 +110,21 @@ def _save(root: Path, name: str, image: np.ndarray, mask: np.ndarray) -> None:
 def _cached_sample(cache_dir: str | Path | None) -> Path:
     """The set's folder, filled first if need be.
 
-    A set is drawn under another name beside its place and then renamed, so a
-    run that is killed leaves no half of it there, and of two runs that draw at
+    A run that is killed leaves no half of it there, and of two runs that draw at
     once the later one uses the earlier one's.
     """
-    base = Path(cache_dir) if cache_dir else _default_cache()
-    root = base / f"sample-v{SAMPLE_VERSION}"
+    root = (Path(cache_dir) if cache_dir else _default_cache()) / f"sample-v{SAMPLE_VERSION}"
     if _is_whole(root):
         return root
     try:
-        base.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f"{root.name}-unfinished-", dir=base) as temporary:
-            drawn = Path(temporary) / root.name
+        with atomic_folder(root) as drawn:
             write_sample(drawn)
-            try:
-                drawn.rename(root)
-            except OSError:
-                if not _is_whole(root):
-                    raise
     except OSError as error:
-        raise UserError(
-            f"{root}: cannot write the sample data set there ({error}). Make the folder writable, "
-            "delete what is in its place, or set XDG_CACHE_HOME to another folder."
-        ) from error
+        if not _is_whole(root):
+            raise UserError(
+                f"{root}: cannot write the sample data set there ({error}). Make the folder "
+                "writable, delete what is in its place, or set XDG_CACHE_HOME to another folder."
+            ) from error
     return root
 
 

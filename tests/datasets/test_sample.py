@@ -222,7 +222,7 @@ def test_a_run_cut_short_leaves_nothing_that_passes_for_the_set(tmp_path, few_im
             sample._cached_sample(tmp_path)
     assert list(tmp_path.iterdir()) == []
     # What a kill -9 leaves: an unfinished folder beside the set's place.
-    leftover = tmp_path / f"sample-v{sample.SAMPLE_VERSION}-unfinished-x" / "JPEGImages"
+    leftover = tmp_path / ".partial-x" / "JPEGImages"
     leftover.mkdir(parents=True)
     root = sample._cached_sample(tmp_path)
     assert len(list((root / "JPEGImages").iterdir())) == 5
