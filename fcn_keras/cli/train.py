@@ -18,6 +18,7 @@ def add(commands) -> None:
     parser = commands.add_parser(
         "train",
         help="train a network",
+        usage="%(prog)s [-h] [--resume RUN | --config RUN] [SETTING ...]",
         description="Trains an FCN; without flags, on synthetic data that needs no download.",
         epilog="Flags replace the recipe's settings. Recipes: "
         + "; ".join(f"{name} ({_recipe_summary(name)})" for name in RECIPES),
