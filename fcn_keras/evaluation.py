@@ -12,6 +12,7 @@ import numpy as np
 
 from fcn_keras.datasets.base import LabelSet, Split
 from fcn_keras.errors import UserError
+from fcn_keras.run_folder import MEASURES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,13 +62,8 @@ class Report:
     def to_dict(self) -> dict:
         """The measures as `metrics.json` holds them; `None` stands for a class left out."""
         ious = [None if np.isnan(iou) else float(iou) for iou in self.class_iou]
-        return {
-            "pixel_accuracy": self.pixel_accuracy,
-            "mean_accuracy": self.mean_accuracy,
-            "mean_iou": self.mean_iou,
-            "frequency_weighted_iou": self.frequency_weighted_iou,
-            "per_class_iou": dict(zip(self.labels.names, ious)),
-        }
+        measures = {name: getattr(self, name) for name in MEASURES}
+        return {**measures, "per_class_iou": dict(zip(self.labels.names, ious))}
 
 
 def evaluate(segment: Callable, split: Split, progress=lambda items: items) -> Report:
@@ -167,13 +163,7 @@ def require_same_classes(model_labels: LabelSet, data_labels: LabelSet) -> None:
 
 def format_report(report: Report) -> str:
     """The measures and a line for each class, as text; "–" stands for a class left out."""
-    measures = {
-        "pixel accuracy": report.pixel_accuracy,
-        "mean accuracy": report.mean_accuracy,
-        "mean IoU": report.mean_iou,
-        "frequency-weighted IoU": report.frequency_weighted_iou,
-    }
-    lines = [f"{name:22}  {value:.4f}" for name, value in measures.items()]
+    lines = [f"{title:22}  {getattr(report, name):.4f}" for name, title in MEASURES.items()]
     width = max(5, *map(len, report.labels.names))
     lines.append(f"\n{'class':{width}}     IoU  accuracy       pixels")
     truth = report.confusion.sum(axis=1)

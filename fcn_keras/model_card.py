@@ -20,7 +20,7 @@ from fcn_keras.config import TrainConfig
 from fcn_keras.datasets.base import Split
 from fcn_keras.evaluation import Report
 from fcn_keras.files import atomic_path
-from fcn_keras.run_folder import RunFolder
+from fcn_keras.run_folder import MEASURES, RunFolder
 
 RARE = 0.01  # of the labelled pixels in validation
 WEAK = 0.5  # IoU
@@ -133,7 +133,7 @@ def _figures(report: Report, history: list[dict]) -> str:
             "own size; unlabelled pixels are left out. Also in `metrics.json`.",
             _table(
                 ("measure", "value"),
-                [(_title(key), f"{value:.4f}") for key, value in measures.items()],
+                [(MEASURES[name], f"{value:.4f}") for name, value in measures.items()],
             ),
             _table(("class", "IoU", "share of validation's pixels"), rows),
         ]
@@ -206,10 +206,6 @@ def _shares(report: Report) -> list[float]:
 
 def _value(value) -> str:
     return f"`{' '.join(map(str, value)) if isinstance(value, tuple) else value}`"
-
-
-def _title(measure: str) -> str:
-    return measure.replace("_", " ").replace("iou", "IoU")
 
 
 def _escaped(name: str) -> str:

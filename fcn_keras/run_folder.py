@@ -20,7 +20,13 @@ from fcn_keras.errors import UserError
 from fcn_keras.files import PARTIAL, atomic_path
 from fcn_keras.reading import damage_as_user_errors, read_json, read_text
 
-MEASURES = ("pixel_accuracy", "mean_accuracy", "mean_iou", "frequency_weighted_iou")
+# What metrics.json calls the four measures of Long et al. 2015, and what texts call them.
+MEASURES = {
+    "pixel_accuracy": "pixel accuracy",
+    "mean_accuracy": "mean accuracy",
+    "mean_iou": "mean IoU",
+    "frequency_weighted_iou": "frequency-weighted IoU",
+}
 
 
 class RunFolder:

@@ -16,7 +16,7 @@ from fcn_keras.config import TrainConfig
 from fcn_keras.datasets import load_split
 from fcn_keras.evaluation import Report
 from fcn_keras.model_card import _limits, training_time
-from fcn_keras.run_folder import RunFolder
+from fcn_keras.run_folder import MEASURES, RunFolder
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def test_figures_are_those_of_metrics_json(run):
     for name, iou in metrics.pop("per_class_iou").items():
         assert tables[name][0] == f"{iou:.4f}"
     for name, value in metrics.items():
-        assert tables[name.replace("_", " ").replace("iou", "IoU")] == [f"{value:.4f}"]
+        assert tables[MEASURES[name]] == [f"{value:.4f}"]
     shares = [float(tables[name][1].rstrip("%")) for name in CLASSES]
     assert sum(shares) == pytest.approx(100, abs=0.02)
 

@@ -19,16 +19,11 @@ from fcn_keras.model_card import training_time
 from fcn_keras.report.charts import HEIGHT, WIDTH, charts
 from fcn_keras.report.contents import Contents
 from fcn_keras.report.pictures import picture_rows
+from fcn_keras.run_folder import MEASURES
 
 MOST_EPOCHS = 200  # rows and points of longer histories would be too many to read
 CONFUSED = 0.01  # share of a class's pixels from which it is worth telling what they became
 SHOWN = 0.005  # share from which a cell of the confusion matrix has a number
-MEASURES = {
-    "mean_iou": "mean IoU",
-    "pixel_accuracy": "pixel accuracy",
-    "mean_accuracy": "mean accuracy",
-    "frequency_weighted_iou": "frequency-weighted IoU",
-}
 
 
 def write_report(contents: Contents, output) -> None:
