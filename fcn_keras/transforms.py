@@ -11,7 +11,8 @@ import math
 
 import tensorflow as tf
 
-IGNORE_ID = 255
+from fcn_keras.datasets.base import IGNORE_ID
+
 # ImageNet's mean colour, which the model normalises to 0, as its own padding is.
 PADDING_RGB = (124, 116, 104)
 RGB_TO_YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
