@@ -6,11 +6,14 @@ import dataclasses
 import math
 import types
 import typing
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fcn_keras.errors import UserError
 from fcn_keras.reading import has_control_characters
 from fcn_keras.recipes import RECIPES
+
+if TYPE_CHECKING:
+    from fcn_keras.datasets.base import Split
 
 MAX_INTEGER = 2**32 - 1  # NumPy takes no larger seed
 
@@ -178,6 +181,24 @@ class TrainConfig:
         if recipe not in RECIPES:
             raise UserError(f"--recipe must be one of {', '.join(RECIPES)}. Received: {recipe!r}.")
         return cls(**{**RECIPES[recipe], **settings, "recipe": recipe})
+
+
+def split_of(config: TrainConfig, part: str) -> Split:
+    """The `"train"` or `"val"` part of a run's data set: `limit` and `skip_smaller` apply.
+
+    Raises:
+        UserError: Like `load_split`, or if no training image is as large as the crop.
+    """
+    from fcn_keras.datasets import load_split  # needs NumPy, which `--help` does without
+
+    split = load_split(config.dataset, part, config.data_dir)
+    if config.limit:
+        split = split.take(config.limit)
+    if config.skip_smaller and part == "train":
+        from fcn_keras.pipeline import drop_smaller
+
+        split = drop_smaller(split, config.crop)
+    return split
 
 
 def _recipe_of(dataset: str) -> str:

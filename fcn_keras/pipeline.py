@@ -194,7 +194,7 @@ def drop_smaller(split: Split, crop: tuple[int, int]) -> Split:
     if not large:
         raise UserError(
             f"No image of {split.name} is as large as the crop {crop[0]}×{crop[1]}. Use a smaller "
-            "--crop, or --no-skip-smaller to pad them."
+            "--crop."
         )
     return split.select(large)
 

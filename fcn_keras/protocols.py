@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageFilter
 
 from fcn_keras.datasets.base import Split
 from fcn_keras.errors import UserError
+from fcn_keras.pipeline import drop_smaller
 
 
 def d2l_examples(split: Split, crop: tuple[int, int] | None, void_is_background: bool) -> Split:
@@ -24,19 +24,12 @@ def d2l_examples(split: Split, crop: tuple[int, int] | None, void_is_background:
     Raises:
         UserError: If no image is as large as the crop.
     """
-    chosen: Sequence[int] = range(len(split))
-    if crop:
-        shapes = (split.read(index)[1].shape for index in chosen)
-        chosen = [
-            i for i, shape in enumerate(shapes) if shape[0] >= crop[0] and shape[1] >= crop[1]
-        ]
-        if not chosen:
-            raise UserError(f"No image is as large as the crop {crop[0]}×{crop[1]}. Use a smaller.")
+    chosen = drop_smaller(split, crop) if crop else split
 
     def read(position):
-        image, mask = split.read(chosen[position])
+        image, mask = chosen.read(position)
         if crop:
-            rng = np.random.default_rng(chosen[position])
+            rng = np.random.default_rng(split.ids.index(chosen.ids[position]))
             top = rng.integers(mask.shape[0] - crop[0] + 1)
             left = rng.integers(mask.shape[1] - crop[1] + 1)
             window = np.s_[top : top + crop[0], left : left + crop[1]]
@@ -45,8 +38,7 @@ def d2l_examples(split: Split, crop: tuple[int, int] | None, void_is_background:
             mask = np.where(mask == split.labels.ignore_id, 0, mask)
         return image, mask
 
-    ids = tuple(split.ids[index] for index in chosen)
-    return dataclasses.replace(split, ids=ids, read=read)
+    return dataclasses.replace(chosen, read=read)
 
 
 def near_boundaries(split: Split, width: int) -> Split:

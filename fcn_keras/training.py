@@ -18,8 +18,7 @@ from fcn_keras.callbacks import (
     out_of_patience,
 )
 from fcn_keras.cluster import Cluster
-from fcn_keras.config import TrainConfig
-from fcn_keras.datasets import load_split
+from fcn_keras.config import TrainConfig, split_of
 from fcn_keras.datasets.base import LabelSet, Split
 from fcn_keras.distribution import (
     compute_deterministically,
@@ -198,12 +197,7 @@ def make_optimizer(config: TrainConfig, model: keras.Model, steps: int) -> keras
 
 
 def _load_splits(config: TrainConfig) -> tuple[Split, Split]:
-    splits = [load_split(config.dataset, name, config.data_dir) for name in ("train", "val")]
-    if config.limit:
-        splits = [split.take(config.limit) for split in splits]
-    train_split, val_split = splits
-    if config.skip_smaller:
-        train_split = pipeline.drop_smaller(train_split, config.crop)
+    train_split, val_split = split_of(config, "train"), split_of(config, "val")
     if len(train_split) < config.batch_size:
         print(
             f"Note: {len(train_split)} training images fill a batch of {config.batch_size} by "

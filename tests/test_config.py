@@ -2,8 +2,9 @@ import dataclasses
 import math
 
 import pytest
+from fake_folder import write_folder
 
-from fcn_keras.config import DROPPED, GROUPS, TrainConfig
+from fcn_keras.config import DROPPED, GROUPS, TrainConfig, split_of
 from fcn_keras.errors import UserError
 from fcn_keras.recipes import RECIPES
 
@@ -84,3 +85,13 @@ def test_recipes_set_existing_fields_and_each_field_has_help():
         assert set(recipe) <= names
     assert all(field.metadata["help"] for field in dataclasses.fields(TrainConfig))
     assert set(GROUPS) <= names and not names & set(DROPPED)
+
+
+def test_a_run_takes_the_first_images_and_drops_small_ones_from_training(tmp_path):
+    folder = write_folder(tmp_path, train=3, val=3, size=(48, 64))
+    config = TrainConfig(dataset=str(folder), limit=2, crop=(48, 64), skip_smaller=True)
+    assert split_of(config, "train").ids == ("train_0", "train_1")
+    larger = dataclasses.replace(config, crop=(49, 64))
+    with pytest.raises(UserError, match="as large as the crop 49×64"):
+        split_of(larger, "train")
+    assert split_of(larger, "val").ids == ("val_0", "val_1")

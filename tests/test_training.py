@@ -185,11 +185,6 @@ def test_damaged_models_are_named(finished, folder, tmp_path, capfd):
     assert "best.keras: no .keras model, or a damaged one" in stderr and "Traceback" not in stderr
 
 
-def test_limit_takes_the_first_images(folder):
-    config = TrainConfig.from_recipe(dataset=str(folder), limit=1)
-    assert load_split(str(folder), "train").take(config.limit).ids == ("train_0",)
-
-
 # In one epoch, only the validation loss is bad.
 @pytest.mark.parametrize("epochs", ["1", pytest.param("4", marks=pytest.mark.slow)])
 def test_diverging_loss_is_reported(folder, tmp_path, capfd, epochs):

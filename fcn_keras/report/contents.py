@@ -11,9 +11,8 @@ import numpy as np
 from PIL import Image
 
 from fcn_keras.callbacks import best_epoch
-from fcn_keras.config import TrainConfig
-from fcn_keras.datasets import load_split
-from fcn_keras.datasets.base import LabelSet, Split
+from fcn_keras.config import TrainConfig, split_of
+from fcn_keras.datasets.base import LabelSet
 from fcn_keras.errors import UserError
 from fcn_keras.evaluation import (
     ImageScore,
@@ -138,7 +137,7 @@ def gather(
 
 def _measure(contents: Contents, config: TrainConfig, images: int, progress) -> None:
     labels = contents.labels
-    val = _split(config, "val")
+    val = split_of(config, "val")
     require_same_classes(labels, val.labels)
     segment = Segmenter.load(contents.run.best)
     require_same_classes(labels, segment.labels)
@@ -159,13 +158,8 @@ def _measure(contents: Contents, config: TrainConfig, images: int, progress) -> 
     contents.report = total_report(labels, scores)
     contents.counts["val"] = len(val)
     with contextlib.suppress(UserError):  # validation alone may be there
-        contents.counts["train"] = len(_split(config, "train"))
+        contents.counts["train"] = len(split_of(config, "train"))
     _compare(contents, contents.report)
-
-
-def _split(config: TrainConfig, name: str) -> Split:
-    split = load_split(config.dataset, name, config.data_dir)
-    return split.take(config.limit) if config.limit else split
 
 
 def _compare(contents: Contents, report: Report) -> None:
