@@ -18,6 +18,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from fcn_keras.config import flag
 from fcn_keras.files import atomic_path
 from fcn_keras.run_folder import RunFolder
 
@@ -95,10 +96,7 @@ def train_ours(arguments, seed: int) -> dict:
         flags += "--optimizer adamw --momentum 0 --schedule poly".split()
         for name in SETTINGS[:-1]:
             value = getattr(arguments, name)
-            flags += [
-                "--" + name.replace("_", "-"),
-                *(value if isinstance(value, list) else [value]),
-            ]
+            flags += [flag(name), *(value if isinstance(value, list) else [value])]
     epochs = re.findall(r"^(\d+)/\1 - (\d+)s - ", command("train", *flags), re.MULTILINE)
     times = [int(seconds) / int(steps) for steps, seconds in epochs] or [math.nan]
     report = arguments.out / f"report-s{seed}.json"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shlex
 
-from fcn_keras.config import TrainConfig
+from fcn_keras.config import TrainConfig, flag
 
 
 def changed_settings(config: TrainConfig) -> dict:
@@ -23,10 +23,9 @@ def train_command(config: TrainConfig) -> str:
     """The `fcn-keras train` command, quoted for a shell, whose run has these settings."""
     words = ["fcn-keras", "train", "--recipe", config.recipe]
     for name, value in changed_settings(config).items():
-        flag = name.replace("_", "-")
         if isinstance(value, bool):
-            words.append(f"--{flag}" if value else f"--no-{flag}")
+            words.append(flag(name if value else f"no_{name}"))
         elif value is not None:
             values = value if isinstance(value, tuple) else (value,)
-            words += [f"--{flag}", *map(str, values)]
+            words += [flag(name), *map(str, values)]
     return shlex.join(words)

@@ -221,7 +221,7 @@ def _check_value(field: dataclasses.Field, value) -> None:
             fault = f"be at least {minimum}"
         else:
             return
-    raise UserError(f"{_flag(field.name)} must {fault}. Received: {value!r}.")
+    raise UserError(f"{flag(field.name)} must {fault}. Received: {value!r}.")
 
 
 def require_types(settings) -> None:
@@ -240,7 +240,7 @@ def require_types(settings) -> None:
             elif isinstance(part, str) and has_control_characters(part):
                 fault = fault or "not hold control characters"
         if fault:
-            raise UserError(f"{_flag(name)} must {fault}. Received: {ascii(value)[:100]}.")
+            raise UserError(f"{flag(name)} must {fault}. Received: {ascii(value)[:100]}.")
 
 
 def _fits(value, hint) -> bool:
@@ -261,5 +261,6 @@ def _typename(hint) -> str:
     return str(hint) if typing.get_args(hint) else hint.__name__
 
 
-def _flag(name: str) -> str:
+def flag(name: str) -> str:
+    """The flag of a setting, such as `--run-dir` of `run_dir`."""
     return "--" + name.replace("_", "-")

@@ -14,6 +14,7 @@ from fcn_keras.cli.shared import (
     progress,
     selected_split,
 )
+from fcn_keras.config import flag
 from fcn_keras.errors import UserError, printable
 from fcn_keras.files import found_images
 
@@ -81,12 +82,12 @@ def _predict(arguments) -> int:
 
 
 def _check_ray_flags(arguments) -> None:
-    for flag in ("workers", "worker_cpus"):
-        value, name = getattr(arguments, flag), "--" + flag.replace("_", "-")
+    for name in ("workers", "worker_cpus"):
+        value = getattr(arguments, name)
         if value is not None and arguments.ray is None:
-            raise UserError(f"{name} goes with --ray.")
+            raise UserError(f"{flag(name)} goes with --ray.")
         if value is not None and value < 1:
-            raise UserError(f"{name} must be at least 1. Received: {value}.")
+            raise UserError(f"{flag(name)} must be at least 1. Received: {value}.")
     if arguments.ray is not None and arguments.dataset:
         raise UserError("--ray goes with files, not with --dataset.")
     if arguments.ray is not None and importlib.util.find_spec("ray") is None:

@@ -9,6 +9,7 @@ import urllib.parse
 
 from fcn_keras.cli.listening import add_listening_flags, bind, check_port, url_of
 from fcn_keras.cli.shared import import_tensorflow
+from fcn_keras.config import flag
 from fcn_keras.errors import UserError
 from fcn_keras.serving.rest_server.model_versions import ModelVersions
 
@@ -98,13 +99,11 @@ def _check(arguments) -> None:
     for name, least in (("keep_versions", 1), ("concurrency", 1), ("queue", 0)):
         value = getattr(arguments, name)
         if value < least:
-            flag = name.replace("_", "-")
-            raise UserError(f"--{flag} must be at least {least}. Received: {value}.")
+            raise UserError(f"{flag(name)} must be at least {least}. Received: {value}.")
     for name in ("poll_seconds", "max_body_mb"):
         value = getattr(arguments, name)
         if not 0 < value < 1e6:
-            flag = name.replace("_", "-")
-            raise UserError(f"--{flag} must be positive. Received: {value}.")
+            raise UserError(f"{flag(name)} must be positive. Received: {value}.")
     check_port(arguments.port)
     if not arguments.model_name:
         raise UserError("--model-name must not be empty.")

@@ -7,7 +7,7 @@ import dataclasses
 import typing
 
 from fcn_keras.cli.shared import import_tensorflow
-from fcn_keras.config import GROUPS, TrainConfig
+from fcn_keras.config import GROUPS, TrainConfig, flag
 from fcn_keras.errors import UserError
 from fcn_keras.recipes import RECIPES
 
@@ -27,7 +27,7 @@ def add(commands) -> None:
     parser.add_argument(
         "--resume",
         metavar="RUN",
-        help="go on with a run; may be joined by " + ", ".join(_flag(name) for name in RESUMABLE),
+        help="go on with a run; may be joined by " + ", ".join(flag(name) for name in RESUMABLE),
     )
     parser.add_argument(
         "--config",
@@ -44,7 +44,7 @@ def add_config_flags(parser, left_out: tuple[str, ...] = ()) -> None:
         if field.name in GROUPS:
             group = parser.add_argument_group(GROUPS[field.name])
         if field.name not in left_out:
-            group.add_argument(_flag(field.name), **_flag_options(field, hints[field.name]))
+            group.add_argument(flag(field.name), **_flag_options(field, hints[field.name]))
 
 
 def given_settings(arguments) -> dict:
@@ -83,8 +83,8 @@ def _train(arguments) -> int:
         fixed = sorted(set(settings) - set(RESUMABLE))
         if fixed:
             raise UserError(
-                f"{_flag(fixed[0])} cannot change in a resumed run; only "
-                f"{', '.join(map(_flag, RESUMABLE))} can."
+                f"{flag(fixed[0])} cannot change in a resumed run; only "
+                f"{', '.join(map(flag, RESUMABLE))} can."
             )
         from fcn_keras.run_folder import RunFolder  # needs NumPy, which not every command does
 
@@ -127,7 +127,3 @@ def _recipe_summary(name: str) -> str:
         f"FCN-{config.output_stride}s, {config.epochs} epochs, batch {config.batch_size}, "
         f"{config.optimizer} {config.learning_rate:g}"
     )
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
