@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
+
 SHOWN_CHARACTERS = 2000  # of a message
 LINE_CHARACTERS = 500  # of what another's error says
 
@@ -28,6 +31,28 @@ def first_line(error) -> str:
     unnamed = type(error).__name__ if isinstance(error, BaseException) else ""
     line = next((line for line in lines if line and not line.startswith(noise)), unnamed)
     return line if len(line) <= LINE_CHARACTERS else f"{line[:LINE_CHARACTERS]}..."
+
+
+def require_packages(what: str, extra: str, *packages: str, load: bool = True) -> None:
+    """Raises `missing_package` unless `what` finds the packages of an extra.
+
+    They are imported, or without `load`, as that may take seconds, looked for alone.
+    """
+    for package in packages:
+        try:
+            if load:
+                importlib.import_module(package)
+            elif not importlib.util.find_spec(package):
+                raise ModuleNotFoundError(f"No module named {package!r}")
+        except ImportError as error:
+            raise missing_package(what, package, error, extra) from error
+
+
+def missing_package(what: str, package: str, error: ImportError, extra: str = "") -> UserError:
+    """The error that ends with the command that installs what is missing."""
+    package = package.partition(".")[0]
+    wanted = f"'fcn_keras[{extra}]'" if extra else "fcn_keras"
+    return UserError(f"{what} needs the package {package} ({error}). Run: pip install {wanted}")
 
 
 def printable(text: str) -> str:

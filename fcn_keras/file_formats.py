@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import json
 import warnings
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 
 from fcn_keras.conversion import deviation, in_float32
 from fcn_keras.datasets.sample_scenes import draw_scene
-from fcn_keras.errors import UserError
+from fcn_keras.errors import UserError, require_packages
 from fcn_keras.files import write_file
 from fcn_keras.models.loading import LABELS_FILE
 from fcn_keras.prediction import Segmenter
@@ -81,20 +80,9 @@ def export_file(segmenter: Segmenter, path, format: str, provenance: dict | None
         _verify(model, partial, path, format)
 
     with silenced(1, 2), warnings.catch_warnings(action="ignore"):
-        for package in target.packages:
-            _require(package, format)
+        require_packages(f"Format {format}", format, *target.packages)
         write_file(path, write)
     return path
-
-
-def _require(package: str, format: str) -> None:
-    try:
-        importlib.import_module(f"{package}.interpreter" if format == "litert" else package)
-    except ImportError as error:
-        raise UserError(
-            f"Format {format} needs the package {package} ({error}). Install fcn_keras with "
-            f"[{format}]."
-        ) from error
 
 
 def _verify(model: keras.Model, partial: Path, path: Path, format: str) -> None:
@@ -105,7 +93,8 @@ def _verify(model: keras.Model, partial: Path, path: Path, format: str) -> None:
         expected = logits_of(model, images)
         found = deviation(format, FORMATS[format].run(partial, images), expected)
         if found:
-            packages = ", ".join(("tensorflow", *FORMATS[format].packages))
+            names = (name.partition(".")[0] for name in FORMATS[format].packages)
+            packages = ", ".join(("tensorflow", *names))
             raise UserError(
                 f"{path}: not written, as it deviates from the model: {found}. Try other versions "
                 f"of the packages {packages}, or another --format."

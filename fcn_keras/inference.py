@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import importlib
 import tempfile
 import warnings
 from collections.abc import Callable
@@ -20,7 +19,7 @@ from fcn_keras.conversion import (
     traced,
     write_onnx,
 )
-from fcn_keras.errors import UserError
+from fcn_keras.errors import UserError, require_packages
 from fcn_keras.silence import silenced
 
 RUNTIMES = ("keras", "tensorflow", "openvino", "onnx")
@@ -55,14 +54,10 @@ def require_runtime(runtime: str, precision: str | None) -> None:
             f"The runtime {runtime} does not take this precision; tensorflow and openvino do. "
             f"Received: {precision!r}."
         )
-    for package in PACKAGES.get(runtime, ()):
-        try:
-            importlib.import_module(package)
-        except ImportError as error:
-            raise NetworkError(
-                f"The runtime {runtime} needs the package {package} ({error}). Install fcn_keras "
-                f"with [{runtime}]."
-            ) from error
+    try:
+        require_packages(f"The runtime {runtime}", runtime, *PACKAGES.get(runtime, ()))
+    except UserError as error:
+        raise NetworkError(*error.args) from error
 
 
 def load_network(

@@ -85,6 +85,6 @@ def _add_members(path: Path, texts: dict[str, str]) -> None:
 
 FORMATS = {
     "onnx": Format(".onnx", ("onnx", "onnxruntime", "tf2onnx"), write_onnx, _run_onnx),
-    "litert": Format(".tflite", ("ai_edge_litert",), _write_litert, _run_litert),
+    "litert": Format(".tflite", ("ai_edge_litert.interpreter",), _write_litert, _run_litert),
     "keras": Format(".keras", (), _write_keras, _run_keras),
 }

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from fcn_keras.errors import UserError, first_line
+from fcn_keras.errors import UserError, first_line, require_packages
 
 SCHEMES = ("s3", "gs")  # there an object appears when it is complete
 
@@ -148,8 +148,7 @@ def _filesystem(root: str):
     if root.partition("://")[0] not in SCHEMES:
         known = ", ".join(f"{scheme}://" for scheme in SCHEMES)
         raise UserError(f"{root}: such addresses are not known. Choose one of {known}.")
-    try:
-        from pyarrow.fs import FileSystem
-    except ImportError as error:
-        raise UserError(f"{root} needs pyarrow. Install fcn_keras with [cluster].") from error
+    require_packages(root, "cluster", "pyarrow")
+    from pyarrow.fs import FileSystem
+
     return FileSystem.from_uri(root)[0]

@@ -35,7 +35,8 @@ def test_gradio_missing_names_the_extra(monkeypatch, capfd):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert main(["demo", "--model", "no/such"]) == 1
     assert capfd.readouterr().err == (
-        "error: fcn-keras demo needs gradio. Install fcn_keras with [demo].\n"
+        "error: fcn-keras demo needs the package gradio (No module named 'gradio'). Run: pip "
+        "install 'fcn_keras[demo]'\n"
     )
 
 

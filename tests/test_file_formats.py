@@ -267,6 +267,6 @@ def test_mistakes_are_named(segmenter, tmp_path):
 )
 def test_missing_packages_are_named(format, module, segmenter, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(UserError, match=rf"Install fcn_keras with \[{format}\]"):
+    with pytest.raises(UserError, match=rf"needs .*: pip install 'fcn_keras\[{format}\]'$"):
         export_file(segmenter, tmp_path / f"m{FORMATS[format].suffix}", format)
     assert not any(tmp_path.iterdir())

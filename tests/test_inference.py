@@ -115,7 +115,7 @@ def test_a_missing_package_is_named(runtime, package, monkeypatch, untrained_run
     assert main([*map(str, command), "--runtime", runtime]) == 1
     errors = capfd.readouterr().err
     assert errors.startswith(f"error: The runtime {runtime} needs the package {package} (")
-    assert f"Install fcn_keras with [{runtime}]." in errors and len(errors.splitlines()) == 1
+    assert errors.endswith(f"Run: pip install 'fcn_keras[{runtime}]'\n") and errors.count("\n") == 1
 
 
 @pytest.mark.parametrize(

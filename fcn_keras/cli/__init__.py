@@ -28,7 +28,7 @@ from fcn_keras.cli import (
     train,
     tune,
 )
-from fcn_keras.errors import UserError, printable
+from fcn_keras.errors import UserError, missing_package, printable
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -58,11 +58,8 @@ def _run(argv: list[str] | None) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("fcn_keras"):
             raise
-        print(
-            f"error: this command needs the package {error.name}, which is not installed. "
-            "Install fcn_keras with its dependencies.",
-            file=sys.stderr,
-        )
+        what = missing_package("this command", error.name or "?", error)
+        print(f"error: {what}", file=sys.stderr)
         return 1
     except BrokenPipeError:  # whoever read the output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import signal
 import tempfile
 from pathlib import Path
 
 from fcn_keras.cli.listening import add_listening_flags, bind, check_port, url_of
 from fcn_keras.cli.shared import add_model_flags, load_segmenter
-from fcn_keras.errors import UserError
+from fcn_keras.errors import UserError, require_packages
 
 
 def add(commands) -> None:
@@ -36,8 +35,7 @@ def add(commands) -> None:
 
 def _demo(arguments) -> int:
     check_port(arguments.port)
-    if not importlib.util.find_spec("gradio"):
-        raise UserError("fcn-keras demo needs gradio. Install fcn_keras with [demo].")
+    require_packages("fcn-keras demo", "demo", "gradio", load=False)
     from fcn_keras.photographs import allow_pixels
 
     allow_pixels(arguments.max_pixels)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 
 from fcn_keras import storage
@@ -15,7 +14,7 @@ from fcn_keras.cli.shared import (
     selected_split,
 )
 from fcn_keras.config import flag
-from fcn_keras.errors import UserError, printable
+from fcn_keras.errors import UserError, printable, require_packages
 from fcn_keras.files import found_images
 
 
@@ -90,8 +89,8 @@ def _check_ray_flags(arguments) -> None:
             raise UserError(f"{flag(name)} must be at least 1. Received: {value}.")
     if arguments.ray is not None and arguments.dataset:
         raise UserError("--ray goes with files, not with --dataset.")
-    if arguments.ray is not None and importlib.util.find_spec("ray") is None:
-        raise UserError("--ray needs Ray. Install fcn_keras with [cluster].")
+    if arguments.ray is not None:
+        require_packages("--ray", "cluster", "ray", load=False)
 
 
 def _run_here(arguments, segmenter, extras) -> tuple[int, int, int]:

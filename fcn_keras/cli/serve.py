@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import signal
 import socket
 import urllib.parse
@@ -10,7 +9,7 @@ import urllib.parse
 from fcn_keras.cli.listening import add_listening_flags, bind, check_port, url_of
 from fcn_keras.cli.shared import import_tensorflow
 from fcn_keras.config import flag
-from fcn_keras.errors import UserError
+from fcn_keras.errors import UserError, require_packages
 from fcn_keras.serving.rest_server.model_versions import ModelVersions
 
 
@@ -107,9 +106,8 @@ def _check(arguments) -> None:
     check_port(arguments.port)
     if not arguments.model_name:
         raise UserError("--model-name must not be empty.")
-    for package in ("fastapi", "uvicorn", "tensorflow_serving"):
-        if not importlib.util.find_spec(package):
-            raise UserError(f"fcn-keras serve needs {package}. Install fcn_keras with [serve].")
+    packages = ("fastapi", "uvicorn", "tensorflow_serving")
+    require_packages("fcn-keras serve", "serve", *packages, load=False)
 
 
 def _label(text: str) -> tuple[str, int]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import re
 import sys
 
 from fcn_keras.cli.shared import import_tensorflow
 from fcn_keras.cli.train import add_config_flags, given_settings
 from fcn_keras.config import TrainConfig
-from fcn_keras.errors import UserError
+from fcn_keras.errors import UserError, require_packages
 
 PACKAGES = {"random": ["keras_tuner"], "hyperband": ["keras_tuner"]}
 PACKAGES["bayesian"] = ["keras_tuner", "sklearn", "scipy"]
@@ -73,9 +72,7 @@ def _tune(arguments) -> int:
         print(write_report(arguments.search_dir))
         return 0
     search = _search(arguments)
-    for package in PACKAGES[arguments.tuner]:
-        if not importlib.util.find_spec(package):
-            raise UserError(f"fcn-keras tune needs {package}. Install fcn_keras with [tune].")
+    require_packages("fcn-keras tune", "tune", *PACKAGES[arguments.tuner], load=False)
     import_tensorflow()
     from fcn_keras.tuning.tuner import run_search
 

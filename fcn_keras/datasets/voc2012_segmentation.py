@@ -15,7 +15,7 @@ from PIL import Image
 from fcn_keras.datasets.decoding import decode_image, decode_mask
 from fcn_keras.datasets.voc import VOC_LABELS
 from fcn_keras.datasets.voc_download import SBD, VOC, find_or_download
-from fcn_keras.errors import UserError
+from fcn_keras.errors import UserError, require_packages
 from fcn_keras.photographs import encode_image
 
 
@@ -139,10 +139,7 @@ def _decode_sbd_mask(data: bytes, name: str) -> np.ndarray:
 
 
 def _loadmat():
-    try:
-        from scipy.io import loadmat
-    except ImportError as error:
-        raise UserError(
-            "SBD's masks are MATLAB files, which need SciPy. Install fcn_keras with [sbd]."
-        ) from error
+    require_packages("A mask of SBD, a MATLAB file,", "sbd", "scipy.io")
+    from scipy.io import loadmat
+
     return loadmat

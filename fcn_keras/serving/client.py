@@ -14,7 +14,7 @@ import urllib.parse
 import requests
 import urllib3
 
-from fcn_keras.errors import UserError
+from fcn_keras.errors import UserError, missing_package
 from fcn_keras.serving.answers import (
     ABOUT,
     ABOUT_INPUTS,
@@ -57,10 +57,8 @@ def connect(url: str, **options):
         try:
             from fcn_keras.serving.grpc_client import GrpcClient
         except ImportError as error:
-            raise UserError(
-                f"{url}: gRPC needs the package tensorflow-serving-api ({error}). Install it, "
-                "or use the server's http:// address."
-            ) from error
+            what = f"{url}: gRPC, unlike http://,"
+            raise missing_package(what, "tensorflow-serving-api", error) from error
         return GrpcClient(host, **options)
     raise UserError(f"{url}: no address of a server. Use http://, https:// or grpc://, and a host.")
 

@@ -234,7 +234,7 @@ def test_bad_mask_of_sbd_is_named(tmp_path, content):
 def test_scipy_is_asked_for_by_name(tmp_path, monkeypatch):
     write_voc_devkit(tmp_path)
     monkeypatch.setitem(sys.modules, "scipy.io", None)
-    with pytest.raises(UserError, match=r"Install fcn_keras with \[sbd\]"):
+    with pytest.raises(UserError, match=r"needs the package scipy .* install 'fcn_keras\[sbd\]'$"):
         voc_split("train", tmp_path, augmented=True)
 
 

@@ -87,7 +87,7 @@ def test_a_missing_package_is_named(tmp_path, capfd, monkeypatch):
     monkeypatch.setitem(sys.modules, "keras_tuner", None)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert main(["tune", "--search-dir", str(tmp_path / "search")]) == 1
-    assert "needs keras_tuner. Install fcn_keras with [tune]." in capfd.readouterr().err
+    assert "pip install 'fcn_keras[tune]'\n" in capfd.readouterr().err
 
 
 def test_ctrl_c_tells_how_to_go_on(tmp_path, capfd, monkeypatch):

@@ -374,7 +374,7 @@ def test_mistakes_are_named(base, flags, message, capfd):
 def test_missing_packages_are_named(base, capfd, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "uvicorn" else 1)
     assert main(["serve", "--model-base-path", str(base)]) == 1
-    assert "needs uvicorn. Install fcn_keras with [serve]." in capfd.readouterr().err
+    assert capfd.readouterr().err.endswith("uvicorn'). Run: pip install 'fcn_keras[serve]'\n")
 
 
 def test_a_model_that_cannot_be_loaded_ends_the_server(tmp_path):
