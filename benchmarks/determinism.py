@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from kept_runs import row, table
 
+import fcn_keras
 from fcn_keras.run_folder import RunFolder
 
 ROOT = Path(__file__).parents[1]
@@ -55,9 +56,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def last_weights(run: RunFolder) -> list[np.ndarray]:
-    import keras
-
-    return keras.models.load_model(run.last, compile=False).get_weights()
+    return fcn_keras.load_model(run.last).get_weights()
 
 
 if __name__ == "__main__":

@@ -5,9 +5,6 @@ below are loaded when they are first used.
 """
 
 import importlib
-import importlib.abc
-import importlib.util
-import sys
 
 __version__ = "0.1.0"
 
@@ -21,6 +18,7 @@ _HOMES = {
     "VOC_COLORMAP": "fcn_keras.datasets.voc",
     "build_fcn": "fcn_keras.models.fcn",
     "evaluate": "fcn_keras.evaluation",
+    "load_model": "fcn_keras.models.loading",
     "load_split": "fcn_keras.datasets",
     "resume": "fcn_keras.training",
     "train": "fcn_keras.training",
@@ -36,42 +34,3 @@ def __getattr__(name):
 
 def __dir__():
     return sorted([*globals(), *_HOMES])
-
-
-def _register():
-    modules = ("models.block_upsampling", "models.normalization", "models.upsampling")
-    for module in (*modules, "objectives", "schedules"):
-        importlib.import_module(f"fcn_keras.{module}")
-
-
-class _RegisterWithKeras(importlib.abc.MetaPathFinder):
-    """Imports our layers as soon as Keras is imported.
-
-    Keras loads a `.keras` file only after the classes in it were registered, so
-    `import fcn_keras` has to do so, although it does not import Keras itself.
-    """
-
-    def find_spec(self, name, path=None, target=None):
-        if name != "keras":
-            return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(name)
-        # TensorFlow looks Keras up long before it imports it.
-        sys.meta_path.insert(0, self)
-        if spec is None or spec.loader is None:
-            return spec
-        exec_keras = spec.loader.exec_module
-
-        def exec_and_register(module):
-            sys.meta_path.remove(self)
-            exec_keras(module)
-            _register()
-
-        spec.loader.exec_module = exec_and_register
-        return spec
-
-
-if "keras" in sys.modules:
-    _register()
-else:
-    sys.meta_path.insert(0, _RegisterWithKeras())

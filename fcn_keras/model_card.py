@@ -176,9 +176,9 @@ mask = segmenter("photo.jpg")  # uint8 (H, W), class ids
 ```
 
 ```python
-import fcn_keras, keras
+import fcn_keras
 
-model = keras.models.load_model({run.best.as_posix()!r})  # RGB in 0..255 to logits
+model = fcn_keras.load_model({path!r})  # RGB in 0..255 to logits
 ```
 
 ```bash

@@ -20,10 +20,11 @@ import time
 import zipfile
 from pathlib import Path
 
-import keras
 import numpy as np
 import pytest
 from fake_folder import write_folder
+
+import fcn_keras
 
 pytestmark = pytest.mark.slow
 
@@ -89,8 +90,7 @@ def flags_to_go_on(data, run_dir):
 
 def require_same_result(run_dir, whole):
     ours, theirs = (
-        keras.models.load_model(folder / "last.keras", compile=False).get_weights()
-        for folder in (run_dir, whole[0])
+        fcn_keras.load_model(folder / "last.keras").get_weights() for folder in (run_dir, whole[0])
     )
     for weights, expected in zip(ours, theirs, strict=True):
         np.testing.assert_array_equal(weights, expected)

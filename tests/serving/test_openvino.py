@@ -1,11 +1,11 @@
 """An exported model run by OpenVINO, whose network code is not TensorFlow's."""
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from fcn_keras.datasets.sample_scenes import draw_scene
+from fcn_keras.models.loading import load_model
 
 openvino = pytest.importorskip("openvino")
 
@@ -33,9 +33,7 @@ def test_probabilities_and_masks_are_the_models(untrained_run, probabilities, sh
     batch, *size = shape
     scenes = [draw_scene(np.random.default_rng(seed), tuple(size)) for seed in range(batch)]
     images = np.stack([image for image, _ in scenes])
-    logits = keras.models.load_model(untrained_run / "best.keras").predict_on_batch(
-        images.astype(np.float32)
-    )
+    logits = load_model(untrained_run).predict_on_batch(images.astype(np.float32))
     expected = tf.nn.softmax(logits).numpy()
     actual = probabilities([images])["probabilities"]
     assert actual.shape == (*shape, 3) and np.ptp(expected) > 0.1
