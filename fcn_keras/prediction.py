@@ -22,7 +22,7 @@ from fcn_keras.inference import Network, load_network, require_runtime
 from fcn_keras.models.loading import LABELS_FILE, load_model
 from fcn_keras.models.receptive_field import Field, receptive_field
 from fcn_keras.photographs import open_photograph, to_rgb
-from fcn_keras.reading import damage_as_user_errors, parse_json
+from fcn_keras.reading import build, damage_as_user_errors, parse_json
 from fcn_keras.run_folder import RunFolder, model_file
 from fcn_keras.visualize import overlay
 
@@ -237,7 +237,7 @@ def _labels_within(path: Path) -> LabelSet | None:
         if LABELS_FILE not in archive.namelist():
             return None
         with damage_as_user_errors(f"{path}: its {LABELS_FILE} is damaged", "Give another."):
-            return LabelSet(**parse_json(archive.read(LABELS_FILE)))
+            return build(LabelSet, parse_json(archive.read(LABELS_FILE)))
 
 
 def as_image(image) -> Image.Image:

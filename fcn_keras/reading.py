@@ -4,29 +4,32 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import inspect
 import json
 import unicodedata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from fcn_keras.errors import UserError, first_line
 
 MAX_BYTES = 16 << 20
+T = TypeVar("T")
 
 
 @contextlib.contextmanager
 def damage_as_user_errors(what: str, remedy: str = "Restore it from a copy."):
-    """Turns what parsing raises into a `UserError`: `what`, the reason and the remedy."""
+    """Turns what parsing raises into a `UserError`: `what`, the reason and the remedy.
+
+    Whoever parses checks types first (`as_object`, `build`): a `TypeError` or
+    `AttributeError` is a mistake of the program, not of the file.
+    """
     try:
         yield
     except KeyError as error:
         raise UserError(f"{what} (it lacks {error}). {remedy}") from error
     except RecursionError as error:
         raise UserError(f"{what} (nested too deeply). {remedy}") from error
-    except (
-        *(ArithmeticError, AttributeError, IndexError, OSError, RuntimeError, TypeError),
-        *(ValueError, csv.Error),
-    ) as error:
+    except (ArithmeticError, IndexError, OSError, ValueError, csv.Error) as error:
         reason = first_line(error).removesuffix(".")
         raise UserError(f"{what} ({reason}). {remedy}") from error
 
@@ -47,6 +50,27 @@ def read_text(path: Path) -> str:
 def read_json(path: Path) -> Any:
     """The content of a small JSON file; raises as `read_text` and `parse_json`."""
     return json.loads(read_text(path))
+
+
+def read_object(path: Path) -> dict:
+    """The content of a small JSON file that must be an object; raises as `read_json`."""
+    return as_object(read_json(path), "the content")
+
+
+def as_object(value, what: str) -> dict:
+    """A value of a file that must be a JSON object; raises `ValueError`."""
+    if not isinstance(value, dict):
+        raise ValueError(f"{what} is not an object")
+    return value
+
+
+def build(kind: type[T], values) -> T:
+    """A dataclass of what a file says of its fields; raises `ValueError` if these are others."""
+    try:
+        inspect.signature(kind).bind(**values)
+    except TypeError as error:
+        raise ValueError(str(error)) from error
+    return kind(**values)
 
 
 def has_control_characters(text: str) -> bool:

@@ -18,7 +18,7 @@ from fcn_keras.config import DROPPED, TrainConfig
 from fcn_keras.datasets.base import LabelSet
 from fcn_keras.errors import UserError
 from fcn_keras.files import PARTIAL, atomic_path
-from fcn_keras.reading import damage_as_user_errors, read_json, read_text
+from fcn_keras.reading import as_object, build, damage_as_user_errors, read_object, read_text
 
 # What metrics.json calls the four measures of Long et al. 2015, and what texts call them.
 MEASURES = {
@@ -95,8 +95,8 @@ class RunFolder:
             UserError: If the folder is no run, or its `config.json` is damaged.
         """
         with self._config_damage():
-            settings = read_json(self.config)["train"]
-            return TrainConfig(**{k: v for k, v in settings.items() if k not in DROPPED})
+            settings = self._read_settings()
+            return build(TrainConfig, {k: v for k, v in settings.items() if k not in DROPPED})
 
     def require_known_settings(self) -> None:
         """Checks that the run can be trained on, or repeated, by this version.
@@ -106,7 +106,7 @@ class RunFolder:
                 value; also like `read_config`.
         """
         with self._config_damage():
-            settings = read_json(self.config)["train"]
+            settings = self._read_settings()
             for name, value in DROPPED.items():
                 if settings.get(name, value) != value:
                     raise UserError(
@@ -117,7 +117,7 @@ class RunFolder:
     def read_labels(self) -> LabelSet:
         """The run's classes; raises `UserError` like `read_config`."""
         with self._config_damage():
-            return LabelSet(**read_json(self.config)["labels"])
+            return build(LabelSet, read_object(self.config)["labels"])
 
     def read_origin(self) -> dict:
         """The `versions`, `git_commit` and `commands` that made the run, as far as known.
@@ -126,17 +126,21 @@ class RunFolder:
             UserError: Like `read_config`.
         """
         with self._config_damage():
-            content = read_json(self.config)
-            versions, commit = content.get("versions") or {}, content.get("git_commit")
+            content = read_object(self.config)
+            versions = as_object(content.get("versions") or {}, "versions")
+            commit = content.get("git_commit")
             # One command was written once.
             commands = content.get("commands") or [content.get("command") or []]
-            commands = [words for words in commands if words]
+            if not isinstance(commands, list) or not all(isinstance(c, list) for c in commands):
+                raise ValueError("commands must be a list of lists")
             known = [text for text in (commit, *versions.values()) if text is not None]
-            texts = itertools.chain(versions, known, *commands)
-            lists = all(isinstance(words, list) for words in commands)
-            if not lists or not all(isinstance(text, str) for text in texts):
+            if not all(isinstance(text, str) for text in itertools.chain(known, *commands)):
                 raise ValueError("versions, git_commit and commands must be texts")
+            commands = [words for words in commands if words]
             return {"versions": versions, "git_commit": commit, "commands": commands}
+
+    def _read_settings(self) -> dict:
+        return as_object(read_object(self.config)["train"], "train")
 
     @contextlib.contextmanager
     def _config_damage(self):
@@ -161,8 +165,8 @@ class RunFolder:
         if not self.history.is_file():
             return []
         with damage_as_user_errors(f"{self.history}: damaged"):
-            table = csv.DictReader(read_text(self.history).splitlines())
-            rows = [{key: float(value) for key, value in row.items()} for row in table]
+            names, *lines = csv.reader(read_text(self.history).splitlines())
+            rows = [dict(zip(names, map(float, line), strict=True)) for line in lines if line]
             for number, row in enumerate(rows, start=1):
                 if row["epoch"] != number or any(map(math.isinf, row.values())):
                     raise ValueError(f"row {number} is of another epoch, or infinite")
@@ -177,10 +181,12 @@ class RunFolder:
     def read_metrics(self) -> dict:
         """The content of `metrics.json`; raises `UserError` if it is damaged."""
         with damage_as_user_errors(f"{self.metrics}: damaged"):
-            metrics = read_json(self.metrics)
-            ious = [iou for iou in metrics["per_class_iou"].values() if iou is not None]
-            if not all(map(math.isfinite, (*ious, *(metrics[name] for name in MEASURES)))):
-                raise ValueError("a measure is not finite")
+            metrics = read_object(self.metrics)
+            ious = as_object(metrics["per_class_iou"], "per_class_iou").values()
+            values = [iou for iou in ious if iou is not None]
+            values += [metrics[name] for name in MEASURES]
+            if not all(isinstance(v, int | float) and math.isfinite(v) for v in values):
+                raise ValueError("a measure is not a finite number")
             return metrics
 
 
@@ -236,8 +242,8 @@ def provenance(run_or_file) -> dict:
     path = model_file(run_or_file)
     origin = {"file": path.name, **software()}
     run = RunFolder(path.parent)
-    with contextlib.suppress(OSError, ValueError, AttributeError, RecursionError):
-        content = read_json(run.config)
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        content = read_object(run.config)
         origin["run"] = {key: content.get(key) for key in ("train", "git_commit", "versions")}
         origin["run"]["metrics"] = run.read_metrics() if run.metrics.is_file() else None
     return origin

@@ -9,6 +9,7 @@ from fcn_keras.cli import main
 from fcn_keras.config import TrainConfig
 from fcn_keras.datasets.base import LabelSet
 from fcn_keras.errors import UserError
+from fcn_keras.reading import damage_as_user_errors
 from fcn_keras.run_folder import MEASURES, RunFolder
 from fcn_keras.tuning.report import read_trials
 from fcn_keras.tuning.search import Search
@@ -212,3 +213,9 @@ def test_damaged_trials_are_left_out(folder, value, name):
     path.write_text(json.dumps(trial))
     [row] = read_trials(folder)
     assert (row["rank"], row["val_mean_iou"], row["learning_rate"]) == (1, 0.5, 0.1)
+
+
+@pytest.mark.parametrize("error", [AttributeError, RuntimeError, TypeError])
+def test_a_mistake_of_the_program_is_not_called_damage(error):
+    with pytest.raises(error), damage_as_user_errors("config.json: damaged"):
+        raise error

@@ -46,7 +46,8 @@ def read_trials(directory) -> list[dict]:
     search = Search.read(directory)
     rows = []
     for path in sorted(Path(directory).glob("trial_*/trial.json")):
-        with contextlib.suppress(UserError), damage_as_user_errors(f"{path}: of another version"):
+        damage = damage_as_user_errors(f"{path}: of another version")
+        with contextlib.suppress(UserError, AttributeError, TypeError), damage:
             rows.append(_row(search, read_json(path), path.parent))
     done = [row for row in rows if row["status"] == "completed"]
     done.sort(key=lambda row: -row["val_mean_iou"])

@@ -11,7 +11,7 @@ from pathlib import Path
 from fcn_keras.config import TrainConfig, require_types
 from fcn_keras.errors import UserError
 from fcn_keras.files import atomic_path
-from fcn_keras.reading import damage_as_user_errors, read_json
+from fcn_keras.reading import as_object, build, damage_as_user_errors, read_object
 from fcn_keras.run_folder import RunFolder, software
 
 # Each range or list, and the setting of a run that it gives.
@@ -108,8 +108,8 @@ class Search:
         if not path.is_file():
             raise UserError(f"{directory}: no search there, as it has no search.json.")
         with damage_as_user_errors(f"{path}: damaged or of another version"):
-            content = read_json(path)["search"]
-            return cls(**{**content, "train": TrainConfig(**content["train"])})
+            content = as_object(read_object(path)["search"], "search")
+            return build(cls, {**content, "train": build(TrainConfig, content["train"])})
 
 
 def claim_folder(search: Search, directory) -> bool:

@@ -57,7 +57,12 @@ def run_search(search: Search, directory) -> None:
     )
     with contextlib.redirect_stdout(io.StringIO()):  # it names a file of its own
         with damage if goes_on else contextlib.nullcontext():
-            tuner = _Tuner(search, directory)
+            try:
+                tuner = _Tuner(search, directory)
+            except RecursionError:
+                raise
+            except (AttributeError, RuntimeError, TypeError) as error:  # of KerasTuner's parsing
+                raise ValueError(str(error)) from error
     tuner.save()  # so that a kill within the first trial is one of this search
     if goes_on:
         ended, waiting = len(tuner.oracle.end_order), tuner.oracle._retry_queue

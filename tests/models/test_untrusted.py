@@ -312,6 +312,12 @@ def test_a_damaged_configuration_is_named(good, photo, tmp_path, capfd, content)
     assert "no .keras model, or a damaged one" in predict(path, photo, capfd)
 
 
+def test_damaged_labels_are_named(good, photo, tmp_path, capfd):
+    path = write(tmp_path / "m.keras", {**good, "labels.json": b'{"names": ["sky"]}'})
+    path.write_bytes(path.read_bytes().replace(b"sky", b"sea"))  # without its checksum
+    assert "a damaged one (Bad CRC-32" in predict(path, photo, capfd)
+
+
 def test_a_folder_is_no_model(photo, tmp_path, capfd):
     (tmp_path / "m.keras").mkdir()
     assert "no such model" in predict(tmp_path / "m.keras", photo, capfd)
