@@ -58,8 +58,8 @@ def _run(argv: list[str] | None) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("fcn_keras"):
             raise
-        what = missing_package("this command", error.name or "?", error)
-        print(f"error: {what}", file=sys.stderr)
+        missing = missing_package("this command", error.name or "?", error)
+        print(f"error: {missing}", file=sys.stderr)
         return 1
     except BrokenPipeError:  # whoever read the output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

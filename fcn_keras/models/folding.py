@@ -62,7 +62,7 @@ def _foldable(model: keras.Model) -> dict[keras.layers.Layer, keras.layers.Layer
     """The batch normalisations that can be folded, and the convolutions before them."""
     uses = collections.Counter(id(tensor) for tensor in model.outputs)
     times: collections.Counter = collections.Counter()
-    makers = {}
+    makers: dict = {}
     for call in calls(model):
         times[call.operation] += 1
         uses.update(id(tensor) for tensor in call.input_tensors)
@@ -73,7 +73,7 @@ def _foldable(model: keras.Model) -> dict[keras.layers.Layer, keras.layers.Layer
         if not isinstance(norm, keras.layers.BatchNormalization):
             continue
         [tensor] = call.input_tensors
-        convolution = makers.get(id(tensor))
+        convolution = makers[id(tensor)]
         if (
             type(convolution) is keras.layers.Conv2D
             and convolution.activation is keras.activations.linear
