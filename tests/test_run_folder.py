@@ -1,6 +1,7 @@
 import json
 import math
 
+import optuna
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,7 +13,7 @@ from fcn_keras.errors import UserError
 from fcn_keras.reading import damage_as_user_errors
 from fcn_keras.run_folder import MEASURES, RunFolder
 from fcn_keras.tuning.report import read_trials
-from fcn_keras.tuning.search import Search
+from fcn_keras.tuning.search import JOURNAL, Search
 
 LABELS = LabelSet(("sky", "tree"))
 HISTORY = [{"epoch": epoch, "loss": 1.5, "val_mean_iou": math.nan} for epoch in (1, 2)]
@@ -186,6 +187,7 @@ def test_metrics_are_sound_or_refused(folder, value, name):
 def test_searches_are_sound_or_refused(folder, value, name):
     content = {**Search(TrainConfig.from_recipe()).to_dict(), name: value}
     (folder / "search.json").write_text(json.dumps({"search": content}))
+    (folder / JOURNAL).touch()
     try:
         search = Search.read(folder)
     except UserError as error:
@@ -194,23 +196,30 @@ def test_searches_are_sound_or_refused(folder, value, name):
         assert isinstance(search.settings({"learning_rate": 0.1}), TrainConfig)
 
 
-@given(VALUES, st.sampled_from(["hyperparameters", "status", "metrics", "message", "trial_id"]))
-def test_damaged_trials_are_left_out(folder, value, name):
+FLOATS = optuna.distributions.FloatDistribution(0.01, 1.0, log=True)
+TIME = "2026-01-01T00:00:00"
+LINES = [  # of a trial that is completed, as Optuna writes them
+    {"op_code": 0, "study_name": "tune", "directions": [2]},
+    {"op_code": 4, "study_id": 0, "datetime_start": TIME},
+    {"op_code": 5, "trial_id": 0, "param_name": "learning_rate", "param_value_internal": 0.1},
+    {"op_code": 8, "trial_id": 0, "user_attr": {"steps_per_epoch": 3}},
+    {"op_code": 6, "trial_id": 0, "state": 1, "values": [0.5], "datetime_complete": TIME},
+]
+LINES[2]["distribution"] = optuna.distributions.distribution_to_json(FLOATS)
+
+
+@given(VALUES, st.sampled_from(sorted({name for line in LINES for name in line} | {"worker_id"})))
+def test_damaged_journals_are_refused(folder, value, name):
     content = {"search": Search(TrainConfig.from_recipe()).to_dict()}
     (folder / "search.json").write_text(json.dumps(content))
-    measure = {"observations": [{"value": [0.5], "step": 0}]}
-    trial = {
-        "trial_id": "0",
-        "hyperparameters": {"values": {"learning_rate": 0.1}},
-        "metrics": {"metrics": {"val_mean_iou": measure, "seconds": measure}},
-        "status": "COMPLETED",
-        "message": None,
-    }
-    path = folder / "trial_0" / "trial.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps({**trial, name: value}))
-    assert len(read_trials(folder)) in (0, 1)
-    path.write_text(json.dumps(trial))
+    lines = [{"worker_id": "0", **line} for line in LINES]
+    changed = [{**line, name: value} if name in line else line for line in lines]
+    (folder / JOURNAL).write_text("".join(json.dumps(line) + "\n" for line in changed))
+    try:
+        assert len(read_trials(folder)) in (0, 1)
+    except UserError as error:
+        assert JOURNAL in str(error)
+    (folder / JOURNAL).write_text("".join(json.dumps(line) + "\n" for line in lines))
     [row] = read_trials(folder)
     assert (row["rank"], row["val_mean_iou"], row["learning_rate"]) == (1, 0.5, 0.1)
 

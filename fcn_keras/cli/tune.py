@@ -8,11 +8,8 @@ import sys
 
 from fcn_keras.cli.shared import import_tensorflow
 from fcn_keras.cli.train import add_config_flags, given_settings
-from fcn_keras.config import TrainConfig
+from fcn_keras.config import TrainConfig, flag
 from fcn_keras.errors import UserError, require_packages
-
-PACKAGES = {"random": ["keras_tuner"], "hyperband": ["keras_tuner"]}
-PACKAGES["bayesian"] = ["keras_tuner", "sklearn", "scipy"]
 
 
 def add(commands) -> None:
@@ -32,12 +29,14 @@ def add(commands) -> None:
     )
     search.add_argument(
         "--tuner",
-        choices=PACKAGES,
+        choices=("random", "bayesian", "hyperband"),
         default="random",
-        help="KerasTuner's way of searching; hyperband gives more of --epochs to promising "
-        "trials (random)",
+        help="how Optuna chooses values; bayesian learns from earlier trials, after 10 random "
+        "ones; hyperband is random and stops trials early that are not promising (random)",
     )
-    search.add_argument("--trials", type=int, metavar="N", help="how many (12)")
+    search.add_argument(
+        "--trials", type=int, metavar="N", help="how many (12; hyperband needs a number)"
+    )
     search.add_argument(
         "--steps", type=int, metavar="N", help="optimizer steps a trial, in place of --epochs"
     )
@@ -55,8 +54,7 @@ def add(commands) -> None:
     search.add_argument(
         "--batch-sizes", type=int, nargs="+", metavar="N", help="(the recipe's and its half)"
     )
-    train = parser.add_argument_group("settings of all trials", "as for fcn-keras train")
-    add_config_flags(train, left_out=("run_dir", "max_steps"))
+    add_config_flags(parser, left_out=("run_dir", "max_steps"))
 
 
 def _crop(text: str) -> str:
@@ -66,13 +64,13 @@ def _crop(text: str) -> str:
 
 
 def _tune(arguments) -> int:
+    require_packages("fcn-keras tune", "tune", "optuna", load=False)
     from fcn_keras.tuning.report import read_trials, write_report
 
     if arguments.report:
         print(write_report(arguments.search_dir))
         return 0
     search = _search(arguments)
-    require_packages("fcn-keras tune", "tune", *PACKAGES[arguments.tuner], load=False)
     import_tensorflow()
     from fcn_keras.tuning.tuner import run_search
 
@@ -94,18 +92,17 @@ def _search(arguments):
     given = given_settings(arguments)
     if arguments.steps and "epochs" in given:
         raise UserError("--steps and --epochs exclude each other: give one of them.")
+    if arguments.tuner == "hyperband" and arguments.trials is None:
+        raise UserError("--tuner hyperband compares many short trials: give --trials.")
     train = TrainConfig.from_recipe(given.pop("recipe", None), **given)
     ranges = {}
     for name, field in FIELDS.items():
         values = getattr(arguments, name)
         if values and field in given:
-            flags = [text.replace("_", "-") for text in (field, name)]
-            raise UserError(f"--{flags[0]} fixes what --{flags[1]} searches: give one of them.")
+            raise UserError(f"{flag(field)} fixes what {flag(name)} searches: give one of them.")
         if field not in given:
             ranges[name] = tuple(values or _default(field, getattr(train, field)))
-    trials = arguments.trials
-    if trials is None and arguments.tuner != "hyperband":
-        trials = 12
+    trials = 12 if arguments.trials is None else arguments.trials
     return Search(train, arguments.tuner, trials, arguments.steps, **ranges)
 
 

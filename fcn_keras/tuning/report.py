@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import json
 import math
 from pathlib import Path
 
-from fcn_keras.commands import train_command
-from fcn_keras.errors import UserError
-from fcn_keras.files import write_file
-from fcn_keras.reading import damage_as_user_errors, read_json
-from fcn_keras.run_folder import RunFolder
-from fcn_keras.tuning.search import Search
+import optuna
 
-MEASURES = ("val_mean_iou", "epochs", "steps", "seconds")
-STATUS = {"COMPLETED": "completed", "FAILED": "failed"}
+from fcn_keras.commands import train_command
+from fcn_keras.files import write_file
+from fcn_keras.tuning.search import Search, journal_damage, open_study, trial_run
+
+STATUS = {"COMPLETE": "completed", "PRUNED": "pruned", "FAIL": "failed"}
 COLUMNS = {
     "rank": "{}",
     "trial": "{}",
@@ -36,19 +33,15 @@ def read_trials(directory) -> list[dict]:
     """A row for each trial of a search, the best first, then those without a result.
 
     Returns:
-        Rows with `trial`, `status` (`completed`, `failed` or `unfinished`),
-        `rank`, the settings that were searched or fixed, the measures of
-        `MEASURES` and, of a failed trial, `error`. What is unknown is `None`.
+        Rows with `trial`, `status` (`completed`, `pruned`, `failed` or `unfinished`),
+        `rank`, the settings that were searched or fixed, `val_mean_iou`, `epochs`,
+        `steps`, `seconds` and, of a failed trial, `error`. What is unknown is `None`.
 
     Raises:
-        UserError: If the folder holds no search.
+        UserError: If the folder holds no search, or its files are damaged.
     """
     search = Search.read(directory)
-    rows = []
-    for path in sorted(Path(directory).glob("trial_*/trial.json")):
-        damage = damage_as_user_errors(f"{path}: of another version")
-        with contextlib.suppress(UserError, AttributeError, TypeError), damage:
-            rows.append(_row(search, read_json(path), path.parent))
+    rows = [_row(search, trial, directory) for trial in open_study(directory).trials]
     done = [row for row in rows if row["status"] == "completed"]
     done.sort(key=lambda row: -row["val_mean_iou"])
     for rank, row in enumerate(done, start=1):
@@ -96,41 +89,36 @@ def write_report(directory) -> str:
         "report.json": json.dumps(content, indent=2) + "\n",
     }
     for name, lines in files.items():
-        write_file(Path(directory, name), functools.partial(_write_text, lines))
+        write_file(Path(directory, name), functools.partial(Path.write_text, data=lines))
     return text
 
 
-def _write_text(text: str, path: Path) -> None:
-    path.write_text(text)
-
-
-def _row(search: Search, trial: dict, folder: Path) -> dict:
-    config = search.settings(trial["hyperparameters"]["values"])
-    status = STATUS.get(trial["status"], "unfinished")
-    metrics = trial["metrics"]["metrics"]
-    measures = {
-        name: float(metrics[name]["observations"][0]["value"][0]) if name in metrics else None
-        for name in MEASURES
-    }
-    score = measures["val_mean_iou"]
-    if status == "completed" and (score is None or not math.isfinite(score)):
-        raise ValueError("its measure is not finite")
-    if status != "completed":
-        history = RunFolder(folder / "run").read_history()
-        measures |= {
-            "epochs": len(history),
-            "seconds": sum(row["seconds"] for row in history) or None,
-        }
+def _row(search: Search, trial: optuna.trial.FrozenTrial, directory) -> dict:
+    history = trial_run(directory, trial.number).read_history()
+    status = STATUS.get(trial.state.name, "unfinished")
+    with journal_damage(directory):
+        config = search.settings(trial.params)
+        score = _finite(trial.value) if status in ("completed", "pruned") else None
+        steps = len(history) * _finite(trial.user_attrs.get("steps_per_epoch", 0))
     return {
         "rank": None,
-        "trial": folder.name.removeprefix("trial_"),
+        "trial": str(trial.number),
         "status": status,
         **{name: getattr(config, name) for name in ("learning_rate", "weight_decay")},
         "crop": "x".join(map(str, config.crop)),
         "batch_size": config.batch_size,
-        **measures,
-        "error": str(trial["message"]) if status == "failed" else None,
+        "val_mean_iou": score,
+        "epochs": len(history),
+        "steps": min(steps, search.steps or math.inf) or None,
+        "seconds": sum(row.get("seconds", 0) for row in history) or None,
+        "error": str(trial.user_attrs.get("error")) if status == "failed" else None,
     }
+
+
+def _finite(value) -> float:
+    if not math.isfinite(value):
+        raise ValueError(f"{value} is not finite")
+    return float(value)
 
 
 def _cell(row: dict, name: str) -> str:
@@ -140,21 +128,21 @@ def _cell(row: dict, name: str) -> str:
 def _summary(search: Search, rows: list[dict]) -> str:
     counts = [
         f"{count} {status}"
-        for status in ("completed", "failed", "unfinished")
+        for status in (*STATUS.values(), "unfinished")
         if (count := sum(row["status"] == status for row in rows))
     ]
     length = f"{search.steps} steps" if search.steps else f"{search.train.epochs} epochs"
     if search.tuner == "hyperband":
         length = f"up to {length}"
     return (
-        f"Trials of {length} by KerasTuner's {search.tuner} search, the rest as in recipe "
+        f"Trials of {length} by Optuna's {search.tuner} search, the rest as in recipe "
         f"`{search.train.recipe}`: {', '.join(counts) or 'none yet'}. The measure is the best "
         "validation mean IoU of each trial's epochs."
     )
 
 
 def _commands(search: Search, best: dict, directory) -> dict[str, str]:
-    config = RunFolder(Path(directory, f"trial_{best['trial']}", "run")).read_config()
+    config = trial_run(directory, best["trial"]).read_config()
     commands = {"The best trial again": train_command(config)}
     full = dataclasses.replace(config, epochs=search.train.epochs, max_steps=None)
     if full != config:

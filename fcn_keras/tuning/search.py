@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
+import os
 import shutil
 from pathlib import Path
 
-from fcn_keras.config import TrainConfig, require_types
-from fcn_keras.errors import UserError
+import optuna
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+
+from fcn_keras.config import TrainConfig, flag, require_types
+from fcn_keras.errors import UserError, first_line
 from fcn_keras.files import atomic_path
-from fcn_keras.reading import as_object, build, damage_as_user_errors, read_object
+from fcn_keras.reading import as_object, build, damage_as_user_errors, read_object, read_text
 from fcn_keras.run_folder import RunFolder, software
 
 # Each range or list, and the setting of a run that it gives.
@@ -21,6 +26,8 @@ FIELDS = {
     "crops": "crop",
     "batch_sizes": "batch_size",
 }
+JOURNAL = "journal.log"
+RUNS = "trial_*/run"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +37,7 @@ class Search:
     Args:
         train: The settings that all trials share.
         tuner: `"random"`, `"bayesian"` or `"hyperband"`.
-        trials: How many; `None` with hyperband, which decides it itself.
+        trials: How many.
         steps: Optimizer steps a trial; `None` for `train.epochs`.
         learning_rates: Smallest and largest, searched on a logarithmic scale.
         weight_decays: The same.
@@ -43,7 +50,7 @@ class Search:
 
     train: TrainConfig
     tuner: str = "random"
-    trials: int | None = 12
+    trials: int = 12
     steps: int | None = None
     learning_rates: tuple[float, float] | None = None
     weight_decays: tuple[float, float] | None = None
@@ -62,11 +69,10 @@ class Search:
         for name in ("learning_rates", "weight_decays"):
             low, high = getattr(self, name) or (1, 2)
             if not 0 < low < high < math.inf:
-                raise UserError(f"{_flag(name)} needs 0 < LOW < HIGH. Received: {low} {high}.")
-        if self.tuner == "hyperband" and (self.trials or self.steps):
+                raise UserError(f"{flag(name)} needs 0 < LOW < HIGH. Received: {low} {high}.")
+        if self.tuner == "hyperband" and self.steps:
             raise UserError(
-                "--tuner hyperband gives promising trials more epochs and decides how many trials "
-                "there are: use --epochs, without --steps and --trials."
+                "--tuner hyperband compares trials after whole epochs: give --epochs, not --steps."
             )
         for crop in self.crops or ():
             self.settings({"crop": crop})
@@ -77,8 +83,7 @@ class Search:
         """The settings of a trial.
 
         Args:
-            values: Of the hyperparameters, by the names of `TrainConfig`'s fields;
-                and `"tuner/epochs"`, which hyperband adds.
+            values: Of the hyperparameters, by the names of `TrainConfig`'s fields.
             steps_per_epoch: Of this trial, for the epochs that `steps` fill.
         """
         changes = {name: values[name] for name in FIELDS.values() if name in values}
@@ -86,8 +91,6 @@ class Search:
             changes[name] = float(f"{changes[name]:.4g}")  # legible, and as reported
         if "crop" in changes:
             changes["crop"] = tuple(map(int, changes["crop"].split("x")))
-        if "tuner/epochs" in values:
-            changes["epochs"] = values["tuner/epochs"]
         if self.steps and steps_per_epoch:
             # The schedule is that of the trial, not of a longer run.
             changes |= {"epochs": -(-self.steps // steps_per_epoch), "max_steps": self.steps}
@@ -102,11 +105,16 @@ class Search:
         """The search that a folder belongs to.
 
         Raises:
-            UserError: If there is none, or its `search.json` is damaged.
+            UserError: If there is none, its `search.json` is damaged, or KerasTuner ran it.
         """
         path = Path(directory, "search.json")
         if not path.is_file():
             raise UserError(f"{directory}: no search there, as it has no search.json.")
+        if not path.with_name(JOURNAL).is_file():
+            raise UserError(
+                f"{directory}: a search of an earlier version, as it has no {JOURNAL}. Choose "
+                "another --search-dir."
+            )
         with damage_as_user_errors(f"{path}: damaged or of another version"):
             content = as_object(read_object(path)["search"], "search")
             return build(cls, {**content, "train": build(TrainConfig, content["train"])})
@@ -125,8 +133,8 @@ def claim_folder(search: Search, directory) -> bool:
         UserError: If the folder holds something else, or a search of other settings.
     """
     directory = Path(directory)
-    path = directory / "search.json"
-    begun = any(trial_runs(directory))
+    path, journal = directory / "search.json", directory / JOURNAL
+    begun = any(directory.glob(RUNS))
     if path.is_file() and begun:
         different = _differences(Search.read(directory), search)
         if different:
@@ -140,11 +148,15 @@ def claim_folder(search: Search, directory) -> bool:
         directory.mkdir(parents=True, exist_ok=True)
         for stale in () if begun else directory.glob("trial_*"):
             shutil.rmtree(stale)
-        for stale in () if begun else directory.glob("*.json"):
-            stale.unlink()
+        for stale in () if begun else (journal, *directory.glob("*.json")):
+            stale.unlink(missing_ok=True)
         with atomic_path(path) as partial:
             content = {"search": search.to_dict(), **software()}
             partial.write_text(json.dumps(content, indent=2) + "\n")
+        if begun:  # a full disk or a loss of power may have cut off the last line
+            os.truncate(journal, journal.read_bytes().rfind(b"\n") + 1)
+        else:
+            optuna.create_study(storage=_storage(journal), direction="maximize", study_name="tune")
     except OSError as error:
         raise UserError(
             f"{directory}: cannot be written ({error.strerror}). Choose another --search-dir."
@@ -152,15 +164,49 @@ def claim_folder(search: Search, directory) -> bool:
     return begun
 
 
-def trial_runs(directory) -> list[RunFolder]:
-    """The run folders of a search's trials, in their order."""
-    return [RunFolder(path) for path in sorted(Path(directory).glob("trial_*/run"))]
+def open_study(directory) -> optuna.Study:
+    """Optuna's study of a search, which is in the journal of its folder.
+
+    Raises:
+        UserError: If the journal is damaged.
+    """
+    path = Path(directory, JOURNAL)
+    with journal_damage(directory):
+        for line in read_text(path).split("\n")[:-1]:  # without one that is being written
+            json.loads(line)  # Optuna overlooks damage to the last
+        study = optuna.load_study(study_name="tune", storage=_storage(path))
+        if len(study.trials) < len(list(path.parent.glob(RUNS))):
+            raise ValueError("it lacks trials whose runs are there")
+    return study
+
+
+@contextlib.contextmanager
+def journal_damage(directory):
+    """Turns whatever a damaged journal leads to into a `UserError`, as Optuna checks little."""
+    try:
+        yield
+    except Exception as error:
+        reason = first_line(error).removesuffix(".")
+        raise UserError(
+            f"{directory}: {JOURNAL} is damaged ({reason}). Choose another --search-dir."
+        ) from error
+
+
+def trial_run(directory, number) -> RunFolder:
+    """The run folder of a search's trial."""
+    return RunFolder(Path(directory, f"trial_{number}", "run"))
+
+
+def _storage(path: Path) -> optuna.storages.JournalStorage:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    lock = JournalFileOpenLock(str(path))  # the default may wait for a killed process for ever
+    return optuna.storages.JournalStorage(JournalFileBackend(str(path), lock))
 
 
 def _differences(old: Search, new: Search) -> list[str]:
     flat = [{**search.to_dict(), **vars(search.train)} for search in (old, new)]
     return [
-        f"{_flag(name)} {_text(flat[0][name])} there, {_text(flat[1][name])} here"
+        f"{flag(name)} {_text(flat[0][name])} there, {_text(flat[1][name])} here"
         for name in flat[0]
         if name not in ("train", "trials") and flat[0][name] != flat[1][name]
     ]
@@ -168,7 +214,3 @@ def _differences(old: Search, new: Search) -> list[str]:
 
 def _text(value) -> str:
     return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")

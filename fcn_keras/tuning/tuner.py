@@ -1,37 +1,35 @@
-"""A search by KerasTuner, whose trials are runs of `train` and `resume`."""
+"""A search by Optuna, whose trials are runs of `train` and `resume`."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import gc
-import io
-import json
-import math
-import re
+import random
 import shutil
 import traceback
-from pathlib import Path
+from collections.abc import Iterator
 
 import keras
-import keras_tuner
+import optuna
+from optuna.trial import TrialState
 
 from fcn_keras import pipeline, training
-from fcn_keras.callbacks import BEST_BY
+from fcn_keras.callbacks import BEST_BY, validated
 from fcn_keras.cluster import Cluster
-from fcn_keras.config import TrainConfig
+from fcn_keras.config import TrainConfig, split_of
 from fcn_keras.datasets import load_split
 from fcn_keras.errors import UserError
-from fcn_keras.files import atomic_path
-from fcn_keras.reading import damage_as_user_errors, read_json
 from fcn_keras.run_folder import RunFolder
-from fcn_keras.tuning.search import FIELDS, Search, claim_folder
+from fcn_keras.tuning.search import FIELDS, Search, claim_folder, open_study, trial_run
 
-ORACLES = {
-    "random": keras_tuner.oracles.RandomSearchOracle,
-    "bayesian": keras_tuner.oracles.BayesianOptimizationOracle,
-    "hyperband": keras_tuner.oracles.HyperbandOracle,
+SAMPLERS = {
+    "random": optuna.samplers.RandomSampler,
+    "bayesian": optuna.samplers.TPESampler,
+    "hyperband": optuna.samplers.RandomSampler,
 }
+# After 1, 3, 9, ... epochs hyperband goes on with the best third.
+REDUCTION = 3
 # A process that dies so often at the same epoch of a trial lacks memory for it.
 MOST_DEATHS = 3
 
@@ -41,7 +39,7 @@ def run_search(search: Search, directory) -> None:
 
     Args:
         search: What is searched, and how.
-        directory: Its folder. It holds KerasTuner's files, and each trial's run
+        directory: Its folder. It holds Optuna's journal, and each trial's run
             folder in `trial_*/run`. Only the best trial's model is kept.
 
     Raises:
@@ -52,177 +50,132 @@ def run_search(search: Search, directory) -> None:
     training.make_strategy(search.train.devices)  # while TensorFlow has not started
     load_split(search.train.dataset, "train", search.train.data_dir)  # a mistake shows at once
     goes_on = claim_folder(search, directory)
-    damage = damage_as_user_errors(
-        f"{directory}: KerasTuner's files there are damaged", "Choose another --search-dir."
-    )
-    with contextlib.redirect_stdout(io.StringIO()):  # it names a file of its own
-        with damage if goes_on else contextlib.nullcontext():
-            try:
-                tuner = _Tuner(search, directory)
-            except RecursionError:
-                raise
-            except (AttributeError, RuntimeError, TypeError) as error:  # of KerasTuner's parsing
-                raise ValueError(str(error)) from error
-    tuner.save()  # so that a kill within the first trial is one of this search
-    if goes_on:
-        ended, waiting = len(tuner.oracle.end_order), tuner.oracle._retry_queue
-        unfinished = f", going on with trial {', '.join(waiting)}" if waiting else ""
-        print(f"{directory}: {ended} trials are done{unfinished}.", flush=True)
-    tuner.search()
-
-
-class _Tuner(keras_tuner.Tuner):
-    def __init__(self, search: Search, directory):
-        directory = Path(directory)
-        self.settings = search
-        super().__init__(
-            _make_oracle(search), directory=str(directory.parent), project_name=directory.name
-        )
-        self.oracle.verbose = 0
-
-    def _try_run_and_update_trial(self, trial):
-        """In place of KerasTuner's, which prints a traceback of every failure."""
-        try:
-            self._run_and_update_trial(trial)
-            trial.status = "COMPLETED"
-        except UserError as error:
-            if not self.oracle.end_order and not self._run(trial.trial_id).path.exists():
-                raise  # it did not begin to train: a setting of all trials is wrong
-            trial.status, trial.message = "FAILED", " ".join(str(error).split())
-        except Exception as error:  # such as ResourceExhaustedError
-            traceback.print_exc()
-            reason = " ".join(str(error).split())[:300]
-            trial.status, trial.message = "FAILED", f"{type(error).__name__}: {reason}"
-
-    def run_trial(self, trial):
-        """Trains the trial's run from where it stopped, and returns its measures."""
-        keras.backend.clear_session()
-        gc.collect()
-        run = self._run(trial.trial_id)
-        values = trial.hyperparameters.values
-        shown = [f"{name} {_text(values[name])}" for name in FIELDS.values() if name in values]
-        print(f"\nTrial {trial.trial_id}: {', '.join(shown)}", flush=True)
-        steps = _steps_per_epoch(self.settings.settings(values))
-        config = self.settings.settings(values, steps)
-        with _deaths_counted(run):
-            _train(run, config)
-        history = run.read_history()
-        return {
-            BEST_BY: max(row[BEST_BY] for row in history if not math.isnan(row[BEST_BY])),
-            "epochs": len(history),
-            "steps": min(len(history) * steps, config.max_steps or math.inf),
-            "seconds": sum(row["seconds"] for row in history),
-        }
-
-    def on_trial_end(self, trial):
-        """Says how it went, and removes the models of all trials but the best."""
-        super().on_trial_end(trial)
-        [best] = self.oracle.get_best_trials(1)
-        for trial_id in self.oracle.end_order:
-            run = self._run(trial_id)
-            run.last.unlink(missing_ok=True)
-            if trial_id != best.trial_id:
-                run.best.unlink(missing_ok=True)
-        if trial.status == "COMPLETED":
-            score, top = trial.metrics.get_best_value(BEST_BY), best.score
-            print(f"Trial {trial.trial_id}: {BEST_BY} {score:.4f}, best so far {top:.4f}")
-        else:
-            print(f"Trial {trial.trial_id} failed: {trial.message}", flush=True)
-
-    def _run(self, trial_id: str) -> RunFolder:
-        return RunFolder(Path(self.get_trial_dir(trial_id), "run"))
-
-    def save(self):
-        """Writes KerasTuner's files whole, as a kill may come at any moment."""
-        self.oracle.save()
-        with atomic_path(Path(self._get_tuner_fname())) as path:
-            path.write_text(json.dumps(self.get_state()))
-
-
-def _make_oracle(search: Search) -> keras_tuner.Oracle:
-    budget = {"max_trials": search.trials}
+    study = open_study(directory)
     if search.tuner == "hyperband":
-        budget = {"max_epochs": search.train.epochs}
-    return _survivor_of_kills(ORACLES[search.tuner])(
-        objective=keras_tuner.Objective(BEST_BY, "max"),
-        hyperparameters=_hyperparameters(search),
-        seed=search.train.seed + 1,  # KerasTuner takes 0 for none
-        max_consecutive_failed_trials=2**31,  # failed trials never end the search
-        **budget,
-    )
+        study.pruner = optuna.pruners.HyperbandPruner(1, search.train.epochs, REDUCTION)
+    known = study.trials
+    waiting = [trial for trial in known if not trial.state.is_finished()]
+    if goes_on:
+        unfinished = "".join(f", going on with trial {trial.number}" for trial in waiting)
+        print(f"{directory}: {len(known) - len(waiting)} trials are done{unfinished}.", flush=True)
+    for trial in waiting:
+        _run(optuna.Trial(study, trial._trial_id), search, directory)
+    for _ in range(len(known), search.trials):
+        _run(study.ask(), search, directory)
 
 
-def _hyperparameters(search: Search) -> keras_tuner.HyperParameters:
-    space = keras_tuner.HyperParameters()
+def suggest(trial: optuna.Trial, search: Search) -> dict:
+    """The values of a trial, by the names of `TrainConfig`'s fields.
+
+    They are those that it has, or depend on its number and the trials before:
+    a search that was stopped goes on with the same.
+    """
+    seed = random.Random(f"{search.train.seed}, {trial.number}").getrandbits(32)
+    trial.study.sampler = SAMPLERS[search.tuner](seed=seed)
+    values: dict[str, float | int | str] = {}
     for flag, name in FIELDS.items():
-        values = getattr(search, flag)
-        if values and flag in ("learning_rates", "weight_decays"):
-            space.Float(name, *values, sampling="log")
-        elif values:
-            space.Choice(name, list(values))
-    return space
+        choices = getattr(search, flag)
+        if choices and flag in ("learning_rates", "weight_decays"):
+            values[name] = trial.suggest_float(name, *choices, log=True)
+        elif choices:
+            values[name] = trial.suggest_categorical(name, choices)
+    return values
 
 
-def _survivor_of_kills(oracle_class):
-    """The class, with files that are whole or not there."""
+def _run(trial: optuna.Trial, search: Search, directory) -> None:
+    """Runs a trial to its end, be it a failure, and says how it went."""
+    run = trial_run(directory, trial.number)
+    try:
+        score = _train_trial(trial, search, run)
+        trial.study.tell(trial, score)
+        outcome = f": {BEST_BY} {score:.4f}, best so far {trial.study.best_value:.4f}"
+    except optuna.TrialPruned:
+        trial.study.tell(trial, state=TrialState.PRUNED)
+        outcome = f" pruned after {len(run.read_history())} epochs."
+    except Exception as error:  # such as ResourceExhaustedError
+        message = " ".join(str(error).split())
+        if not isinstance(error, UserError):
+            traceback.print_exc()
+            message = f"{type(error).__name__}: {message[:300]}"
+        elif trial.number == 0 and not run.path.exists():
+            raise  # it did not begin to train: a setting of all trials is wrong
+        trial.set_user_attr("error", message)
+        trial.study.tell(trial, state=TrialState.FAIL)
+        outcome = f" failed: {message}"
+    print(f"Trial {trial.number}{outcome}", flush=True)
+    _keep_best_model(trial.study, directory)
 
-    class Oracle(oracle_class):
-        def save(self):
-            with atomic_path(Path(self._get_oracle_fname())) as path:
-                path.write_text(json.dumps(self.get_state()))
 
-        def _save_trial(self, trial):
-            with atomic_path(Path(self._get_trial_dir(trial.trial_id), "trial.json")) as path:
-                path.write_text(json.dumps(trial.get_state()))
+def _train_trial(trial: optuna.Trial, search: Search, run: RunFolder) -> float:
+    """Trains the trial's run from where it stopped, and returns its best mean IoU."""
+    values = suggest(trial, search)
+    shown = [
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in values.items()
+    ]
+    print(f"\nTrial {trial.number}: {', '.join(shown)}", flush=True)
+    config = search.settings(values)
+    steps = pipeline.steps_per_epoch(split_of(config, "train"), config.batch_size)
+    config = search.settings(values, steps)
+    trial.set_user_attr("steps_per_epoch", steps)
+    judged = trial.study.trials[trial.number].last_step or 0
+    with _deaths_counted(trial, run):
+        for epochs in _rungs(search, judged):
+            _train(run, dataclasses.replace(config, max_steps=epochs * steps))
+            scores = validated(run.read_history())
+            if scores:  # --validate-every may leave it out
+                trial.report(max(scores), epochs)
+                if trial.should_prune():
+                    raise optuna.TrialPruned
+        _train(run, config)
+    return max(validated(run.read_history()))
 
-        def reload(self):
-            super().reload()
-            ids = {*self.trials, *self.start_order, *self.end_order, *self._retry_queue}
-            if not all(re.fullmatch(r"\w+", trial_id) for trial_id in ids):  # they name folders
-                raise ValueError(f"trials are called {ascii(sorted(ids))[:100]}")
-            # One that only its own file knows was being made, and is made again.
-            self.trials = {key: self.trials[key] for key in self.start_order}
 
-    return Oracle
+def _rungs(search: Search, judged: int) -> Iterator[int]:
+    """The epochs after which a trial may be pruned, of those beyond `judged`."""
+    epochs = 1
+    while search.tuner == "hyperband" and epochs < search.train.epochs:
+        if epochs > judged:
+            yield epochs
+        epochs *= REDUCTION
 
 
-def _steps_per_epoch(config: TrainConfig) -> int:
-    split = load_split(config.dataset, "train", config.data_dir)
-    split = split.take(config.limit) if config.limit else split
-    if config.skip_smaller:
-        split = pipeline.drop_smaller(split, config.crop)
-    return pipeline.steps_per_epoch(split, config.batch_size)
+def _keep_best_model(study: optuna.Study, directory) -> None:
+    finished = [trial for trial in study.trials if trial.state.is_finished()]
+    completed = [trial for trial in finished if trial.state == TrialState.COMPLETE]
+    best = study.best_trial.number if completed else None
+    for trial in finished:
+        run = trial_run(directory, trial.number)
+        run.last.unlink(missing_ok=True)
+        if trial.number != best:
+            run.best.unlink(missing_ok=True)
 
 
 def _train(run: RunFolder, config: TrainConfig) -> None:
+    keras.backend.clear_session()
+    gc.collect()
     if run.config.is_file():
-        training.resume(run.path)
+        training.resume(run.path, max_steps=config.max_steps)
     else:
         shutil.rmtree(run.path, ignore_errors=True)  # killed before it was a run
         training.train(dataclasses.replace(config, run_dir=str(run.path)))
 
 
 @contextlib.contextmanager
-def _deaths_counted(run: RunFolder):
+def _deaths_counted(trial: optuna.Trial, run: RunFolder):
     """Fails a trial in which the process died too often, unless Ctrl-C ended it.
 
     Without a GPU, the kernel kills a process that takes too much memory.
     """
-    path = run.path.with_name("starts.json")
-    starts = read_json(path) if path.is_file() else []
+    starts = trial.user_attrs.get("starts", [])
     epochs = len(run.read_history())
     if starts.count(epochs) >= MOST_DEATHS:
         raise MemoryError(
             f"the process was killed {MOST_DEATHS} times in epoch {epochs + 1}, perhaps for that"
         )
-    with atomic_path(path) as partial:
-        partial.write_text(json.dumps([*starts, epochs]))
+    trial.set_user_attr("starts", [*starts, epochs])
     try:
         yield
     except KeyboardInterrupt:
-        path.write_text(json.dumps(starts))
+        trial.set_user_attr("starts", starts)
         raise
-
-
-def _text(value) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

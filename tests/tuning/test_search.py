@@ -2,10 +2,11 @@
 
 import json
 import shlex
-import sys
 from unittest import mock
 
 import pytest
+from optuna.distributions import FloatDistribution
+from optuna.trial import TrialState, create_trial
 
 from fcn_keras.cli import main
 from fcn_keras.cli.train import add_config_flags, given_settings
@@ -14,7 +15,7 @@ from fcn_keras.commands import train_command
 from fcn_keras.config import TrainConfig
 from fcn_keras.errors import UserError
 from fcn_keras.tuning.report import format_table, read_trials, write_report
-from fcn_keras.tuning.search import Search, claim_folder
+from fcn_keras.tuning.search import Search, claim_folder, open_study, trial_run
 
 
 def parse_search(*flags):
@@ -37,8 +38,6 @@ def test_a_trial_is_as_long_as_asked_for():
     # 200 steps end within the third epoch of 90; a schedule ends there too.
     assert (config.epochs, config.max_steps) == (3, 200)
     assert config.crop == (32, 48) and config.learning_rate == 0.01235
-    # Hyperband asks for few epochs first.
-    assert Search(TrainConfig(epochs=9)).settings({"tuner/epochs": 3}).epochs == 3
 
 
 def test_the_command_gives_the_settings_again():
@@ -66,7 +65,8 @@ def test_the_command_gives_the_settings_again():
         (["--weight-decays", "0", "1"], "--weight-decays needs 0 < LOW < HIGH. Received: 0.0 1.0"),
         (["--batch-sizes", "4", "0"], "--batch-size must be at least 1. Received: 0."),
         (["--crop", "3", "3", "--crops", "4x4"], "--crop fixes what --crops searches"),
-        (["--tuner", "hyperband", "--trials", "4"], "use --epochs, without --steps and --trials"),
+        (["--tuner", "hyperband"], "--tuner hyperband compares many short trials: give --trials."),
+        (["--tuner", "hyperband", "--trials", "4", "--steps", "2"], "give --epochs, not --steps"),
         (["--dataset", "/no/such"], "Received: '/no/such'"),
     ],
 )
@@ -84,15 +84,14 @@ def test_malformed_crop_is_one_line(capfd):
 
 
 def test_a_missing_package_is_named(tmp_path, capfd, monkeypatch):
-    monkeypatch.setitem(sys.modules, "keras_tuner", None)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert main(["tune", "--search-dir", str(tmp_path / "search")]) == 1
     assert "pip install 'fcn_keras[tune]'\n" in capfd.readouterr().err
 
 
 def test_ctrl_c_tells_how_to_go_on(tmp_path, capfd, monkeypatch):
-    tuner = pytest.importorskip("fcn_keras.tuning.tuner")
-    monkeypatch.setattr(tuner, "run_search", mock.Mock(side_effect=KeyboardInterrupt))
+    interrupted = mock.Mock(side_effect=KeyboardInterrupt)
+    monkeypatch.setattr("fcn_keras.tuning.tuner.run_search", interrupted)
     assert main(["tune", "--search-dir", str(tmp_path / "search")]) == 130
     assert "The same command goes on with the search." in capfd.readouterr().err
 
@@ -123,38 +122,60 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
         write_report(tmp_path)
 
 
-def write_trial(directory, number, status, score=None, message=None, **values):
-    metrics = {"val_mean_iou": score, "epochs": 2, "steps": 7, "seconds": 60.5} if score else {}
-    metrics = {key: {"observations": [{"value": [value]}]} for key, value in metrics.items()}
-    content = {
-        "trial_id": str(number),
-        "status": status,
-        "hyperparameters": {"values": values},
-        "metrics": {"metrics": metrics},
-        "message": message,
-    }
-    run = directory / f"trial_{number}" / "run"
-    run.mkdir(parents=True)
-    (run.parent / "trial.json").write_text(json.dumps(content))
-    config = TrainConfig(recipe="sample", run_dir=str(run), **values)
-    (run / "config.json").write_text(json.dumps({"train": vars(config)}))
+def test_a_search_by_kerastuner_is_refused(tmp_path, capfd):
+    search = Search(TrainConfig())
+    claim_folder(search, tmp_path)
+    (tmp_path / "journal.log").unlink()
+    (tmp_path / "oracle.json").write_text("{}")
+    (tmp_path / "trial_00" / "run").mkdir(parents=True)
+    with pytest.raises(UserError, match="an earlier version, .* Choose another --search-dir."):
+        claim_folder(search, tmp_path)
+    assert main(["tune", "--search-dir", str(tmp_path), "--report"]) == 1
+    assert "a search of an earlier version" in capfd.readouterr().err
+
+
+def write_trial(directory, state, score=None, attributes=None, **values):
+    """Adds a trial to the journal, whose run has two epochs where it has a score."""
+    study = open_study(directory)
+    run = trial_run(directory, len(study.trials))
+    distributions = {name: FloatDistribution(0.001, 1, log=True) for name in values}
+    study.add_trial(
+        create_trial(
+            state=state,
+            value=score,
+            params=values,
+            distributions=distributions,
+            user_attrs=attributes,
+        )
+    )
+    run.path.mkdir(parents=True)
+    config = TrainConfig(recipe="sample", run_dir=str(run.path), **values)
+    run.config.write_text(json.dumps({"train": vars(config)}))
+    if score:
+        row = {"val_mean_iou": score, "seconds": 30.25}
+        run.write_history([{"epoch": epoch, **row} for epoch in (1, 2)])
 
 
 def test_report_ranks_completed_trials_and_tells_of_the_others(tmp_path, capfd):
     claim_folder(Search(TrainConfig(recipe="sample"), steps=7), tmp_path)
-    write_trial(tmp_path, 0, "COMPLETED", 0.25, learning_rate=0.1)
-    write_trial(tmp_path, 1, "FAILED", message="The loss became nan.")
-    write_trial(tmp_path, 2, "COMPLETED", 0.75, learning_rate=0.02)
-    write_trial(tmp_path, 3, "RUNNING", learning_rate=0.3)
+    write_trial(tmp_path, TrialState.COMPLETE, 0.25, {"steps_per_epoch": 3}, learning_rate=0.1)
+    failure = {"error": "The loss became nan."}
+    write_trial(tmp_path, TrialState.FAIL, attributes=failure, learning_rate=0.5)
+    write_trial(tmp_path, TrialState.COMPLETE, 0.75, {"steps_per_epoch": 4}, learning_rate=0.02)
+    write_trial(tmp_path, TrialState.RUNNING, learning_rate=0.3)
+    write_trial(tmp_path, TrialState.PRUNED, 0.9, learning_rate=0.2)
     assert main(["tune", "--search-dir", str(tmp_path), "--report"]) == 0
     output = capfd.readouterr().out
     assert "Trial 1 failed after 0 epochs: The loss became nan." in output
     assert "Trial 3 unfinished after 0 epochs." in output
+    assert "Trial 4 pruned after 2 epochs." in output
     rows = json.loads((tmp_path / "report.json").read_text())["trials"]
     assert [(row["trial"], row["rank"]) for row in rows] == [
-        *(("2", 1), ("0", 2), ("1", None), ("3", None))
+        *(("2", 1), ("0", 2), ("1", None), ("3", None), ("4", None))
     ]
     assert rows[0]["val_mean_iou"] == 0.75 and rows[0]["seconds"] == 60.5
+    assert [row["steps"] for row in rows] == [7, 6, None, None, None]  # 2 epochs, but 7 at most
     assert "fcn-keras train --recipe sample" in output and "--learning-rate 0.02" in output
     report = (tmp_path / "report.md").read_text()
-    assert format_table(read_trials(tmp_path)) in report and "2 completed, 1 failed" in report
+    assert format_table(read_trials(tmp_path)) in report
+    assert "2 completed, 1 pruned, 1 failed, 1 unfinished" in report
