@@ -16,6 +16,7 @@ def add(commands) -> None:
     parser = commands.add_parser(
         "tune",
         help="search for good hyperparameters",
+        usage="%(prog)s [-h] --search-dir DIR [--report] [SETTING ...]",
         description="Trains a network several times with other learning rates, weight decays, "
         "crops and batch sizes, and reports which gave the best mean IoU on validation. After a "
         "stop or a kill the same command goes on. A flag of train, such as --learning-rate, fixes "

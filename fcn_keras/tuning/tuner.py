@@ -114,8 +114,7 @@ def _train_trial(trial: optuna.Trial, search: Search, run: RunFolder) -> float:
         for name, value in values.items()
     ]
     print(f"\nTrial {trial.number}: {', '.join(shown)}", flush=True)
-    config = search.settings(values)
-    steps = pipeline.steps_per_epoch(split_of(config, "train"), config.batch_size)
+    steps = _steps_per_epoch(search.settings(values))
     config = search.settings(values, steps)
     trial.set_user_attr("steps_per_epoch", steps)
     judged = trial.study.trials[trial.number].last_step or 0
@@ -149,6 +148,10 @@ def _keep_best_model(study: optuna.Study, directory) -> None:
         run.last.unlink(missing_ok=True)
         if trial.number != best:
             run.best.unlink(missing_ok=True)
+
+
+def _steps_per_epoch(config: TrainConfig) -> int:
+    return pipeline.steps_per_epoch(split_of(config, "train"), config.batch_size)
 
 
 def _train(run: RunFolder, config: TrainConfig) -> None:
