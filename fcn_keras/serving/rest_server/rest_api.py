@@ -1,12 +1,13 @@
-"""TF Serving's REST API, without HTTP: method, path and body -> status code and JSON text.
+"""TF Serving's REST API, without HTTP: method, path and body -> JSON text or `RequestError`.
 
-Paths, codes and messages are those of its `http_rest_api_handler.cc`. Two differences: the
+Paths, forms and status codes are those of its `http_rest_api_handler.cc`. Two differences: the
 status of a label is that of its version alone, and `:classify` and `:regress` are refused.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import urllib.parse
 
@@ -21,16 +22,16 @@ from tensorflow_serving.apis import (
 
 from fcn_keras.errors import first_line
 from fcn_keras.serving.rest_server.json_tensor import RequestError
-from fcn_keras.serving.rest_server.model_versions import MAX_VERSION, ModelVersions
+from fcn_keras.serving.rest_server.model_versions import ModelVersions
 from fcn_keras.serving.rest_server.rest_codec import encode_predict, parse_predict
-from fcn_keras.serving.rest_server.saved_model import DEFAULT_SIGNATURE, LoadedModel
+from fcn_keras.serving.rest_server.saved_model import LoadedModel
 
-VERSION = r"(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
+VERSION = r"(?:/versions/(?P<version>\d{1,19})|/labels/(?P<label>[^/:]+))?"
 PREDICTION_PATH = re.compile(
     rf"(?i)/v1/models/(?P<name>[^/:]+){VERSION}:(?P<verb>classify|regress|predict)", re.ASCII
 )
 STATUS_PATH = re.compile(
-    rf"(?i)/v1/models(?:/(?P<name>[^/:]+))?{VERSION}(?:/(?P<verb>metadata))?", re.ASCII
+    rf"(?i)/v1/models/(?P<name>[^/:]+){VERSION}(?:/(?P<verb>metadata))?", re.ASCII
 )
 HTTP_CODES = {
     error_codes_pb2.CANCELLED: 499,
@@ -81,12 +82,6 @@ def parse_path(method: str, target: str) -> Call:
     if not found:
         raise RequestError(f"Malformed request: {method} {target}")
     name, version, label, verb = found.group("name", "version", "label", "verb")
-    if method == "POST" and verb != verb.lower():
-        raise RequestError(f"Malformed request: {method} {target}")
-    if not name:
-        raise RequestError("Missing model name in request.")
-    if version and (len(version) > 19 or int(version) > MAX_VERSION):
-        raise RequestError(f"Failed to convert version: {version} to numeric.")
     return Call(
         verb or "status",
         urllib.parse.unquote(name),
@@ -106,86 +101,57 @@ def answer(versions: ModelVersions, call: Call, body: bytes = b"") -> str:
     Raises:
         RequestError: If the request cannot be answered.
     """
+    if call.name != versions.name:
+        raise RequestError(f"No model {call.name} is served, but {versions.name}.", 404)
+    if call.label is not None and call.label not in versions.labels:
+        raise RequestError(f"Model {call.name} has no version label {call.label}.")
+    number = call.version if call.label is None else versions.labels[call.label]
     if call.verb == "status":
-        return _status(versions, call)
+        return _status(versions, number)
+    models = versions.models
+    number = max(models) if number is None else number
+    if number not in models:
+        raise RequestError(f"Version {number} of model {call.name} is not served.", 404)
     if call.verb == "metadata":
-        return _metadata(versions, call)
+        return _metadata(call.name, number, models[number])
     if call.verb == "predict":
-        return _predict(versions, call, body)
+        return _predict(models[number], body)
     raise RequestError(f":{call.verb} is not served. Use :predict.")
 
 
-def _predict(versions: ModelVersions, call: Call, body: bytes) -> str:
-    found: list[LoadedModel] = []  # once the body has turned out to be JSON
-
-    def inputs_of(signature: str):
-        _, model = _find(versions, call)
-        name = signature or DEFAULT_SIGNATURE
-        if name not in model.signatures:
-            raise RequestError(f'Serving signature name: "{name}" not found in signature def')
-        found.append(model)
-        return model.signatures[name].inputs
-
-    signature, inputs, rows = parse_predict(body, inputs_of)
-    try:
-        outputs = found[0].run(signature or DEFAULT_SIGNATURE, inputs)
-    except tf.errors.OpError as error:
-        raise RequestError(first_line(error), HTTP_CODES.get(error.error_code, 500)) from error
-    return encode_predict(outputs, rows)
-
-
-def _status(versions: ModelVersions, call: Call) -> str:
-    states = dict(versions.states) if call.name == versions.name else {}
-    version = _labelled(versions, call) if call.label and states else call.version
-    if version is not None:
-        states = {key: state for key, state in states.items() if key == version}
+def _status(versions: ModelVersions, number: int | None) -> str:
+    states = {key: state for key, state in versions.states.items() if number in (None, key)}
     if not states:
-        what = "any versions" if version is None else f"version {version}"
-        raise RequestError(f"Could not find {what} of model {call.name}", 404)
+        raise RequestError(f"Model {versions.name} has no version {number}.", 404)
     response = get_model_status_pb2.GetModelStatusResponse()
     for version, state in sorted(states.items(), reverse=True):
         status = response.model_version_status.add(version=version, state=state.name)
         status.status.error_code = state.code
         status.status.error_message = state.error
-    return _to_json(response) + "\n"
+    return json.dumps(_to_dict(response))
 
 
-def _metadata(versions: ModelVersions, call: Call) -> str:
-    version, model = _find(versions, call)
-    spec = model_pb2.ModelSpec(name=call.name)
+def _metadata(name: str, version: int, model: LoadedModel) -> str:
+    spec = model_pb2.ModelSpec(name=name)
     spec.version.value = version
     signatures = get_model_metadata_pb2.SignatureDefMap()
-    for name, signature in model.signatures.items():
-        signatures.signature_def[name].CopyFrom(signature)
-    # As TF Serving puts it together; an Any in between would add its type to the text.
-    return (
-        f'{{\n"model_spec":{_to_json(spec)}\n,\n'
-        f'"metadata": {{"signature_def": {_to_json(signatures)}\n}}\n}}\n'
-    )
+    for key, signature in model.signatures.items():
+        signatures.signature_def[key].CopyFrom(signature)
+    # As TF Serving puts it together; an Any in between would add its type.
+    metadata = {"signature_def": _to_dict(signatures)}
+    return json.dumps({"model_spec": _to_dict(spec), "metadata": metadata})
 
 
-def _find(versions: ModelVersions, call: Call) -> tuple[int, LoadedModel]:
-    version = _labelled(versions, call) if call.label else call.version
-    models = versions.models if call.name == versions.name else {}
-    found = max(models, default=None) if version is None else version
-    if found not in models:
-        wanted = f"Latest({call.name})"
-        if version is not None:
-            wanted = f"Specific({call.name}, {version})"
-        raise RequestError(f"Servable not found for request: {wanted}", 404)
-    return found, models[found]
+def _predict(model: LoadedModel, body: bytes) -> str:
+    signature, inputs, rows = parse_predict(body, model.signatures)
+    try:
+        outputs = model.run(signature, inputs)
+    except tf.errors.OpError as error:
+        raise RequestError(first_line(error), HTTP_CODES.get(error.error_code, 500)) from error
+    return encode_predict(outputs, rows)
 
 
-def _labelled(versions: ModelVersions, call: Call) -> int:
-    if call.name != versions.name or call.label not in versions.labels:
-        raise RequestError(f"Unrecognized servable version label: {call.label}")
-    return versions.labels[call.label]
-
-
-def _to_json(message) -> str:
-    return json_format.MessageToJson(
-        message,
-        preserving_proto_field_name=True,
-        always_print_fields_with_no_presence=True,
-        indent=1,
+def _to_dict(message) -> dict:
+    return json_format.MessageToDict(
+        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )

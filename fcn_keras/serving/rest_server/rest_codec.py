@@ -1,15 +1,16 @@
-"""Requests to `:predict` and their answers, as TF Serving's REST API has them.
+"""Requests to `:predict` and their answers, in the forms of TF Serving's REST API.
 
-The rules are those of TF Serving's `json_tensor.cc`: rows (`instances`) and columns
+The forms are those of TF Serving's `json_tensor.cc`: rows (`instances`) and columns
 (`inputs`), `{"b64": ...}` for bytes, `NaN` and `Infinity` as numbers, names left out where
-there is one tensor only, and its messages. Two differences: an integer that does not fit
-its type is refused, where TF Serving wraps it; and messages show the beginning of a value.
+there is one tensor only. An integer that does not fit its type is refused, where TF Serving
+wraps it.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+import reprlib
+from collections.abc import Mapping, Set
 
 import numpy as np
 
@@ -17,20 +18,17 @@ from fcn_keras.serving.rest_server.json_tensor import (
     RequestError,
     from_tensor,
     is_object,
-    shown,
     to_tensor,
 )
+from fcn_keras.serving.rest_server.saved_model import DEFAULT_SIGNATURE
 
 
-def parse_predict(
-    body: bytes, inputs_of: Callable[[str], Mapping]
-) -> tuple[str, dict[str, np.ndarray], bool]:
+def parse_predict(body: bytes, signatures: Mapping) -> tuple[str, dict[str, np.ndarray], bool]:
     """Reads a request.
 
     Args:
         body: The JSON text.
-        inputs_of: Gives a signature's inputs by the signature's name: their names
-            and `TensorInfo`s. The name is empty where the request has none.
+        signatures: The model's `SignatureDef`s by their names.
 
     Returns:
         The signature's name, the tensors by their names, and whether the request
@@ -39,29 +37,28 @@ def parse_predict(
     Raises:
         RequestError: If the request is malformed or does not fit the signature.
     """
-    request = _parse_json(body)
+    try:
+        request = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise RequestError(f"The body is not JSON: {error}.") from error
+    if not isinstance(request, dict) or ("instances" in request) == ("inputs" in request):
+        raise RequestError("The body must be an object with either 'instances' or 'inputs'.")
+    # TF Serving answers signatures without inputs by gRPC only.
+    inputs = {name: dict(each.inputs) for name, each in signatures.items() if each.inputs}
     signature = request.get("signature_name", "")
-    if not isinstance(signature, str):
+    signature = DEFAULT_SIGNATURE if signature == "" else signature
+    if not isinstance(signature, str) or signature not in inputs:
         raise RequestError(
-            f"JSON Value: {shown(request)} not formatted correctly. "
-            "'signature_name' key must be a string value."
+            f"'signature_name' must be one of {', '.join(sorted(inputs))}. Received: "
+            f"{reprlib.repr(signature)}."
         )
-    inputs = dict(inputs_of(signature))
-    if not inputs:
-        raise RequestError(
-            f"Failed to get input map for signature: {signature or 'DEFAULT'} "
-            "(TF Serving answers signatures without inputs by gRPC only)"
-        )
-    if "instances" in request and "inputs" in request:
-        raise RequestError(
-            f"JSON Value: {shown(request)} Not formatted correctly expecting only one of "
-            "'inputs' or 'instances' keys to exist "
-        )
-    if "instances" in request:
-        return signature, _parse_rows(request["instances"], inputs), True
-    if "inputs" in request:
-        return signature, _parse_columns(request["inputs"], inputs), False
-    raise RequestError("Missing 'inputs' or 'instances' key")
+    rows = "instances" in request
+    parse = _parse_rows if rows else _parse_columns
+    values = parse(request["instances" if rows else "inputs"], inputs[signature].keys())
+    tensors = {
+        name: to_tensor(name, values[name], info.dtype) for name, info in inputs[signature].items()
+    }
+    return signature, tensors, rows
 
 
 def encode_predict(outputs: Mapping[str, np.ndarray], rows: bool) -> str:
@@ -78,8 +75,9 @@ def encode_predict(outputs: Mapping[str, np.ndarray], rows: bool) -> str:
         RequestError: If rows are asked for and the tensors differ in their first
             dimension, or if a type has no JSON form.
     """
-    if rows:
-        _check_batch_sizes(outputs)
+    lengths = {array.shape[:1] for array in outputs.values()}
+    if rows and (len(lengths) > 1 or () in lengths):
+        raise RequestError("The outputs differ in length: ask with 'inputs', not 'instances'.")
     values = {name: from_tensor(name, array) for name, array in sorted(outputs.items())}
     if len(values) == 1:
         [content] = values.values()
@@ -87,115 +85,31 @@ def encode_predict(outputs: Mapping[str, np.ndarray], rows: bool) -> str:
         content = [dict(zip(values, row)) for row in zip(*values.values())]
     else:
         content = values
-    return _encode("predictions" if rows else "outputs", content)
+    return json.dumps({"predictions" if rows else "outputs": content}, ensure_ascii=False)
 
 
 def encode_error(message: str) -> str:
-    """Writes an error as TF Serving does; half characters, which no UTF-8 has, become `?`."""
-    return _encode("error", message.encode(errors="replace").decode())
+    """Writes an error; half characters, which no UTF-8 has, become `?`."""
+    text = message.encode(errors="replace").decode()
+    return json.dumps({"error": text}, ensure_ascii=False)
 
 
-def _encode(key: str, content) -> str:
-    return f'{{\n    "{key}": {json.dumps(content, ensure_ascii=False)}\n}}'
-
-
-def _parse_json(body: bytes) -> dict:
-    if not body:
-        raise RequestError("JSON Parse error: The document is empty")
-    try:
-        value = json.loads(body)
-    except json.JSONDecodeError as error:
-        raise RequestError(f"JSON Parse error: {error.msg} at offset: {error.pos}") from error
-    except RecursionError as error:
-        raise RequestError("JSON Parse error: Nested too deeply") from error
-    except UnicodeDecodeError as error:
-        raise RequestError(f"JSON Parse error: {error}") from error
-    except ValueError as error:  # an integer of thousands of digits
-        raise RequestError("JSON Parse error: Number too big") from error
-    if not isinstance(value, dict):
-        raise RequestError(f"JSON Value: {shown(value)} Is not object")
-    return value
-
-
-def _parse_rows(rows, inputs: Mapping) -> dict[str, np.ndarray]:
-    if not isinstance(rows, list):
-        raise RequestError(f"JSON Value: {shown(rows)} Excepting 'instances' to be an list/array")
-    if not rows:
-        raise RequestError("JSON Value: [] No values in 'instances' array")
-    named = is_object(rows[0])
-    if not named and len(inputs) > 1:
-        raise RequestError(
-            "instances is a plain list, but expecting list of objects as multiple "
-            "input tensors required as per tensorinfo_map"
-        )
+def _parse_rows(rows, names: Set[str]) -> dict[str, list]:
+    if not isinstance(rows, list) or not rows:
+        raise RequestError("'instances' must be a list of at least one item.")
+    if len(names) == 1 and not is_object(rows[0]):
+        return dict.fromkeys(names, rows)
     for index, row in enumerate(rows):
-        if is_object(row) != named:
-            kinds = "object but got list" if named else "value/list but got object"
-            raise RequestError(f"Expecting {kinds} at item {index} of input list")
-        if named and row.keys() != inputs.keys():
+        if not isinstance(row, dict) or row.keys() != names:
             raise RequestError(
-                f"Failed to process element: {index} of 'instances' list. JSON object: "
-                f"{shown(row)} keys must be equal to: {','.join(sorted(inputs))}"
+                f"instances[{index}] must be an object with the keys: {', '.join(sorted(names))}."
             )
-    if named:
-        return {
-            name: _stack([row[name] for row in rows], info.dtype, f" key: {name}")
-            for name, info in inputs.items()
-        }
-    [(name, info)] = inputs.items()
-    return {name: _stack(rows, info.dtype, "")}
+    return {name: [row[name] for row in rows] for name in names}
 
 
-def _stack(items: list, dtype: int, key: str) -> np.ndarray:
-    try:
-        return to_tensor(items, dtype)
-    except RequestError as error:
-        _explain_as_rows(items, dtype, key)
-        raise error
-
-
-def _explain_as_rows(items: list, dtype: int, key: str) -> None:
-    """Raises what TF Serving says, which looks at one item after another."""
-    first = None
-    for index, item in enumerate(items):
-        code = 400
-        try:
-            array = to_tensor(item, dtype)
-            first = array if first is None else first
-            if array.shape == first.shape:
-                continue
-            problem = f"Expecting tensor size: {first.size} but got: {array.size}"
-            if array.size == first.size:
-                shapes = [",".join(map(str, each.shape)) for each in (first, array)]
-                problem = f"Expecting shape [{shapes[0]}] but got: [{shapes[1]}]"
-        except RequestError as error:
-            problem, code = str(error), error.code
-        place = f"Failed to process element: {index}{key} of 'instances' list."
-        raise RequestError(f"{place} Error: INVALID_ARGUMENT: {problem}", code)
-
-
-def _parse_columns(columns, inputs: Mapping) -> dict[str, np.ndarray]:
-    if not is_object(columns):
-        if len(inputs) > 1:
-            raise RequestError(
-                "inputs is a plain value/list, but expecting an object as multiple "
-                "input tensors required as per tensorinfo_map"
-            )
-        columns = dict.fromkeys(inputs, columns)
-    for name in inputs:
-        if name not in columns:
-            raise RequestError(f"Missing named input: {name} in 'inputs' object.")
-    return {name: to_tensor(columns[name], info.dtype) for name, info in inputs.items()}
-
-
-def _check_batch_sizes(outputs: Mapping[str, np.ndarray]) -> None:
-    expected = None
-    for name, array in sorted(outputs.items()):
-        if not array.shape:
-            raise RequestError(f"Tensor name: {name} has no shape information ")
-        if expected not in (None, len(array)):
-            raise RequestError(
-                f"Tensor name: {name} has inconsistent batch size: {len(array)} "
-                f"expecting: {expected}"
-            )
-        expected = len(array)
+def _parse_columns(columns, names: Set[str]) -> dict:
+    if len(names) == 1 and not is_object(columns):
+        return dict.fromkeys(names, columns)
+    if not isinstance(columns, dict) or not names <= columns.keys():
+        raise RequestError(f"'inputs' must be an object with the keys: {', '.join(sorted(names))}.")
+    return columns

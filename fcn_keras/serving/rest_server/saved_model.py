@@ -71,7 +71,7 @@ class LoadedModel:
         """
         signature = self.signatures.get(name)
         if signature is None:
-            raise _invalid(f'Serving signature key "{name}" not found.')
+            raise _invalid(f"There is no signature {name}.")
         _check_inputs(signature, inputs)
         outputs = sorted(signature.outputs)
         if name not in self._calls:
@@ -101,8 +101,8 @@ class LoadedModel:
 def _check_inputs(signature, inputs: Mapping[str, np.ndarray]) -> None:
     if inputs.keys() != set(signature.inputs):
         raise _invalid(
-            f"input size does not match signature: {{{','.join(sorted(inputs))}}} is not "
-            f"{{{','.join(sorted(signature.inputs))}}}"
+            f"The inputs must be {', '.join(sorted(signature.inputs))}. Received: "
+            f"{', '.join(sorted(inputs))}."
         )
     for name, info in signature.inputs.items():  # kernels take some wrong shapes without a word
         shape, expected = list(inputs[name].shape), tf.TensorShape(info.tensor_shape)

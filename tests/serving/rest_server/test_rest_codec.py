@@ -1,19 +1,23 @@
-"""JSON <-> tensors, against examples of TF Serving's documentation and of its own tests."""
+"""JSON <-> tensors, by examples of TF Serving's documentation and of its own tests."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf.meta_graph_pb2 import TensorInfo
 
-from fcn_keras.serving.rest_server.json_tensor import MAX_RANK, RequestError, to_tensor
+from fcn_keras.serving.rest_server.json_tensor import RequestError
 from fcn_keras.serving.rest_server.rest_codec import encode_error, encode_predict, parse_predict
 
 
 def inputs(**types):
+    """Two signatures of these inputs, and one of none."""
     infos = {name: TensorInfo(dtype=getattr(types_pb2, kind)) for name, kind in types.items()}
-    return lambda signature: infos
+    signature = SimpleNamespace(inputs=infos)
+    labels = SimpleNamespace(inputs={})
+    return {"serving_default": signature, "s": signature, "labels": labels}
 
 
 FLOAT = inputs(x="DT_FLOAT")
@@ -22,13 +26,13 @@ BYTES = inputs(image_bytes="DT_STRING")
 THREE = inputs(tag="DT_STRING", signal="DT_INT64", sensor="DT_INT32")
 
 
-def parse(text, inputs_of):
-    return parse_predict(text.encode(), inputs_of)
+def parse(text, signatures):
+    return parse_predict(text.encode(), signatures)
 
 
-def refusal(text, inputs_of):
+def refusal(text, signatures):
     with pytest.raises(RequestError) as caught:
-        parse(text, inputs_of)
+        parse(text, signatures)
     return str(caught.value)
 
 
@@ -38,9 +42,9 @@ def answer(text):
 
 def test_half_plus_two():
     signature, tensors, rows = parse('{"instances": [1.0, 2.0, 5.0]}', FLOAT)
-    assert signature == "" and rows and tensors["x"].dtype == np.float32
+    assert signature == "serving_default" and rows and tensors["x"].dtype == np.float32
     text = encode_predict({"y": tensors["x"] / 2 + 2}, rows)
-    assert text == '{\n    "predictions": [2.5, 3.0, 4.5]\n}'
+    assert answer(text) == {"predictions": [2.5, 3.0, 4.5]}
 
 
 def test_rows_and_columns_of_several_tensors():
@@ -80,9 +84,9 @@ def test_a_scalar_column():
 
 def test_an_image_of_pixels():
     pixels = np.random.default_rng(0).integers(0, 256, (2, 5, 4, 3)).astype(np.uint8)
-    text = json.dumps({"signature_name": "predict_images", "instances": pixels.tolist()})
+    text = json.dumps({"signature_name": "s", "instances": pixels.tolist()})
     name, tensors, rows = parse(text, inputs(images="DT_UINT8"))
-    assert name == "predict_images" and tensors["images"].dtype == np.uint8
+    assert name == "s" and tensors["images"].dtype == np.uint8
     np.testing.assert_array_equal(tensors["images"], pixels)
     assert answer(encode_predict({"mask": pixels[..., 0]}, rows)) == {
         "predictions": pixels[..., 0].tolist()
@@ -127,85 +131,86 @@ def test_answers_in_rows_and_columns():
 
 def test_rows_need_one_batch_size():
     outputs = {"mask": np.zeros((2, 3)), "names": np.zeros(21)}
-    with pytest.raises(RequestError, match="names has inconsistent batch size: 21 expecting: 2"):
+    with pytest.raises(RequestError, match="differ in length"):
         encode_predict(outputs, True)
-    with pytest.raises(RequestError, match="json has no shape information"):
+    with pytest.raises(RequestError, match="differ in length"):
         encode_predict({"json": np.array(b"{}", object)}, True)
     assert answer(encode_predict({"json": np.array(b"{}", object)}, False)) == {"outputs": "{}"}
-    with pytest.raises(RequestError, match="tensor type: complex64"):
+    with pytest.raises(RequestError, match="x: complex64"):
         encode_predict({"x": np.zeros(2, np.complex64)}, True)
 
 
 @pytest.mark.parametrize(
-    ("text", "inputs_of", "message"),
+    ("text", "signatures", "problem"),
     [
-        ("", INT, "JSON Parse error: The document is empty"),
-        ("instances = [1, 2]", INT, "JSON Parse error: Expecting value at offset: 0"),
-        ('{"instances": [1', INT, "JSON Parse error"),
-        ("[1, 2]", INT, "Is not object"),
-        ("[" * 100_000, INT, "Nested too deeply"),
-        ('{"instances": ' + "[" * 500 + "1" + "]" * 500 + "}", INT, "unexpected level: 32"),
-        ('{"instances": [' + "9" * 5000 + "]}", INT, "JSON Parse error"),
-        ('{"signature_name": 5, "instances": [1]}', INT, "must be a string value"),
-        ("{}", INT, "Missing 'inputs' or 'instances' key"),
-        ('{"instances": [1], "inputs": [1]}', INT, "expecting only one of"),
-        ('{"instances": 1}', INT, "to be an list/array"),
-        ('{"instances": []}', INT, "No values in 'instances' array"),
-        ('{"instances": [[1, 2], [3, 4], [5, 6, 7]]}', INT, "element: 2 of 'instances' list"),
-        ('{"instances": [[1, 2], [3, 4], [5, 6, 7]]}', INT, "tensor size: 2 but got: 3"),
-        ('{"instances": [[1, 2], [[5, 6]]]}', INT, "Expecting shape [2] but got: [1,2]"),
-        ('{"instances": [1, [1]]}', INT, "Expecting shape [] but got: [1]"),
-        ('{"inputs": [[1, 2], [3]]}', INT, "list at unexpected size: 1 at level: 1 expected size"),
-        ('{"inputs": [1, [1]]}', INT, "Encountered list at unexpected level: 1"),
-        ('{"inputs": [[1], 1]}', INT, "found at incorrect level: 2"),
-        ('{"instances": ["a"]}', INT, 'Value: "a" Type: String is not of expected type: int32'),
-        ('{"instances": [1.0]}', INT, "Type: Number is not of expected type: int32"),
-        ('{"instances": [true]}', INT, "Type: True is not of expected type: int32"),
-        ('{"instances": [null]}', FLOAT, "Type: Null is not of expected type: float"),
-        ('{"instances": [2147483648]}', INT, "not of expected type: int32"),
-        ('{"instances": [1, 256]}', inputs(x="DT_UINT8"), "not of expected type: uint8"),
-        ('{"instances": [1]}', inputs(x="DT_BOOL"), "not of expected type: bool"),
-        ('{"instances": [1]}', inputs(x="DT_STRING"), "not of expected type: string"),
-        ('{"instances": [1]}', inputs(x="DT_HALF"), "to type: half"),
-        ('{"instances": [16777217]}', FLOAT, "16777217 to float without loss of precision"),
-        ('{"instances": [1e39]}', FLOAT, "to float without loss of precision"),
-        ('{"instances": [9007199254740993]}', inputs(x="DT_DOUBLE"), "without loss of precision"),
-        ('{"instances": [1' + "0" * 400 + "]}", FLOAT, "without loss of precision"),
-        ('{"instances": [{"b64": "a"}]}', BYTES, "Unable to base64 decode"),
-        ('{"instances": [{"b64": "aGVsbG8*"}]}', BYTES, "Unable to base64 decode"),
-        ('{"instances": [{"b64": "aGVsb==="}]}', BYTES, "Unable to base64 decode"),
-        ('{"inputs": [{"b65": "aGVsbG8="}]}', BYTES, "not formatted correctly for base64"),
-        ('{"instances": ["a", {"x": 1}]}', BYTES, "Expecting value/list but got object at item 1"),
-        ('{"instances": [{"image_bytes": ""}, 1]}', BYTES, "Expecting object but got list at item"),
-        ('{"instances": [{"image": ""}]}', BYTES, "keys must be equal to: image_bytes"),
-        ('{"instances": [1]}', THREE, "instances is a plain list, but expecting list of objects"),
-        ('{"inputs": [1]}', THREE, "inputs is a plain value/list, but expecting an object"),
-        ('{"inputs": {"tag": "a"}}', THREE, "Missing named input: signal in 'inputs' object."),
-        ('{"signature_name": "labels"}', inputs(), "to get input map for signature: labels"),
+        ("", INT, "not JSON: Expecting value"),
+        ("instances = [1, 2]", INT, "not JSON: Expecting value"),
+        ('{"instances": [1', INT, "not JSON: Expecting ',' delimiter"),
+        ("[1, 2]", INT, "must be an object"),
+        ("[" * 100_000, INT, "not JSON: maximum recursion depth"),
+        ('{"instances": ' + "[" * 500 + "1" + "]" * 500 + "}", INT, "x: lists of different"),
+        ('{"instances": [' + "9" * 5000 + "]}", INT, "not JSON: Exceeds the limit"),
+        ('{"signature_name": 5, "instances": [1]}', INT, "must be one of s, serving_default."),
+        ('{"signature_name": null, "instances": [1]}', INT, "must be one of s, serving_default."),
+        ('{"signature_name": "half", "instances": [1]}', INT, "Received: 'half'"),
+        ('{"signature_name": "labels", "inputs": {}}', INT, "Received: 'labels'"),
+        ("{}", INT, "either 'instances' or 'inputs'"),
+        ('{"instances": [1], "inputs": [1]}', INT, "either 'instances' or 'inputs'"),
+        ('{"instances": 1}', INT, "'instances' must be a list"),
+        ('{"instances": []}', INT, "at least one item"),
+        ('{"instances": [[1, 2], [3, 4], [5, 6, 7]]}', INT, "x: lists of different lengths"),
+        ('{"instances": [[1, 2], [[5, 6]]]}', INT, "x: lists of different lengths or depths"),
+        ('{"instances": [1, [1]]}', INT, "x: lists of different lengths or depths"),
+        ('{"inputs": [[1, 2], [3]]}', INT, "x: lists of different lengths"),
+        ('{"inputs": [1, [1]]}', INT, "x: lists of different lengths or depths"),
+        ('{"inputs": [[1], 1]}', INT, "x: lists of different lengths or depths"),
+        ('{"instances": ["a"]}', INT, "x[0]: 'a' is no int32"),
+        ('{"instances": [[1, 2], [3, 4.0]]}', INT, "x[1][1]: 4.0 is no int32"),
+        ('{"inputs": true}', INT, "x: True is no int32"),
+        ('{"instances": [null]}', FLOAT, "x[0]: None is no float32"),
+        ('{"instances": [2147483648]}', INT, "x[0]: 2147483648 is out of the range of int32"),
+        ('{"instances": [1, 256]}', inputs(x="DT_UINT8"), "x[1]: 256 is out of the range"),
+        ('{"instances": [1, -1]}', inputs(x="DT_UINT8"), "x[1]: -1 is out of the range"),
+        ('{"instances": [1]}', inputs(x="DT_BOOL"), "x[0]: 1 is no bool"),
+        ('{"instances": [1]}', inputs(x="DT_STRING"), "x[0]: 1 is neither a text nor"),
+        ('{"instances": [1]}', inputs(x="DT_HALF"), "x: DT_HALF has no form in JSON"),
+        ('{"instances": [16777217]}', FLOAT, "16777217 is out of the range of float32"),
+        ('{"instances": [0, 1e39]}', FLOAT, "x[1]: 1e+39 is out of the range of float32"),
+        ('{"instances": [9007199254740993]}', inputs(x="DT_DOUBLE"), "out of the range of float64"),
+        ('{"instances": [1' + "0" * 400 + "]}", FLOAT, "out of the range of float32"),
+        ('{"instances": [{"b64": "a"}]}', BYTES, "image_bytes[0]: {'b64': 'a'} is not base64"),
+        ('{"instances": ["", {"b64": "aGVsbG8*"}]}', BYTES, "image_bytes[1]: {'b64': 'aGVsbG8*'}"),
+        ('{"instances": [{"b64": "aGVsb==="}]}', BYTES, "not base64"),
+        ('{"inputs": [{"b65": "aGVsbG8="}]}', BYTES, "neither a text nor"),
+        ('{"instances": ["a", {"x": 1}]}', BYTES, "image_bytes[1]: {'x': 1} is neither"),
+        ('{"instances": [{"image_bytes": ""}, 1]}', BYTES, "instances[1] must be an object"),
+        (
+            '{"instances": [{"image": ""}]}',
+            BYTES,
+            "with the keys: image_bytes",
+        ),
+        (
+            '{"instances": [1]}',
+            THREE,
+            "with the keys: sensor, signal, tag",
+        ),
+        ('{"inputs": [1]}', THREE, "'inputs' must be an object"),
+        ('{"inputs": {"tag": "a"}}', THREE, "with the keys: sensor, signal, tag"),
     ],
 )
-def test_mistakes_get_tf_servings_messages(text, inputs_of, message):
-    assert message in refusal(text, inputs_of)
+def test_mistakes_are_named(text, signatures, problem):
+    assert problem in refusal(text, signatures)
 
 
 def test_messages_show_the_beginning_of_a_value():
-    assert len(refusal(json.dumps(list(range(100_000))), INT)) < 200
-    assert len(refusal(json.dumps({"instances": ["x" * 100_000]}), INT)) < 300
+    assert len(refusal(json.dumps({"instances": ["x" * 100_000]}), INT)) < 100
+    assert len(refusal(json.dumps({"inputs": [{"y": list(range(100_000))}]}), INT)) < 100
 
 
 def test_the_text_must_be_utf8():
     with pytest.raises(RequestError, match="utf-8"):
         parse_predict(b'{"instances": ["\xff\xfe"]}', BYTES)
     assert parse('{"instances": ["\\ud800"]}', BYTES)[1]["image_bytes"].size == 1
-
-
-def test_ranks_have_a_limit():
-    value = 1
-    for _ in range(MAX_RANK):
-        value = [value]
-    assert to_tensor(value, types_pb2.DT_INT32).ndim == MAX_RANK
-    with pytest.raises(RequestError):
-        to_tensor([value], types_pb2.DT_INT32)
 
 
 def test_errors_are_json():
