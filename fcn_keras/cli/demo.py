@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import signal
 import tempfile
 from pathlib import Path
 
-from fcn_keras.cli.listening import add_listening_flags, bind, check_port, url_of
+from fcn_keras.cli.listening import add_listening_flags, listening, url_of
 from fcn_keras.cli.shared import add_model_flags, load_segmenter
-from fcn_keras.errors import UserError, require_packages
+from fcn_keras.errors import require_packages
 
 
 def add(commands) -> None:
@@ -34,29 +33,20 @@ def add(commands) -> None:
 
 
 def _demo(arguments) -> int:
-    check_port(arguments.port)
     require_packages("fcn-keras demo", "demo", "gradio", load=False)
     from fcn_keras.photographs import allow_pixels
 
     allow_pixels(arguments.max_pixels)
-    listener = bind(arguments.host, arguments.port)
-    # Both signals end the loading; then uvicorn takes them over.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with tempfile.TemporaryDirectory(prefix="fcn_keras_demo_") as folder:
-        try:
-            segmenter, samples = _load(arguments, Path(folder))
-            from fcn_keras.demo.server import serve
-        except KeyboardInterrupt:
-            print("Stopped.", flush=True)
-            return 0
+    with (
+        listening(arguments.host, arguments.port) as listener,
+        tempfile.TemporaryDirectory(prefix="fcn_keras_demo_") as folder,
+    ):
+        segmenter, samples = _load(arguments, Path(folder))
+        from fcn_keras.demo.server import serve
+
         title = Path(arguments.model).resolve().name
         ready = f"Showing {title} at {url_of(listener)}"
-        try:
-            serve(listener, segmenter, samples, Path(folder), title, ready)
-        except OSError as error:  # another server has begun to listen meanwhile
-            raise UserError(
-                f"--port {arguments.port}: {error.strerror}. Choose another."
-            ) from error
+        serve(listener, segmenter, samples, Path(folder), title, ready)
     return 0
 
 

@@ -1,9 +1,12 @@
-"""Where the commands that serve listen: their flags, a socket, its URL."""
+"""Where the commands that serve listen: their flags, a socket and its end, its URL."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import signal
 import socket
+from collections.abc import Iterator
 
 from fcn_keras.errors import UserError
 
@@ -19,13 +22,24 @@ def add_listening_flags(parser, port: int) -> None:
     )
 
 
-def check_port(port: int) -> None:
+@contextlib.contextmanager
+def listening(host: str, port: int) -> Iterator[socket.socket]:
+    """A socket for a block that SIGTERM ends as Ctrl+C does.
+
+    It has its port, but does not listen yet: clients would wait for a model in vain.
+    When uvicorn does, it takes the signals over.
+    """
+    listener = _bind(host, port)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield listener
+    except KeyboardInterrupt:
+        print("Stopped.", flush=True)
+
+
+def _bind(host: str, port: int) -> socket.socket:
     if not 0 <= port <= 65535:
         raise UserError(f"--port must be 0 to 65535. Received: {port}.")
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """A socket that has its port, but does not listen yet: clients wait for a model in vain."""
     try:
         [(family, kind, protocol, _, address), *_] = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import signal
 import socket
 import urllib.parse
 
-from fcn_keras.cli.listening import add_listening_flags, bind, check_port, url_of
+from fcn_keras.cli.listening import add_listening_flags, listening, url_of
 from fcn_keras.cli.shared import import_tensorflow
 from fcn_keras.config import flag
 from fcn_keras.errors import UserError, require_packages
@@ -67,25 +66,16 @@ def _serve(arguments) -> int:
     versions = ModelVersions(
         arguments.model_name, arguments.model_base_path, labels, arguments.keep_versions
     )
-    listener = bind(arguments.host, arguments.port)
-    # Both signals end the loading; then uvicorn takes them over.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
+    with listening(arguments.host, arguments.port) as listener:
         import_tensorflow()
         from fcn_keras.serving.rest_server.saved_model import load_model
         from fcn_keras.serving.rest_server.server import Limits, serve
 
         versions.start(load_model, arguments.poll_seconds)
-    except KeyboardInterrupt:
-        print("Stopped: 0 requests answered.", flush=True)
-        return 0
-    body_bytes = int(arguments.max_body_mb * 2**20)
-    limits = Limits(body_bytes, arguments.concurrency, arguments.queue)
-    try:
+        body_bytes = int(arguments.max_body_mb * 2**20)
+        limits = Limits(body_bytes, arguments.concurrency, arguments.queue)
         serve(listener, versions, limits, _ready_line(versions, listener))
-    except OSError as error:  # another server has begun to listen meanwhile
-        raise UserError(f"--port {arguments.port}: {error.strerror}. Choose another.") from error
-    versions.stop()
+        versions.stop()
     return 0
 
 
@@ -103,7 +93,6 @@ def _check(arguments) -> None:
         value = getattr(arguments, name)
         if not 0 < value < 1e6:
             raise UserError(f"{flag(name)} must be positive. Received: {value}.")
-    check_port(arguments.port)
     if not arguments.model_name:
         raise UserError("--model-name must not be empty.")
     packages = ("fastapi", "uvicorn", "tensorflow_serving")

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
 from pathlib import Path
 
-import uvicorn
 from starlette.responses import JSONResponse
 
 from fcn_keras.demo.samples import Sample
 from fcn_keras.prediction import Segmenter
-from fcn_keras.serving.rest_server.connection import Connection
+from fcn_keras.serving import http
 
 MAX_UPLOAD = "256mb"
 STYLE = Path(__file__).with_name("style.css")
@@ -35,6 +33,9 @@ def serve(
         folder: For uploads and answers.
         title: The model's name.
         ready: A line to print when the page can be opened.
+
+    Raises:
+        UserError: If another server has begun to listen at the address meanwhile.
     """
     os.environ["GRADIO_TEMP_DIR"] = str(folder)
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
@@ -63,17 +64,12 @@ def serve(
         mcp_server=False,
         pwa=False,
     )
-    config = uvicorn.Config(
-        app,
-        http=Connection,
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        ws="none",
-        timeout_graceful_shutdown=60,
-    )
-    with contextlib.suppress(KeyboardInterrupt):  # uvicorn repeats the signal when it is done
-        _Server(config, app.routes[-1].app, ready).run(sockets=[listener])
+    gradio_app = app.routes[-1].app
+
+    def stopping():  # every open page holds a connection that would last for ever
+        gradio_app.stop_event.set()
+
+    http.run(app, listener, ready, stopping, timeout_graceful_shutdown=60)
     print("Stopped.", flush=True)
 
 
@@ -89,18 +85,3 @@ def _theme(gr):
         font=["system-ui", "sans-serif"],
         font_mono=["ui-monospace", "monospace"],
     ).set(body_background_fill="*neutral_100", block_border_color="*neutral_300")
-
-
-class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, gradio_app, ready: str):
-        super().__init__(config)
-        self._gradio_app, self._ready = gradio_app, ready
-
-    async def startup(self, sockets=None) -> None:
-        await super().startup(sockets)
-        print(self._ready, flush=True)
-
-    async def shutdown(self, sockets=None) -> None:
-        # Every open page holds a connection that would last for ever.
-        self._gradio_app.stop_event.set()
-        await super().shutdown(sockets)

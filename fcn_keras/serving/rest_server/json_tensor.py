@@ -97,7 +97,9 @@ def is_object(value) -> bool:
 
 
 def _read_numbers(leaves: list, dtype: np.dtype, refuse) -> np.ndarray:
-    allowed = {"b": {bool}, "f": {int, float}}.get(dtype.kind, {int})
+    allowed: set[type] = {bool} if dtype.kind == "b" else {int}
+    if dtype.kind == "f":
+        allowed.add(float)
     if not set(map(type, leaves)) <= allowed:
         wrong = next(i for i, leaf in enumerate(leaves) if type(leaf) not in allowed)
         refuse(wrong, f"no {dtype}")

@@ -15,7 +15,7 @@ class Meter:
 
     Attributes:
         answered: How many requests have had their whole answer.
-        stopping: Set it to have clients told that their connections will close.
+        stopping: Whether clients are told that their connections will close.
     """
 
     def __init__(self, app, model: str):
@@ -48,6 +48,10 @@ class Meter:
                 self._seconds += time.perf_counter() - start
 
         await self._app(scope, counted_receive, counted_send)
+
+    def stop(self) -> None:
+        """Has clients told that their connections will close."""
+        self.stopping = True
 
     def page(self) -> str:
         """The counters in Prometheus' text format, under TF Serving's names where it has them."""

@@ -8,18 +8,16 @@ has been read may go on sending for a while, and so lives to read why.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 import socket
 import traceback
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import uvicorn
 from fastapi import FastAPI, Request, Response
 
+from fcn_keras.serving import http
 from fcn_keras.serving.rest_server import rest_api
-from fcn_keras.serving.rest_server.connection import HEAD_SECONDS, Connection
 from fcn_keras.serving.rest_server.json_tensor import RequestError
 from fcn_keras.serving.rest_server.meter import Meter
 from fcn_keras.serving.rest_server.model_versions import ModelVersions
@@ -28,7 +26,6 @@ from fcn_keras.serving.rest_server.rest_codec import encode_error
 
 METHODS = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"]
 METRICS_PATH = "/monitoring/prometheus/metrics"
-DRAIN_SECONDS = 0.5  # between the last new connection and the end of those that are idle
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,21 +51,12 @@ def serve(listener: socket.socket, versions: ModelVersions, limits: Limits, read
         versions: The model's versions, loaded.
         limits: What to take.
         ready: A line to print when requests are accepted.
+
+    Raises:
+        UserError: If another server has begun to listen at the address meanwhile.
     """
     frontend = Frontend(versions, limits)
-    config = uvicorn.Config(
-        frontend.app,
-        http=Connection,
-        loop="asyncio",
-        ws="none",
-        lifespan="off",
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        timeout_keep_alive=HEAD_SECONDS,
-    )
-    with contextlib.suppress(KeyboardInterrupt):  # uvicorn repeats the signal when it is done
-        _Server(config, frontend.app, ready).run(sockets=[listener])
+    http.run(frontend.app, listener, ready, frontend.app.stop, lifespan="off")
     frontend.close()
     print(f"Stopped: {frontend.app.answered} requests answered.", flush=True)
 
@@ -150,22 +138,3 @@ class Frontend:
 
 async def _unknown_method(request: Request, _) -> Response:
     return Response(encode_error(f"Malformed request: {request.method}"), 405, media_type=JSON)
-
-
-class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, meter: Meter, ready: str):
-        super().__init__(config)
-        self._meter, self._ready = meter, ready
-
-    async def startup(self, sockets=None) -> None:
-        await super().startup(sockets)
-        print(self._ready, flush=True)
-
-    async def shutdown(self, sockets=None) -> None:
-        # uvicorn closes connections whose next request it has not read yet. While it
-        # listens no longer, all clients are told to send no more, and then it may.
-        self._meter.stopping = True
-        for server in self.servers:
-            server.close()
-        await asyncio.sleep(DRAIN_SECONDS)
-        await super().shutdown(sockets)

@@ -1,0 +1,66 @@
+"""An HTTP server's start and end, the same for `fcn-keras serve` and `fcn-keras demo`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable
+
+import uvicorn
+
+from fcn_keras.errors import UserError
+from fcn_keras.serving.rest_server.connection import HEAD_SECONDS, Connection
+
+DRAIN_SECONDS = 0.5  # between the last new connection and the end of those that are idle
+
+
+def run(app, listener: socket.socket, ready: str, stopping: Callable[[], None], **options) -> None:
+    """Answers requests until SIGTERM or SIGINT, and then those that are on their way.
+
+    Args:
+        app: An ASGI application.
+        listener: A bound socket.
+        ready: A line to print when requests are accepted.
+        stopping: Called when no new connection is accepted any more.
+        **options: `uvicorn.Config`'s.
+
+    Raises:
+        UserError: If another server has begun to listen at the address meanwhile.
+    """
+    config = uvicorn.Config(
+        app,
+        http=Connection,
+        loop="asyncio",
+        ws="none",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=HEAD_SECONDS,
+        **options,
+    )
+    try:
+        with contextlib.suppress(KeyboardInterrupt):  # uvicorn repeats the signal when it is done
+            _Server(config, ready, stopping).run(sockets=[listener])
+    except OSError as error:
+        port = listener.getsockname()[1]
+        raise UserError(f"--port {port}: {error.strerror}. Choose another.") from error
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, ready: str, stopping: Callable[[], None]):
+        super().__init__(config)
+        self._ready, self._stopping = ready, stopping
+
+    async def startup(self, sockets=None) -> None:
+        await super().startup(sockets)
+        print(self._ready, flush=True)
+
+    async def shutdown(self, sockets=None) -> None:
+        # uvicorn closes connections whose next request it has not read yet. While it
+        # listens no longer, `stopping` has clients told to send no more, and then it may.
+        self._stopping()
+        for server in self.servers:
+            server.close()
+        await asyncio.sleep(DRAIN_SECONDS)
+        await super().shutdown(sockets)
