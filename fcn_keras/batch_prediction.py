@@ -18,7 +18,7 @@ from fcn_keras.datasets.base import LabelSet, Split
 from fcn_keras.errors import UserError
 from fcn_keras.files import FoundImage, found_images, write_file
 from fcn_keras.inference import NetworkError
-from fcn_keras.photographs import open_photograph, palette_image
+from fcn_keras.photographs import MAX_PIXELS, open_photograph, palette_image
 from fcn_keras.prediction import Segmenter
 from fcn_keras.visualize import draw_overlay
 
@@ -43,13 +43,14 @@ class Job:
     changed: float = 0.0
 
 
-def jobs_of_paths(paths: Iterable[str], output) -> list[Job]:
+def jobs_of_paths(paths: Iterable[str], output, max_pixels: int = MAX_PIXELS) -> list[Job]:
     """The images that files, folders and patterns stand for, named by `found_images`."""
-    return [job_of_image(image) for image in found_images(paths, output, EXTRAS)]
+    return [job_of_image(image, max_pixels) for image in found_images(paths, output, EXTRAS)]
 
 
-def job_of_image(image: FoundImage) -> Job:
-    return Job(image.path, image.name, functools.partial(_open, image.path), image.changed)
+def job_of_image(image: FoundImage, max_pixels: int) -> Job:
+    read = functools.partial(_open, image.path, max_pixels)
+    return Job(image.path, image.name, read, image.changed)
 
 
 def jobs_of_split(split: Split) -> list[Job]:
@@ -180,10 +181,10 @@ def _result_path(output, name: str, kind: str) -> str:
     return storage.join(_folder_of(output, kind), name + ending)
 
 
-def _open(path: str) -> Image.Image:
+def _open(path: str, max_pixels: int) -> Image.Image:
     if storage.is_address(path):
-        return open_photograph(storage.read(path), path)
+        return open_photograph(storage.read(path), path, max_pixels)
     if not os.path.isfile(path):  # a pipe would never end
         missing = "no regular file" if os.path.exists(path) else "no such file"
         raise UserError(f"{path}: {missing}.")
-    return open_photograph(path, path)
+    return open_photograph(path, path, max_pixels)

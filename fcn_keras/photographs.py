@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
+import threading
 import warnings
 from typing import Any
 
@@ -20,27 +22,15 @@ from fcn_keras.errors import UserError, first_line
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP")
 # Where Pillow looks for an orientation beside EXIF data, which alone exported models read.
 OTHER_ORIENTATIONS = ("xmp", "XML:com.adobe.xmp", "Raw profile type exif")
-TILEWIDTH, TILELENGTH = 322, 323  # tags of TIFF
 UNLABELLED = (224, 224, 192)  # VOC's cream, for ids that are no class's
+TILE_SIZE = (322, 323)  # tags of TIFF
+MAX_PIXELS = 178_956_970  # what Pillow takes for a decompression bomb
+_LIFTING = threading.Lock()
 # Its warnings name no file, and what cannot be read is an error here.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
-def allow_pixels(max_pixels: int | None) -> None:
-    """Raises Pillow's limit for this process, for a user who trusts their images.
-
-    Args:
-        max_pixels: The largest image to accept. Left out, it stays at what Pillow
-            takes for a decompression bomb, 179 million pixels.
-    """
-    if max_pixels is not None:
-        if max_pixels < 1:
-            raise UserError(f"--max-pixels must be at least 1. Received: {max_pixels}.")
-        # Pillow refuses images of twice its limit, and warns from the limit on.
-        Image.MAX_IMAGE_PIXELS = -(-max_pixels // 2)
-
-
-def open_photograph(source, name: str) -> Image.Image:
+def open_photograph(source, name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Opens a photograph for reading in parts.
 
     EXIF orientation is applied, grey is repeated, transparency is dropped, and
@@ -49,6 +39,7 @@ def open_photograph(source, name: str) -> Image.Image:
     Args:
         source: A path, a binary file, or the file's bytes.
         name: The file's name for error messages.
+        max_pixels: The largest image to accept.
 
     Returns:
         An image of mode `"RGB"`.
@@ -56,8 +47,8 @@ def open_photograph(source, name: str) -> Image.Image:
     Raises:
         UserError: If it is no complete image, or too large.
     """
-    with bad_files_named(name):
-        image = open_header(source, name)
+    with bad_files_named(name), _pillow_accepting(max_pixels):
+        image = _open(source, name, FORMATS, max_pixels)
         image.load()
         for other in OTHER_ORIENTATIONS:
             image.info.pop(other, None)
@@ -70,10 +61,7 @@ def open_photograph(source, name: str) -> Image.Image:
 def open_header(source, name: str, formats=FORMATS) -> Any:
     """Opens an image of which no pixel is read yet; otherwise as `open_photograph`."""
     with bad_files_named(name, formats):
-        file = io.BytesIO(source) if isinstance(source, bytes) else source
-        image = Image.open(file, formats=formats)
-        _refuse_large_tiles(image)
-        return image
+        return _open(source, name, formats, MAX_PIXELS)
 
 
 def to_rgb(image: Image.Image, name: str) -> Image.Image:
@@ -112,10 +100,7 @@ def bad_files_named(name: str, formats=FORMATS):
     except UserError:
         raise
     except Image.DecompressionBombError as error:
-        raise UserError(
-            f"{name}: more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels. If you trust the "
-            "file, allow as many by --max-pixels of predict, or make it smaller."
-        ) from error
+        raise _too_large(name, MAX_PIXELS) from error
     except UnidentifiedImageError as error:  # its message shows a Python object
         raise UserError(
             f"{name}: not a readable image (of no known kind). Replace or remove it; what can be "
@@ -127,9 +112,34 @@ def bad_files_named(name: str, formats=FORMATS):
         ) from error
 
 
-def _refuse_large_tiles(image: Any) -> None:
-    """A TIFF of one pixel may have a tile of billions, of which Pillow's limit knows nothing."""
-    if image.format == "TIFF" and Image.MAX_IMAGE_PIXELS:
-        width, length = (image.tag_v2.get(tag, 0) for tag in (TILEWIDTH, TILELENGTH))
-        if width * length > 2 * Image.MAX_IMAGE_PIXELS:
-            raise Image.DecompressionBombError
+def _open(source, name: str, formats, max_pixels: int) -> Any:
+    image: Any = Image.open(
+        io.BytesIO(source) if isinstance(source, bytes) else source, formats=formats
+    )
+    pixels = image.width * image.height
+    if image.format == "TIFF":  # one of a single pixel may have a tile of billions
+        pixels = max(pixels, math.prod(image.tag_v2.get(tag, 0) for tag in TILE_SIZE))
+    if pixels > max_pixels:
+        raise _too_large(name, max_pixels)
+    return image
+
+
+def _too_large(name: str, max_pixels: int) -> UserError:
+    return UserError(
+        f"{name}: more than {max_pixels:,} pixels. If you trust the file, allow as many by "
+        "--max-pixels of predict, or make it smaller."
+    )
+
+
+@contextlib.contextmanager
+def _pillow_accepting(max_pixels: int):
+    """Lifts Pillow's own limit, a global, for a moment, and only where more is to be accepted."""
+    if max_pixels <= MAX_PIXELS:
+        yield
+        return
+    with _LIFTING:
+        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = before

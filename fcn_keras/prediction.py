@@ -21,7 +21,7 @@ from fcn_keras.errors import UserError
 from fcn_keras.inference import Network, load_network, require_runtime
 from fcn_keras.models.loading import LABELS_FILE, load_model
 from fcn_keras.models.receptive_field import Field, receptive_field
-from fcn_keras.photographs import open_photograph, to_rgb
+from fcn_keras.photographs import MAX_PIXELS, open_photograph, to_rgb
 from fcn_keras.reading import build, damage_as_user_errors, parse_json
 from fcn_keras.run_folder import RunFolder, model_file
 from fcn_keras.visualize import overlay
@@ -52,6 +52,8 @@ class Segmenter:
             first call; `load` chooses `"tensorflow"`.
         precision: Of the runtime; its default where `None`.
         threads: Of the runtimes other than TensorFlow; their default where `None`.
+        max_pixels: The largest image file to accept; by default Pillow's limit for
+            decompression bombs. Give more only where the files are trusted.
     """
 
     model: keras.Model
@@ -65,6 +67,7 @@ class Segmenter:
     runtime: str = "keras"
     precision: str | None = None
     threads: int | None = None
+    max_pixels: int = MAX_PIXELS
 
     def __post_init__(self):
         if self.blend not in BLENDS:
@@ -73,8 +76,9 @@ class Segmenter:
             raise UserError(
                 f"scales must be positive and at most {MAX_SCALE}. Received: {self.scales}."
             )
-        if self.tile < 1:
-            raise UserError(f"tile must be at least 1. Received: {self.tile}.")
+        for name in ("tile", "max_pixels"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} must be at least 1. Received: {getattr(self, name)}.")
         if self.blend != "exact" and not 0 <= self.overlap < self.tile:
             raise UserError(
                 f"overlap must be 0 to {self.tile - 1}, as a tile has {self.tile}. Received: "
@@ -122,7 +126,7 @@ class Segmenter:
         Raises:
             UserError: If it is not such an image.
         """
-        image = as_image(image)
+        image = as_image(image, self.max_pixels)
         mask = np.empty((image.height, image.width), np.uint8)
         for top, left, logits in self.pieces(image):
             height, width = logits.shape[:2]
@@ -131,14 +135,14 @@ class Segmenter:
 
     def probabilities(self, image) -> np.ndarray:
         """The probability of every class: float32 `(H, W, C)`, for an image as in `__call__`."""
-        logits = self.logits(as_image(image))
+        logits = self.logits(as_image(image, self.max_pixels))
         logits -= logits.max(axis=-1, keepdims=True)
         np.exp(logits, out=logits)
         return logits / logits.sum(axis=-1, keepdims=True)
 
     def overlay(self, image) -> Image.Image:
         """The image with its predicted classes painted over it."""
-        image = as_image(image)
+        image = as_image(image, self.max_pixels)
         return Image.fromarray(overlay(np.asarray(image), self(image), self.labels))
 
     def logits(self, image: Image.Image) -> np.ndarray:
@@ -178,7 +182,7 @@ class Segmenter:
             return np.asarray(image.crop((left, top, left + width, top + height)))
 
         if max(size) <= self.tile:
-            yield 0, 0, self._logits_of(read(0, 0, *size))
+            yield 0, 0, self._logits_of(np.asarray(image))
         elif self.blend == "exact":
             field = self._field
             least = 2 * field.halo + field.stride
@@ -240,14 +244,14 @@ def _labels_within(path: Path) -> LabelSet | None:
             return build(LabelSet, parse_json(archive.read(LABELS_FILE)))
 
 
-def as_image(image) -> Image.Image:
+def as_image(image, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Turns what `Segmenter` takes into a Pillow image of mode RGB.
 
     Raises:
         UserError: If it is of another kind, shape or range.
     """
     if isinstance(image, (str, os.PathLike)):
-        return open_photograph(image, str(image))
+        return open_photograph(image, str(image), max_pixels)
     if isinstance(image, Image.Image):
         return to_rgb(ImageOps.exif_transpose(image), "The image")
     array = np.asarray(image)

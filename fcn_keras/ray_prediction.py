@@ -20,7 +20,6 @@ from fcn_keras import storage
 from fcn_keras.batch_prediction import EXTRAS, Results, job_of_image, predict_jobs
 from fcn_keras.errors import UserError, first_line
 from fcn_keras.files import FoundImage, found_images
-from fcn_keras.photographs import allow_pixels
 from fcn_keras.prediction import Segmenter
 from fcn_keras.silence import silenced
 
@@ -77,7 +76,6 @@ def predict_on_ray(
     skip_existing: bool = False,
     workers: int = 1,
     cpus: int = 1,
-    max_pixels: int | None = None,
 ) -> Iterator[tuple[str | None, bool]]:
     """Predicts what `jobs_of_paths` finds, within a `ray_session`; see `predict_jobs`.
 
@@ -89,7 +87,6 @@ def predict_on_ray(
         skip_existing: As in `predict_jobs`.
         workers: Actors, each with a model.
         cpus: CPUs an actor, and the runtime's threads in it.
-        max_pixels: See `allow_pixels`.
 
     Yields:
         For each image, in any order: `None` or the reason why it failed, and
@@ -122,7 +119,7 @@ def predict_on_ray(
         .map_batches(
             _Predictor,
             batch_size=None,
-            fn_constructor_args=(pickle.dumps(segmenter), output, extras, cpus, max_pixels),
+            fn_constructor_args=(pickle.dumps(segmenter), output, extras, cpus),
             compute=ray.data.ActorPoolStrategy(size=workers),
             num_cpus=cpus,
             max_task_retries=ATTEMPTS - 1,
@@ -147,12 +144,11 @@ def predict_on_ray(
 class _Predictor:
     """An actor: a model that predicts lists of images."""
 
-    def __init__(self, segmenter: bytes, output, extras, cpus: int, max_pixels):
+    def __init__(self, segmenter: bytes, output, extras, cpus: int):
         import tensorflow as tf
 
         tf.config.threading.set_intra_op_parallelism_threads(cpus)
         tf.config.threading.set_inter_op_parallelism_threads(1)
-        allow_pixels(max_pixels)
         self.segmenter = pickle.loads(segmenter)
         self.segmenter.threads = cpus
         self.output, self.extras = output, extras
@@ -165,7 +161,7 @@ class _Predictor:
         images = (FoundImage(str(path), str(name), 0.0) for path, name in zip(paths, names))
         problems = []
         try:
-            jobs = map(job_of_image, images)
+            jobs = (job_of_image(image, self.segmenter.max_pixels) for image in images)
             for _, problem in predict_jobs(self.segmenter, jobs, self.output, self.extras):
                 problems.append(problem or "")
         except UserError as error:

@@ -3,7 +3,6 @@ import os
 
 import hypothesis
 import pytest
-from PIL import Image
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -20,14 +19,6 @@ SHARED = {
 hypothesis.settings.register_profile("default", max_examples=50, derandomize=True, **SHARED)
 hypothesis.settings.register_profile("long", max_examples=20_000, print_blob=True, **SHARED)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def pixel_limit():
-    """Takes back what a command in this process allowed for Pillow."""
-    before = Image.MAX_IMAGE_PIXELS
-    yield
-    Image.MAX_IMAGE_PIXELS = before
 
 
 @pytest.fixture(scope="session")

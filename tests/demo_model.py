@@ -98,8 +98,8 @@ def _main():
 
     load = demo.load_segmenter
 
-    def load_telling(arguments):
-        segmenter = load(arguments)
+    def load_telling(arguments, **options):
+        segmenter = load(arguments, **options)
         kind, call = type(segmenter), type(segmenter).__call__
         kind.__call__ = lambda *given: print("PREDICTION", flush=True) or call(*given)
         return segmenter

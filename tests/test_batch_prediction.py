@@ -136,12 +136,12 @@ def test_folders_named_like_extras_keep_apart(data, tmp_path):
     assert [job.name for job in jobs_of_paths([named], tmp_path / "overlay")] == ["x"]
 
 
-def test_large_images_need_leave(run, tmp_path, capfd, monkeypatch):
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+def test_large_images_need_leave(run, tmp_path, capfd):
     Image.new("RGB", (60, 50), (9, 9, 9)).save(tmp_path / "big.png")
-    assert predict(run, tmp_path / "out", tmp_path / "big.png") == 1
-    assert "big.png: more than 2,000 pixels. If you trust the file, allow" in capfd.readouterr().err
-    assert predict(run, tmp_path / "out", tmp_path / "big.png", "--max-pixels", "3000") == 0
+    big = tmp_path / "out", tmp_path / "big.png", "--max-pixels"
+    assert predict(run, *big, "2999") == 1
+    assert "big.png: more than 2,999 pixels. If you trust the file, allow" in capfd.readouterr().err
+    assert predict(run, *big, "3000") == 0
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,8 @@ def test_large_images_need_leave(run, tmp_path, capfd, monkeypatch):
         (["--scales", "0", "--dataset", "sample"], "scales must be positive"),
         (["--scales", "nan", "--dataset", "sample"], "scales must be positive"),
         (["a.jpg", "--limit", "3"], "--limit and --split go with --dataset"),
-        (["a.jpg", "--max-pixels", "-3"], "--max-pixels must be at least 1. Received: -3"),
+        (["--dataset", "sample", "--max-pixels", "9"], "--max-pixels goes with files, not with"),
+        (["a.jpg", "--max-pixels", "-3"], "max_pixels must be at least 1. Received: -3"),
         (["a.jpg", "--tile", "0"], "tile must be at least 1. Received: 0"),
         (["a.jpg", "--blend", "average", "--overlap", "9999"], "overlap must be 0 to 1407"),
     ],

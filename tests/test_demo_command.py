@@ -44,13 +44,13 @@ def test_gradio_missing_names_the_extra(monkeypatch, capfd):
     ("flags", "message"),
     [
         (["--port", "70000"], "--port must be 0 to 65535. Received: 70000."),
-        (["--port", "0", "--max-pixels", "0"], "--max-pixels must be at least 1. Received: 0."),
-        (["--port", "0"], "no/such: no such"),
+        (["--port", "0", "--max-pixels", "0"], "max_pixels must be at least 1. Received: 0."),
+        (["--port", "0", "--model", "no/such"], "no/such: no such"),
     ],
 )
-def test_mistaken_values_are_named(flags, message, capfd):
+def test_mistaken_values_are_named(run, flags, message, capfd):
     pytest.importorskip("gradio")
-    assert main(["demo", "--model", "no/such", *flags]) == 1
+    assert main(["demo", "--model", str(run), *flags]) == 1
     assert message in capfd.readouterr().err
 
 

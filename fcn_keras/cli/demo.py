@@ -34,9 +34,6 @@ def add(commands) -> None:
 
 def _demo(arguments) -> int:
     require_packages("fcn-keras demo", "demo", "gradio", load=False)
-    from fcn_keras.photographs import allow_pixels
-
-    allow_pixels(arguments.max_pixels)
     with (
         listening(arguments.host, arguments.port) as listener,
         tempfile.TemporaryDirectory(prefix="fcn_keras_demo_") as folder,
@@ -51,10 +48,12 @@ def _demo(arguments) -> int:
 
 
 def _load(arguments, folder: Path):
-    segmenter = load_segmenter(arguments)
+    segmenter = load_segmenter(arguments, max_pixels=arguments.max_pixels)
     from fcn_keras.demo.samples import drawn_samples, folder_samples
 
-    given = arguments.examples
-    samples = folder_samples(given, folder) if given else drawn_samples(folder)
+    if arguments.examples:
+        samples = folder_samples(arguments.examples, folder, arguments.max_pixels)
+    else:
+        samples = drawn_samples(folder)
     segmenter(samples[0].path)  # the first call is slow, and no user should wait for it
     return segmenter, samples

@@ -41,7 +41,10 @@ def add(commands) -> None:
     parser.add_argument("--probabilities", action="store_true", help="save all, as float16 .npz")
     parser.add_argument("--skip-existing", action="store_true", help="go on with an earlier call")
     parser.add_argument(
-        "--max-pixels", type=int, metavar="N", help="accept trusted images of up to N pixels"
+        "--max-pixels",
+        type=int,
+        metavar="N",
+        help="accept trusted images of up to N pixels (179 million)",
     )
     parser.add_argument(
         "--ray",
@@ -60,12 +63,13 @@ def _predict(arguments) -> int:
         raise UserError("Give either images to predict, or --dataset.")
     if arguments.paths and (arguments.limit is not None or arguments.split):
         raise UserError("--limit and --split go with --dataset.")
+    if arguments.dataset and arguments.max_pixels is not None:
+        raise UserError("--max-pixels goes with files, not with --dataset.")
     _check_ray_flags(arguments)
-    segmenter = load_segmenter(arguments)
+    limit = {} if arguments.max_pixels is None else {"max_pixels": arguments.max_pixels}
+    segmenter = load_segmenter(arguments, **limit)
     from fcn_keras.batch_prediction import EXTRAS
-    from fcn_keras.photographs import allow_pixels
 
-    allow_pixels(arguments.max_pixels)
     extras = [name for name in EXTRAS if getattr(arguments, name)]
     run = _run_here if arguments.ray is None else _run_on_ray
     total, there, failed = run(arguments, segmenter, extras)
@@ -100,7 +104,7 @@ def _run_here(arguments, segmenter, extras) -> tuple[int, int, int]:
     if arguments.dataset:
         jobs = jobs_of_split(selected_split(arguments))
     else:
-        jobs = jobs_of_paths(arguments.paths, arguments.output)
+        jobs = jobs_of_paths(arguments.paths, arguments.output, segmenter.max_pixels)
     results = predict_jobs(segmenter, jobs, arguments.output, extras, arguments.skip_existing)
     done, _, failed = _counted(((problem, False) for _, problem in results), len(jobs))
     return len(jobs), len(jobs) - done, failed
@@ -119,7 +123,6 @@ def _run_on_ray(arguments, segmenter, extras) -> tuple[int, int, int]:
             arguments.skip_existing,
             workers,
             cpus,
-            arguments.max_pixels,
         )
         return _counted(outcomes)
 

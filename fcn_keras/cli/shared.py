@@ -56,7 +56,7 @@ def add_split_flags(parser) -> None:
     parser.add_argument("--limit", type=int, metavar="N", help="the first N images only")
 
 
-def load_segmenter(arguments):
+def load_segmenter(arguments, **options):
     from fcn_keras.run_folder import model_file  # needs NumPy, which not every command does
 
     model_file(arguments.model)  # a wrong path is told before TensorFlow's import
@@ -73,6 +73,7 @@ def load_segmenter(arguments):
         progress=_tile_progress,
         runtime=getattr(arguments, "runtime", "tensorflow"),
         precision=getattr(arguments, "precision", None),
+        **options,
     )
 
 

@@ -67,7 +67,7 @@ def segment(segmenter: Segmenter, photograph: Path, folder: Path) -> Answer:
     Raises:
         UserError: If the file is no complete image, or too large.
     """
-    image = open_photograph(photograph, photograph.name)
+    image = open_photograph(photograph, photograph.name, segmenter.max_pixels)
     start = time.perf_counter()
     mask = segmenter(image)
     seconds = time.perf_counter() - start

@@ -12,7 +12,7 @@ from PIL import Image
 from fcn_keras.datasets.sample_scenes import draw_scene
 from fcn_keras.errors import UserError, printable
 from fcn_keras.files import named_images
-from fcn_keras.photographs import encode_image, open_photograph
+from fcn_keras.photographs import MAX_PIXELS, encode_image, open_photograph
 
 COUNT = 24  # of a folder
 SEEDS = (13, 6, 11, 4, 12, 3, 20, 22)  # with every class among them
@@ -32,12 +32,13 @@ class Sample:
     thumbnail: bytes
 
 
-def folder_samples(given: str, folder: Path) -> list[Sample]:
+def folder_samples(given: str, folder: Path, max_pixels: int = MAX_PIXELS) -> list[Sample]:
     """A folder's first images; unreadable ones are named on stderr and left out.
 
     Args:
         given: The folder.
         folder: The page's own, which is not searched.
+        max_pixels: The largest image to accept.
 
     Raises:
         UserError: If there is none.
@@ -45,7 +46,8 @@ def folder_samples(given: str, folder: Path) -> list[Sample]:
     samples = []
     for path, _ in named_images([given], folder):
         try:
-            samples.append(Sample(path, _thumbnail(open_photograph(path, str(path)))))
+            image = open_photograph(path, str(path), max_pixels)
+            samples.append(Sample(path, _thumbnail(image)))
         except UserError as error:
             print(f"error: {printable(str(error))}", file=sys.stderr)
         if len(samples) == COUNT:
