@@ -3,6 +3,7 @@ import os
 
 import hypothesis
 import pytest
+from support.fake_folder import CLASSES, write_folder
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -22,17 +23,34 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default")
 
 
 @pytest.fixture(scope="session")
+def shapes(tmp_path_factory):
+    """A data set of 6 images for training and 5 for validation. Read it only."""
+    return write_folder(tmp_path_factory.mktemp("data") / "shapes", val=5)
+
+
+@pytest.fixture(scope="session")
+def finished_run(shapes, tmp_path_factory):
+    """A finished run of two epochs. Read it only: a test that changes it copies it."""
+    from fcn_keras.cli import main
+
+    run_dir = tmp_path_factory.mktemp("runs") / "finished"
+    flags = "--backbone tiny --output-stride 16 --batch-size 2 --crop 48 64 --scale 1 1".split()
+    flags += "--epochs 2 --optimizer adamw --learning-rate 1e-2".split()
+    assert main(["train", "--dataset", str(shapes), "--run-dir", str(run_dir), *flags]) == 0
+    return run_dir
+
+
+@pytest.fixture(scope="session")
 def untrained_run(tmp_path_factory):
     """A folder with an untrained FCN-8s and the classes of the fake data set."""
     import keras
-    from fake_folder import CLASSES
 
     from fcn_keras.datasets.base import voc_palette
     from fcn_keras.models.fcn import build_fcn
 
     folder = tmp_path_factory.mktemp("run")
     keras.utils.set_random_seed(1)
-    build_fcn("resnet18", len(CLASSES), 8, weights=None).save(folder / "best.keras")
+    build_fcn("tiny", len(CLASSES), 8, weights=None).save(folder / "best.keras")
     labels = {"names": CLASSES, "palette": voc_palette(len(CLASSES))}
     (folder / "config.json").write_text(json.dumps({"labels": labels, "git_commit": "abc"}))
     return folder

@@ -4,20 +4,17 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_folder import CLASSES, write_folder
 from PIL import Image
+from support.fake_folder import CLASSES, write_folder
+from support.processes import FCN_KERAS, ROOT
 
 from fcn_keras.batch_prediction import jobs_of_paths
 from fcn_keras.cli import main
 from fcn_keras.prediction import Segmenter
-
-ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -249,8 +246,7 @@ def test_killed_prediction_goes_on_and_no_file_is_half_written(run, data, tmp_pa
     pixels = np.random.default_rng(0).integers(0, 256, (120, 160, 3)).astype(np.uint8)
     for index in range(200):
         Image.fromarray(np.roll(pixels, index, axis=1)).save(inputs / f"{index:03}.jpg")
-    command = [sys.executable, "-c", "import sys; from fcn_keras.cli import main; sys.exit(main())"]
-    command += ["predict", "--model", run, "--output", output, "--skip-existing", inputs]
+    command = [*FCN_KERAS, "predict", "--model", run, "--output", output, "--skip-existing", inputs]
     process = subprocess.Popen(command, cwd=ROOT)
     while process.poll() is None and len(list(output.glob("[0-9]*.png"))) < 60:
         time.sleep(0.01)

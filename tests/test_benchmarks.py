@@ -2,30 +2,25 @@
 
 import argparse
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_folder import CLASSES, write_folder
+from support.fake_folder import CLASSES
+from support.processes import ROOT
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+sys.path.insert(0, str(ROOT / "benchmarks"))
 import d2l_exercises
 import kept_runs
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return write_folder(tmp_path_factory.mktemp("data") / "shapes")
-
-
-@pytest.fixture(scope="module")
-def exercise(folder, tmp_path_factory):
+def exercise(shapes, tmp_path_factory):
     """Runs an exercise with as few steps as can be; returns its exit code."""
     out = tmp_path_factory.mktemp("d2l")
 
     def run(name, *flags):
         quick = "--recipe sample --batch-size 6 --crop 32 32".split()
-        where = ["--dataset", str(folder), "--out", str(out / name)]
+        where = ["--dataset", str(shapes), "--out", str(out / name)]
         return d2l_exercises.main([name, *where, *quick, *flags])
 
     run.out = out
@@ -191,11 +186,11 @@ def test_torch_measures():
 
 
 @pytest.mark.slow
-def test_torch_and_ours_are_trained_by_one_command(folder, tmp_path, capsys):
+def test_torch_and_ours_are_trained_by_one_command(shapes, tmp_path, capsys):
     pytest.importorskip("torch")
     import torch_fcn
 
-    flags = ["--dataset", str(folder), "--out", str(tmp_path), "--epochs", "1"]
+    flags = ["--dataset", str(shapes), "--out", str(tmp_path), "--epochs", "1"]
     flags += "--batch-size 6 --crop 32 32".split()
     assert torch_fcn.main(flags) == 0
     first = capsys.readouterr().out

@@ -2,16 +2,15 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_folder import save_palette_png, write_folder
 from PIL import Image
+from support.fake_folder import save_palette_png, write_folder
+from support.processes import ROOT
+from support.runs import QUICK
 
 from fcn_keras.cli import main
-
-ROOT = Path(__file__).parents[1]
 
 
 def run_process(*arguments, cwd=ROOT):
@@ -119,8 +118,7 @@ def test_bad_folder_ends_training_in_one_line(name, folder, tmp_path, capfd):
     damage(folder)
     run_dir = tmp_path / "run"
     code = main(
-        ["train", "--dataset", str(folder), "--run-dir", str(run_dir), "--epochs", "1"]
-        + "--batch-size 6 --crop 32 32 --output-stride 32".split()
+        ["train", "--dataset", str(folder), "--run-dir", str(run_dir), "--epochs", "1", *QUICK]
     )
     stderr = capfd.readouterr().err
     assert code == 1 and message in stderr and "Traceback" not in stderr

@@ -2,7 +2,7 @@ import dataclasses
 import math
 
 import pytest
-from fake_folder import write_folder
+from support.fake_folder import write_folder
 
 from fcn_keras.config import DROPPED, GROUPS, TrainConfig, split_of
 from fcn_keras.errors import UserError

@@ -5,7 +5,6 @@ for bit. `KILLS=50 pytest -m slow tests/test_death.py` kills more often.
 """
 
 import contextlib
-import csv
 import ctypes
 import json
 import os
@@ -15,20 +14,21 @@ import resource
 import shutil
 import signal
 import subprocess
-import sys
 import time
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_folder import write_folder
+from support import processes
+from support.fake_folder import write_folder
+from support.processes import until_epoch
+from support.runs import history_of
 
 import fcn_keras
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[1]
 KILLS = int(os.environ.get("KILLS", "10"))
 EPOCHS = 8
 FLAGS = "--batch-size 2 --crop 32 32 --output-stride 32 --momentum 0 --learning-rate 1e-3".split()
@@ -55,24 +55,11 @@ def new_run(data, run_dir):
 
 
 def start(flags, **options):
-    command = [sys.executable, "train.py", *map(str, flags)]
-    return subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options
-    )
+    return processes.start("train.py", *flags, **options)
 
 
-def finish(flags, expected=0, **options):
-    process = start(flags, **options)
-    output, _ = process.communicate(timeout=600)
-    assert process.returncode == expected, output
-    return output
-
-
-def until_epoch(process, number):
-    """Waits until an epoch begins."""
-    for line in process.stdout:
-        if line.startswith(f"Epoch {number}/"):
-            break
+def finish(flags, **options):
+    return processes.finish("train.py", *flags, **options)
 
 
 def kill_in_epoch_3(data, run_dir):
@@ -99,16 +86,11 @@ def require_same_result(run_dir, whole):
     assert json.loads((run_dir / "metrics.json").read_text()) == json.loads(
         (whole[0] / "metrics.json").read_text()
     )
-    rows, expected = (history(folder) for folder in (run_dir, whole[0]))
+    rows, expected = (history_of(folder) for folder in (run_dir, whole[0]))
     for row in (*rows, *expected):
         row.pop("seconds")
     assert rows == expected
     assert not list(run_dir.glob(".partial-*"))
-
-
-def history(run_dir):
-    with (run_dir / "history.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def require_sound(run_dir):
@@ -120,7 +102,7 @@ def require_sound(run_dir):
     if (run_dir / "config.json").is_file():
         json.loads((run_dir / "config.json").read_text())
     if (run_dir / "history.csv").is_file():
-        rows = history(run_dir)
+        rows = history_of(run_dir)
         assert [row["epoch"] for row in rows] == [str(i + 1) for i in range(len(rows))]
         assert (run_dir / "best.keras") in models
         assert len(rows) < 2 or (run_dir / "last.keras") in models

@@ -9,11 +9,11 @@ import signal
 import time
 from pathlib import Path
 
-import demo_model
 import numpy as np
 import pytest
-from demo_model import LABELS, SECONDS, Server
 from PIL import Image
+from support import demo_model
+from support.demo_model import LABELS, SECONDS, Server
 
 from fcn_keras.cli import main
 from fcn_keras.prediction import Segmenter

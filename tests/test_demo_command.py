@@ -4,10 +4,10 @@ import importlib.util
 import io
 import socket
 
-import demo_model
 import numpy as np
 import pytest
 from PIL import Image
+from support import demo_model
 
 from fcn_keras.cli import main
 from fcn_keras.demo import answer, samples

@@ -1,19 +1,17 @@
 """Requests to the page that its own browser never sends, and files that are no photographs."""
 
 import http.client
-import io
 import json
 import os
-import struct
 import uuid
-import zlib
 from pathlib import Path
 
-import demo_model
 import numpy as np
 import pytest
-from demo_model import Server
 from PIL import Image
+from support import demo_model
+from support.demo_model import Server
+from support.image_files import encoded, png
 
 pytest.importorskip("gradio")
 
@@ -39,12 +37,6 @@ def quiet(server):
     yield
     assert server.process.poll() is None
     assert "Traceback" not in server.log and "FOREIGN" not in server.log
-
-
-def encoded(image, format="PNG", **options):
-    file = io.BytesIO()
-    image.save(file, format, **options)
-    return file.getvalue()
 
 
 NOISE = np.random.default_rng(0).integers(0, 256, (20, 30, 3)).astype(np.uint8)
@@ -114,16 +106,6 @@ def test_names_of_uploads_stay_in_their_folder(server, name, kept):
     assert done and "30 × 20 pixels" in output and "<img" not in output
 
 
-def png_of(width, height):
-    def chunk(kind, data):
-        checksum = struct.pack(">I", zlib.crc32(kind + data))
-        return struct.pack(">I", len(data)) + kind + data + checksum
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(bytes(99))), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*each) for each in chunks)
-
-
 IMAGE = Image.fromarray(NOISE)
 SVG = b"<svg xmlns='http://www.w3.org/2000/svg'><image href='file:///etc/passwd'/></svg>"
 
@@ -134,7 +116,7 @@ SVG = b"<svg xmlns='http://www.w3.org/2000/svg'><image href='file:///etc/passwd'
         (b"", "not a readable image"),
         (b"This is a text.", "not a readable image"),
         (PHOTO[:60], "not a readable image"),
-        (png_of(60_000, 60_000), "more than 1,000,000 pixels"),
+        (png(60_000, 60_000, 8, 2, bytes(99)), "more than 1,000,000 pixels"),
         (SVG, "not a readable image"),
         (encoded(IMAGE, "EPS"), "not a readable image"),
         (encoded(IMAGE, "PDF"), "not a readable image"),

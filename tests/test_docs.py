@@ -7,13 +7,12 @@ import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from support.processes import ROOT
 
 from fcn_keras.models.fcn import build_fcn
 
-ROOT = Path(__file__).parents[1]
 PNG = b"\x89PNG not really"
 
 

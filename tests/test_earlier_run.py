@@ -2,16 +2,16 @@
 
 import json
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
+from support.processes import ROOT
 
 from fcn_keras.cli import main
 from fcn_keras.models.loading import load_model
 from fcn_keras.run_folder import RunFolder
 
-EARLIER = Path(__file__).parent / "support" / "earlier_run"
+EARLIER = ROOT / "tests" / "support" / "earlier_run"
 
 
 @pytest.fixture

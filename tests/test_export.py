@@ -7,13 +7,14 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from fake_folder import CLASSES, draw_example
 from PIL import Image
+from support import c_api
+from support.fake_folder import CLASSES, draw_example
+from support.processes import FCN_KERAS, ROOT
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
@@ -23,7 +24,6 @@ from fcn_keras.export import _verify
 from fcn_keras.models.loading import load_model
 from fcn_keras.prediction import Segmenter
 
-ROOT = Path(__file__).parents[1]
 SAVED_MODEL_CLI = [sys.executable, "-m", "tensorflow.python.tools.saved_model_cli"]
 QUIET = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
 
@@ -115,7 +115,7 @@ def test_the_c_api_gives_the_ids_of_predict(exported, untrained_run, photos, tmp
     model = saved_model_pb2.SavedModel.FromString((exported / "saved_model.pb").read_bytes())
     signature = model.meta_graphs[0].signature_def["serving_default"]
     tensors = [signature.inputs["image_bytes"].name, signature.outputs["mask_png_bytes"].name]
-    program = [sys.executable, Path(__file__).parent / "serving" / "c_api.py"]
+    program = [sys.executable, c_api.__file__]
     segmenter = Segmenter.load(untrained_run)
     for path in photos[:2]:
         target = tmp_path / "answer.png"
@@ -219,8 +219,7 @@ def test_a_broken_image_fails_its_own_request(signatures, photos):
 
 
 def export_command(run, output, *flags):
-    program = "import sys; from fcn_keras.cli import main; sys.exit(main())"
-    return [sys.executable, "-c", program, "export", "--model", run, "--output", output, *flags]
+    return [*FCN_KERAS, "export", "--model", run, "--output", output, *flags]
 
 
 @pytest.mark.slow

@@ -12,7 +12,6 @@ import onnx
 import onnxruntime
 import pytest
 from ai_edge_litert.interpreter import Interpreter
-from keras_hub.models import ResNetBackbone
 
 from fcn_keras.cli import main
 from fcn_keras.datasets.base import LabelSet
@@ -34,10 +33,7 @@ SIZES = [(1, 1, 1), (2, 37, 50), (3, 96, 64)]
 def small_fcn(stride=8, seed=0, dtype=None):
     """An FCN with few channels, whose batch normalisations have statistics of their own."""
     keras.utils.set_random_seed(seed)
-    backbone = ResNetBackbone([64], [7], [64] * 4, [1] * 4, [1, 2, 2, 2], "basic_block")
-    if dtype:
-        backbone = ResNetBackbone.from_config({**backbone.get_config(), "dtype": dtype})
-    model = build_fcn(backbone, len(LABELS), stride)
+    model = build_fcn("tiny", len(LABELS), stride, weights=None, dtype=dtype)
     rng = np.random.default_rng(seed)
     for weight in model.weights:
         if "moving" in weight.path:

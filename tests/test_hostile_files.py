@@ -10,10 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_folder import CLASSES
-from hostile_files import IDS, MASKS, PHOTOS, PNG, encoded
-from hostile_folders import FOLDERS, LIST, PATHS, PHOTO
 from PIL import Image
+from support.fake_folder import CLASSES
+from support.hostile_files import IDS, MASKS, PHOTOS, PNG
+from support.hostile_folders import FOLDERS, LIST, PATHS, PHOTO
+from support.image_files import encoded
+from support.processes import ROOT
+from support.runs import QUICK
 
 from fcn_keras.cli import main
 from fcn_keras.config import TrainConfig
@@ -21,7 +24,6 @@ from fcn_keras.datasets.directory import directory_split
 from fcn_keras.errors import UserError
 from fcn_keras.run_folder import RunFolder
 
-ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs/hostile-input.md").read_text(encoding="utf-8")
 BOMB = "a mask of 3.6 gigapixels"
 
@@ -277,13 +279,13 @@ def test_pillows_warnings_do_not_appear(tmp_path):
         assert (done.returncode, done.stderr) == (0, b"")
 
 
-QUICK = "--batch-size 1 --crop 32 32 --epochs 1 --output-stride 32".split()
+ONE_STEP = [*QUICK, "--batch-size", "1", "--epochs", "1"]
 ODD = b"d\xff".decode("utf-8", "surrogateescape")  # a folder's name, in messages d\udcff
 
 
 def test_training_ends_with_the_name_of_a_bad_photograph(tmp_path, capfd):
     folder = write_example(tmp_path / ODD, PHOTOS["a truncated JPEG"])
-    command = ["train", "--dataset", str(folder), "--run-dir", str(tmp_path / "run"), *QUICK]
+    command = ["train", "--dataset", str(folder), "--run-dir", str(tmp_path / "run"), *ONE_STEP]
     assert main(command) == 1
     *_, line = capfd.readouterr().err.splitlines()  # TensorFlow may say more at its import
     assert line.startswith(f"error: {tmp_path}/d\\udcff/JPEGImages/a.jpg: not a readable image")
@@ -293,7 +295,7 @@ def test_training_ends_with_the_name_of_a_bad_photograph(tmp_path, capfd):
 def test_255_classes_are_trained_and_predicted(tmp_path, capfd):
     folder = write_example(tmp_path / "data", mask=encoded(np.full_like(IDS, 254)))
     (folder / "classes.txt").write_text("".join(f"class {index}\n" for index in range(255)))
-    command = ["train", "--dataset", str(folder), "--run-dir", str(tmp_path / "run"), *QUICK]
+    command = ["train", "--dataset", str(folder), "--run-dir", str(tmp_path / "run"), *ONE_STEP]
     assert main([*command, "--output-stride", "8", "--learning-rate", "0.1"]) == 0
     model = ["--model", str(tmp_path / "run")]
     output = ["--output", str(tmp_path / "out")]
@@ -313,7 +315,7 @@ def test_training_and_evaluation_take_the_smallest_and_the_longest(tmp_path, cap
     (folder / "JPEGImages/v.png").write_bytes(PHOTOS["an image of 1×20,000"][1])
     (folder / "SegmentationClass/v.png").write_bytes(encoded(np.zeros((1, 20_000), np.uint8)))
     run = tmp_path / "run"
-    assert main(["train", "--dataset", str(folder), "--run-dir", str(run), *QUICK]) == 0
+    assert main(["train", "--dataset", str(folder), "--run-dir", str(run), *ONE_STEP]) == 0
     assert "d\\udcff" in (run / "MODEL_CARD.md").read_text(encoding="utf-8")
     measures = tmp_path / "measures.json"
     evaluation = ["evaluate", "--model", str(run), "--dataset", str(folder)]

@@ -8,8 +8,8 @@ import sys
 import keras
 import numpy as np
 import pytest
-from fake_folder import write_folder
 from PIL import Image
+from support.fake_folder import write_folder
 
 from fcn_keras import Segmenter, UserError
 from fcn_keras.cli import main
@@ -47,7 +47,14 @@ def as_they_are(pieces, total):
 
 def fcn(dtype=None, seed=0):
     keras.utils.set_random_seed(seed)
-    return build_fcn("resnet18", 3, 8, weights=None, dtype=dtype)
+    return build_fcn("tiny", 3, 8, weights=None, dtype=dtype)
+
+
+def pixelwise(seed):
+    """The smallest model that a runtime can take."""
+    keras.utils.set_random_seed(seed)
+    inputs = keras.Input((None, None, 3))
+    return keras.Model(inputs, keras.layers.Conv2D(3, 1)(inputs))
 
 
 @pytest.fixture(scope="module")
@@ -96,9 +103,9 @@ def test_float32_of_a_mixed_model_is_float32(model, runtime):
         pytest.param("onnx", None, marks=pytest.mark.slow),
     ],
 )
-def test_another_network_is_noticed_at_its_first_image(model, runtime, precision, monkeypatch):
+def test_another_network_is_noticed_at_its_first_image(runtime, precision, monkeypatch):
     require(runtime)
-    other = fcn(seed=2)
+    model, other = pixelwise(1), pixelwise(2)
     monkeypatch.setattr("fcn_keras.conversion.fold_batchnorm", lambda model: other)
     network = load_network(model, runtime, precision)
     images = next(batches())
@@ -132,8 +139,8 @@ def test_mistakes_are_named(model, options, message):
         Segmenter(model, ("a", "b", "c"), **options)
 
 
-def test_a_segmenter_prepares_its_network_once_and_can_be_pickled(model, monkeypatch):
-    segmenter = Segmenter(model, ("a", "b", "c"), scales=(1.0, 0.5), flip=True)
+def test_a_segmenter_prepares_its_network_once_and_can_be_pickled(monkeypatch):
+    segmenter = Segmenter(pixelwise(1), ("a", "b", "c"), scales=(1.0, 0.5), flip=True)
     options = {"runtime": "tensorflow", "precision": "float32"}
     fast = dataclasses.replace(segmenter, progress=as_they_are, **options)
     calls = []
@@ -154,10 +161,10 @@ def test_a_segmenter_prepares_its_network_once_and_can_be_pickled(model, monkeyp
 
 
 def test_a_segmenter_of_a_model_in_training_sees_its_weights():
-    model = fcn()
+    model = pixelwise(1)
     segmenter, image = Segmenter(model, ("a", "b", "c")), Image.fromarray(scene(0, (40, 50)))
     before = segmenter.logits(image)
-    model.set_weights(fcn(seed=2).get_weights())
+    model.set_weights(pixelwise(2).get_weights())
     assert np.abs(segmenter.logits(image) - before).max() > 0.01
 
 
@@ -179,15 +186,15 @@ def test_predict_and_evaluate_by_another_runtime(runtime, untrained_run, tmp_pat
     assert measures[1] == pytest.approx(measures[0], abs=1e-3) and 0 < measures[0] < 1
 
 
-def test_openvino_takes_the_threads_it_is_given(model):
+def test_openvino_takes_the_threads_it_is_given():
     pytest.importorskip("openvino")
-    network = _OpenVino(model, "f32", 1)
+    network = _OpenVino(pixelwise(1), "f32", 1)
     assert network._any_size.get_property("INFERENCE_NUM_THREADS") == 1
 
 
 def test_a_disagreement_ends_the_command(untrained_run, tmp_path, monkeypatch, capfd):
     pytest.importorskip("openvino")
-    other = fcn(seed=2)
+    other = pixelwise(2)
     monkeypatch.setattr("fcn_keras.conversion.fold_batchnorm", lambda model: other)
     for name in ("a.png", "b.png"):
         Image.fromarray(scene(0, (40, 50))).save(tmp_path / name)

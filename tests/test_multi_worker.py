@@ -1,23 +1,21 @@
 """Training by two workers, which are real processes of this machine."""
 
-import csv
 import json
 import os
 import signal
 import socket
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
-from fake_folder import write_folder
+from support.fake_folder import write_folder
+from support.processes import start, until_epoch
+from support.runs import history_of
 
 from fcn_keras import cluster
 from fcn_keras.cli import main
 from fcn_keras.cluster import Cluster
 from fcn_keras.errors import UserError
 
-ROOT = Path(__file__).parents[1]
 TWO = {"worker": ["a:1", "b:2"]}
 FIRST = {"type": "worker", "index": 0}
 # One step an epoch, so that the history has the loss of every step.
@@ -51,16 +49,8 @@ def start_workers(*command) -> list[subprocess.Popen]:
     processes = []
     for index in range(2):
         task = {"type": "worker", "index": index}
-        processes.append(
-            subprocess.Popen(
-                [sys.executable, *map(str, command)],
-                cwd=ROOT,
-                env={**os.environ, "TF_CONFIG": json.dumps({"cluster": workers, "task": task})},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-        )
+        config = json.dumps({"cluster": workers, "task": task})
+        processes.append(start(*command, env={**os.environ, "TF_CONFIG": config}))
     return processes
 
 
@@ -71,11 +61,6 @@ def finish(processes) -> list[tuple[str, int]]:
     finally:
         for process in processes:
             process.kill()
-
-
-def history_of(run_dir):
-    with (Path(run_dir) / "history.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def column(run_dir, name):
@@ -112,9 +97,7 @@ def test_a_killed_worker_ends_the_other_and_all_resume(folder, victim, tmp_path)
         assert code == 0, output
 
     workers = start_workers(*flags, tmp_path / "killed")
-    for line in workers[0].stdout:
-        if line.startswith("Epoch 3/4"):
-            break
+    until_epoch(workers[0], 3)
     workers[victim].send_signal(signal.SIGKILL)
     results = finish(workers)
     output, code = results[1 - victim]

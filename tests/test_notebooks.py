@@ -4,12 +4,12 @@ import itertools
 import json
 import re
 import sys
-from pathlib import Path
 
 import pytest
 from jupyter_client import KernelManager
+from support.processes import ROOT
 
-FOLDER = Path(__file__).parents[1] / "notebooks"
+FOLDER = ROOT / "notebooks"
 NAMES = sorted(path.name for path in FOLDER.glob("*.ipynb"))
 MEGABYTE = 10**6
 # Folders of a machine, as paths begin; "/v1/models" of a URL is none.

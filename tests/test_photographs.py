@@ -3,8 +3,8 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from hostile_files import encoded
 from PIL import Image
+from support.hostile_files import encoded
 
 from fcn_keras import photographs
 from fcn_keras.errors import UserError

@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 import tensorflow as tf
-from fake_folder import write_folder
+from support.fake_folder import write_folder
 
 from fcn_keras import pipeline
 from fcn_keras.datasets.base import LabelSet, Split

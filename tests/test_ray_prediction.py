@@ -3,18 +3,17 @@
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from support.processes import FCN_KERAS, ROOT
 
 from fcn_keras import storage
 from fcn_keras.cli import main
 
-ROOT = Path(__file__).parents[1]
 RAY = ["--ray", "--workers", "2"]  # which takes all CPUs that Ray has then
 
 
@@ -82,7 +81,7 @@ def test_another_runtime(predict, tmp_path):
 def test_killed_actor_loses_nothing(predict, untrained_run, tmp_path):
     pytest.importorskip("ray")
     images, output = write_images(tmp_path / "in", 120), tmp_path / "ray"
-    command = [sys.executable, "-m", "fcn_keras", "predict", "--model", untrained_run, images]
+    command = [*FCN_KERAS, "predict", "--model", untrained_run, images]
     command += ["--output", output, *RAY]
     process = subprocess.Popen(
         list(map(str, command)), env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE

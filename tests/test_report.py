@@ -10,8 +10,8 @@ import sys
 
 import numpy as np
 import pytest
-from fake_folder import CLASSES, write_folder
 from PIL import Image
+from support.fake_folder import CLASSES
 
 from fcn_keras.cli import main
 from fcn_keras.datasets import load_split
@@ -69,31 +69,17 @@ class Page(html.parser.HTMLParser):
         return " ".join(text for tag, text in self.texts.items() if tag != "style")
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return write_folder(tmp_path_factory.mktemp("data") / "shapes", val=5)
-
-
-@pytest.fixture(scope="module")
-def trained(folder, tmp_path_factory):
-    run_dir = tmp_path_factory.mktemp("runs") / "run"
-    flags = "--batch-size 2 --crop 48 64 --scale 1 1 --output-stride 8 --epochs 2".split()
-    flags += "--optimizer adamw --learning-rate 1e-3".split()
-    assert main(["train", "--dataset", str(folder), "--run-dir", str(run_dir), *flags]) == 0
-    return run_dir
-
-
 @pytest.fixture
-def run(trained, tmp_path):
+def run(finished_run, tmp_path):
     """A copy of the run without the model to resume from."""
     names = shutil.ignore_patterns("last.keras", "logs")
-    return RunFolder(shutil.copytree(trained, tmp_path / "run", ignore=names))
+    return RunFolder(shutil.copytree(finished_run, tmp_path / "run", ignore=names))
 
 
 @pytest.fixture(scope="module")
-def page(trained, tmp_path_factory):
+def page(finished_run, tmp_path_factory):
     output = tmp_path_factory.mktemp("pages") / "new folder" / "page.html"
-    assert main(["report", str(trained), "--output", str(output), "--images", "2"]) == 0
+    assert main(["report", str(finished_run), "--output", str(output), "--images", "2"]) == 0
     assert output.stat().st_size < 3_000_000 and len(list(output.parent.iterdir())) == 1
     return Page(output)
 
@@ -110,19 +96,19 @@ def test_the_page_loads_nothing_and_runs_nothing(page):
     assert "url(" not in page.texts["style"] and "@import" not in page.texts["style"]
 
 
-def test_figures_are_those_of_metrics_json_and_of_the_history(page, trained):
-    metrics = RunFolder(trained).read_metrics()
+def test_figures_are_those_of_metrics_json_and_of_the_history(page, finished_run):
+    metrics = RunFolder(finished_run).read_metrics()
     for name, iou in metrics.pop("per_class_iou").items():
         assert page.row(name)[1] == f"{iou:.3f}"
     for value in metrics.values():
         assert f"{value:.3f}" in page.texts["dd"]
-    last = RunFolder(trained).read_history()[-1]
+    last = RunFolder(finished_run).read_history()[-1]
     row = page.row("2")
     assert row[1] == f"{last['loss']:.4g}" and f"{last['val_mean_iou']:.4g}" in row
 
 
-def test_confusion_and_shares_add_up(page, trained, folder):
-    segment, split = Segmenter.load(trained), load_split(str(folder), "val")
+def test_confusion_and_shares_add_up(page, finished_run, shapes):
+    segment, split = Segmenter.load(finished_run), load_split(str(shapes), "val")
     total = sum(confusion_matrix(m, segment(i), 3) for i, m in map(split.read, range(len(split))))
     shares = total / total.sum(axis=1, keepdims=True)
     matrix = [row for row in page.rows if row[0] in CLASSES][3:]
@@ -134,8 +120,8 @@ def test_confusion_and_shares_add_up(page, trained, folder):
         assert page.row(name)[3] == f"{100 * total[index].sum() / total.sum():.1f} %"
 
 
-def test_worst_and_best_images_are_those_and_show_the_models_masks(page, trained, folder):
-    segment, split = Segmenter.load(trained), load_split(str(folder), "val")
+def test_worst_and_best_images_are_those_and_show_the_models_masks(page, finished_run, shapes):
+    segment, split = Segmenter.load(finished_run), load_split(str(shapes), "val")
     masks = {name: segment(split.read(i)[0]) for i, name in enumerate(split.ids)}
     ious = {}
     for index, name in enumerate(split.ids):
@@ -160,10 +146,10 @@ def picture(image):
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB"))
 
 
-def test_settings_and_command_are_those_of_the_run(page, folder, trained):
-    command = f"fcn-keras train --recipe strong --dataset {folder}"
+def test_settings_and_command_are_those_of_the_run(page, shapes, finished_run):
+    command = f"fcn-keras train --recipe strong --dataset {shapes}"
     assert command in page.texts["code"] and "--crop 48 64" in page.texts["code"]
-    written = json.loads((trained / "config.json").read_text())
+    written = json.loads((finished_run / "config.json").read_text())
     commit = written["git_commit"]  # none where the tests run outside of git
     assert ("git checkout" in page.texts["code"]) == bool(commit)
     assert (commit or "") in page.texts["code"]
@@ -179,9 +165,9 @@ def test_it_can_be_read_without_seeing_it(page):
     assert "Prediction for val_" in page.images[1]["alt"] and "%" in page.images[1]["alt"]
 
 
-def test_nothing_of_the_user_becomes_markup(run, folder, tmp_path):
+def test_nothing_of_the_user_becomes_markup(run, shapes, tmp_path):
     data = tmp_path / "<i>data</i> & 'more'"
-    shutil.copytree(folder, data)
+    shutil.copytree(shapes, data)
     (data / "classes.txt").write_text("\n".join(NASTY) + "\n")
     ids = [f"<img src=x onerror=alert({i})>" for i in range(5)]
     (data / "ImageSets/Segmentation/val.txt").write_text("\n".join(ids) + "\n")
@@ -204,7 +190,7 @@ def test_nothing_of_the_user_becomes_markup(run, folder, tmp_path):
     assert "<u>x</u>" in page.texts["code"] and len(page.images) == 15
 
 
-def test_a_lost_data_set_leaves_what_the_run_knows(run, tmp_path, folder, capfd):
+def test_a_lost_data_set_leaves_what_the_run_knows(run, tmp_path, shapes, capfd):
     change_config(run, lambda c: c["train"].update(dataset=str(tmp_path / "gone")))
     assert main(["report", str(run.path)]) == 0
     assert "images are missing: --dataset must be" in capfd.readouterr().err
@@ -213,7 +199,7 @@ def test_a_lost_data_set_leaves_what_the_run_knows(run, tmp_path, folder, capfd)
     for name, iou in run.read_metrics()["per_class_iou"].items():
         assert page.row(name) == [name, f"{iou:.3f}"]
     # Told where it is now, all is there; a wrong place is an error, and the page stays.
-    assert main(["report", str(run.path), "--dataset", str(folder)]) == 0
+    assert main(["report", str(run.path), "--dataset", str(shapes)]) == 0
     whole = (run.path / "report.html").read_bytes()
     assert len(Page(run.path / "report.html").images) == 15
     assert main(["report", str(run.path), "--dataset", str(tmp_path / "wrong")]) == 1
@@ -229,8 +215,8 @@ def test_a_run_in_training_is_reported_so_far(run):
     assert page.row("box")[1] and not page.images
 
 
-def test_changed_images_are_told(run, folder, tmp_path):
-    data = shutil.copytree(folder, tmp_path / "data")
+def test_changed_images_are_told(run, shapes, tmp_path):
+    data = shutil.copytree(shapes, tmp_path / "data")
     for path in (data / "JPEGImages").glob("val_*"):
         Image.new("RGB", (64, 48), (20, 30, 90)).save(path)
     assert main(["report", str(run.path), "--dataset", str(data)]) == 0

@@ -3,15 +3,13 @@
 import math
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from support.processes import ROOT
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+sys.path.insert(0, str(ROOT / "benchmarks"))
 from contest import Contestant, compete
 from speed_tables import print_aims
-
-ROOT = Path(__file__).parents[1]
 
 CONTESTANTS = """
 import os, time

@@ -1,17 +1,14 @@
 """What TensorBoard reads from a run's `logs/`."""
 
-import csv
 import io
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_folder import write_folder
 from PIL import Image
+from support.fake_folder import write_folder
+from support.processes import start, until_epoch
+from support.runs import QUICK, history_of
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util import tensor_util
 
@@ -20,8 +17,6 @@ from fcn_keras.datasets import load_split
 from fcn_keras.datasets.base import voc_palette
 from fcn_keras.prediction import Segmenter
 
-ROOT = Path(__file__).parents[1]
-QUICK = "--batch-size 6 --crop 32 32 --output-stride 32 --learning-rate 0.01".split()
 GROUP = "photo | prediction | truth/"
 
 
@@ -65,11 +60,6 @@ def image_tags(accumulator):
     return [tag for tag in accumulator.Tags()["tensors"] if tag.startswith(GROUP)]
 
 
-def history_of(run_dir):
-    with (Path(run_dir) / "history.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def test_curves_and_learning_rate_are_those_of_the_history(resumed):
     rows, parts = history_of(resumed), {"": "train", "val_": "validation"}
     logs = {part: read(resumed, part) for part in parts.values()}
@@ -105,23 +95,13 @@ def test_images_show_photo_prediction_and_truth(resumed, folder):
 @pytest.mark.slow
 def test_a_killed_run_on_two_devices_has_logged_its_finished_epochs(folder, tmp_path):
     flags = ["--epochs", "50", "--devices", "2", "--run-dir", str(tmp_path)]
-    process = subprocess.Popen(
-        [sys.executable, "train.py", "--dataset", str(folder), *QUICK, *flags],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    output = []
-    for line in process.stdout:
-        output.append(line)
-        if line.startswith("Epoch 3/50"):
-            break
-    os.kill(process.pid, signal.SIGKILL)
+    process = start("train.py", "--dataset", folder, *QUICK, *flags)
+    output = until_epoch(process, 3)
+    process.kill()
     process.wait()
     logs = {part: read(tmp_path, part) for part in ("train", "validation")}
     for log in logs.values():
-        assert list(scalars(log, "epoch_loss"))[:2] == [1, 2], "".join(output)
+        assert list(scalars(log, "epoch_loss"))[:2] == [1, 2], output
     drawn = pictures(logs["validation"], f"{GROUP}val_0")
     assert list(drawn)[:2] == [1, 2]
     image, _ = load_split(str(folder), "val").read(0)

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from fake_folder import draw_example, save_palette_png
 from PIL import Image
+from support.fake_folder import draw_example, save_palette_png
 
 from fcn_keras.cli import main
 from fcn_keras.datasets import load_split

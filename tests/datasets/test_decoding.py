@@ -1,9 +1,8 @@
-import io
-
 import numpy as np
 import pytest
-from fake_folder import save_palette_png
 from PIL import Image
+from support.fake_folder import save_palette_png
+from support.image_files import encoded
 
 from fcn_keras.datasets.base import LabelSet
 from fcn_keras.datasets.decoding import decode_image, decode_mask
@@ -11,12 +10,6 @@ from fcn_keras.errors import UserError
 
 LABELS = LabelSet(("sky", "tree"), ((10, 20, 30), (40, 50, 60)))
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 9, 3)).astype(np.uint8)
-
-
-def encoded(image, format="PNG", **options):
-    buffer = io.BytesIO()
-    image.save(buffer, format, **options)
-    return buffer.getvalue()
 
 
 def test_image_modes_become_rgb():

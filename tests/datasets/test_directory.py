@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
-from fake_folder import CLASSES, save_palette_png, write_folder
-from hostile_files import grey_png
 from PIL import Image
+from support.fake_folder import CLASSES, save_palette_png, write_folder
+from support.hostile_files import grey_png
 
 from fcn_keras.datasets import load_split
 from fcn_keras.datasets.base import voc_palette

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hostile_files import IDS, MASKS, PHOTOS, PIXELS, encoded
 from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
+from support.hostile_files import IDS, MASKS, PHOTOS, PIXELS
+from support.image_files import encoded
 
 from fcn_keras.datasets.base import LabelSet
 from fcn_keras.datasets.decoding import decode_image, decode_mask

@@ -22,8 +22,8 @@ from unittest import mock
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from fake_voc import SBD_IDS, VOC_IDS, fake_image, fake_mask, write_sbd, write_voc_devkit
 from PIL import Image
+from support.fake_voc import SBD_IDS, VOC_IDS, fake_image, fake_mask, write_sbd, write_voc_devkit
 from tensorflow_datasets.core.download import checksums
 
 from fcn_keras.datasets import voc2012_segmentation as builder_module

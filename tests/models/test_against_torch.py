@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from d2l_reference import d2l_kernel
+from support.d2l_reference import d2l_kernel
 
 from fcn_keras.models.fcn import build_fcn
 

@@ -10,8 +10,8 @@ import h5py
 import keras
 import numpy as np
 import pytest
-from fake_folder import write_folder
 from PIL import Image
+from support.fake_folder import write_folder
 
 from fcn_keras import Segmenter, UserError
 from fcn_keras.cli import main
@@ -365,7 +365,7 @@ def test_networks_of_users_load(tmp_path):
 
 def test_our_own_networks_pass(tmp_path):
     for options in ({"output_stride": 8, "dtype": "mixed_bfloat16"}, {"fused_batchnorm": False}):
-        build_fcn("resnet18", 3, weights=None, **options).save(tmp_path / "m.keras")
+        build_fcn("tiny", 3, weights=None, **options).save(tmp_path / "m.keras")
         check_model_file(tmp_path / "m.keras")
 
 

@@ -2,8 +2,8 @@ import keras
 import matplotlib.cbook
 import numpy as np
 import pytest
-from d2l_reference import d2l_kernel
 from PIL import Image
+from support.d2l_reference import d2l_kernel
 
 from fcn_keras.models.upsampling import BilinearInitializer, CropLike
 

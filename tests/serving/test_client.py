@@ -8,7 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_server import LABELS, RestServer, breaking_off, red_thirds, replying, save_tiny_model
+from support.tiny_server import (
+    LABELS,
+    RestServer,
+    breaking_off,
+    red_thirds,
+    replying,
+    save_tiny_model,
+)
 
 from fcn_keras.errors import UserError
 from fcn_keras.serving import retrying

@@ -11,6 +11,7 @@ import tensorflow as tf
 from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
+from support.image_files import encoded, png_of
 
 from fcn_keras.datasets.decoding import decode_image
 from fcn_keras.errors import UserError
@@ -22,26 +23,24 @@ RNG = np.random.default_rng(0)
 PIXELS = Image.fromarray(RNG.integers(0, 256, (12, 17, 3)).astype(np.uint8))
 
 
-def encoded(image, format, **options):
-    file = io.BytesIO()
+def turned(image, format, **options):
     exif = Image.Exif()
     exif[0x0112] = 6
-    image.save(file, format, exif=exif, **options)
-    return file.getvalue()
+    return encoded(image, format, exif=exif, **options)
 
 
 JPEGS = [
-    encoded(PIXELS, "JPEG", quality=60),
-    encoded(PIXELS, "JPEG", progressive=True, subsampling=0),
-    encoded(PIXELS.convert("L"), "JPEG", restart_marker_blocks=1),
-    encoded(PIXELS.convert("CMYK"), "JPEG"),
+    turned(PIXELS, "JPEG", quality=60),
+    turned(PIXELS, "JPEG", progressive=True, subsampling=0),
+    turned(PIXELS.convert("L"), "JPEG", restart_marker_blocks=1),
+    turned(PIXELS.convert("CMYK"), "JPEG"),
 ]
 PNGS = [
-    encoded(PIXELS, "PNG"),
-    encoded(PIXELS.convert("P"), "PNG", transparency=3),
-    encoded(PIXELS.convert("LA"), "PNG"),
-    encoded(PIXELS.quantize(4), "PNG", bits=2),
-    encoded(Image.fromarray(RNG.integers(0, 2**16, (5, 6)).astype(np.uint16)), "PNG"),
+    turned(PIXELS, "PNG"),
+    turned(PIXELS.convert("P"), "PNG", transparency=3),
+    turned(PIXELS.convert("LA"), "PNG"),
+    turned(PIXELS.quantize(4), "PNG", bits=2),
+    turned(Image.fromarray(RNG.integers(0, 2**16, (5, 6)).astype(np.uint16)), "PNG"),
 ]
 
 
@@ -53,14 +52,6 @@ def chunks_of(png):
         chunks.append((png[position + 4 : position + 8], png[position + 8 : position + 8 + length]))
         position += 12 + length
     return chunks
-
-
-def png_of(chunks):
-    parts = (
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        for kind, data in chunks
-    )
-    return SIGNATURE + b"".join(parts)
 
 
 @st.composite
@@ -120,12 +111,12 @@ def check(decode, data):
     if found is None:
         return
     # EXIF data that end within an entry are read on by the graph, so that it may turn the image.
-    turned = [np.rot90(image, n) for image in (expected, expected[:, ::-1]) for n in range(4)]
+    ways = [np.rot90(image, n) for image in (expected, expected[:, ::-1]) for n in range(4)]
     with Image.open(io.BytesIO(data)) as image:
         if image.mode == "CMYK":  # rounded otherwise, and inverted by other marks
-            assert found.shape in {image.shape for image in turned}
+            assert found.shape in {image.shape for image in ways}
         else:
-            assert any(np.array_equal(found, image) for image in turned)
+            assert any(np.array_equal(found, image) for image in ways)
 
 
 @given(damaged(JPEGS))

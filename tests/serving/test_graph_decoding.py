@@ -1,13 +1,12 @@
 """The graph's decoder against Pillow's, which `predict` and training use."""
 
-import io
 import struct
-import zlib
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
+from support.image_files import chunk, encoded, png
 
 from fcn_keras.datasets.decoding import decode_image
 from fcn_keras.serving.graph_decoding import decode_photograph
@@ -25,29 +24,12 @@ def smooth_photo(height=75, width=101):
 PHOTO = smooth_photo()
 
 
-def encoded(image, format="PNG", **options):
-    file = io.BytesIO()
-    image.save(file, format, **options)
-    return file.getvalue()
-
-
-def png(samples, depth, color_type, extra=None, behind=False):
-    """A PNG of rows of big-endian samples, for kinds that Pillow cannot write."""
-
-    def chunk(kind, data):
-        return (
-            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        )
-
+def png_of_samples(samples, depth, color_type, **chunks):
+    """A PNG of rows of big-endian samples."""
     height, width = samples.shape[:2]
-    if depth < 8:
-        width = width * 8 // depth
+    width = width * 8 // depth if depth < 8 else width
     rows = b"".join(b"\0" + row.tobytes() for row in samples)
-    header = struct.pack(">IIBBBBB", width, height, depth, color_type, 0, 0, 0)
-    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
-    if extra:
-        chunks.insert(2 if behind else 1, extra)
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*item) for item in chunks)
+    return png(width, height, depth, color_type, rows, **chunks)
 
 
 def noise(channels, dtype):
@@ -82,13 +64,15 @@ CASES = {
     "png, palette of 16": encoded(PHOTO.quantize(16), bits=4),
     "png, black and white": encoded(PHOTO.convert("1")),
     "png, a transparent colour": encoded(PHOTO, transparency=(0, 0, 0)),
-    "png, grey of 2 bits": png(noise(1, np.uint8), 2, 0),
-    "png, grey of 4 bits": png(noise(1, np.uint8), 4, 0),
-    "png, grey of 16 bits": png(noise(1, np.uint16).astype(">u2"), 16, 0),
-    "png, grey and alpha of 16 bits": png(noise(2, np.uint16).astype(">u2"), 16, 4),
-    "png, rgb of 16 bits": png(noise(3, np.uint16).astype(">u2"), 16, 2),
-    "png, rgba of 16 bits": png(noise(4, np.uint16).astype(">u2"), 16, 6),
-    "png, gamma": png(noise(3, np.uint8), 8, 2, extra=(b"gAMA", struct.pack(">I", 20000))),
+    "png, grey of 2 bits": png_of_samples(noise(1, np.uint8), 2, 0),
+    "png, grey of 4 bits": png_of_samples(noise(1, np.uint8), 4, 0),
+    "png, grey of 16 bits": png_of_samples(noise(1, np.uint16).astype(">u2"), 16, 0),
+    "png, grey and alpha of 16 bits": png_of_samples(noise(2, np.uint16).astype(">u2"), 16, 4),
+    "png, rgb of 16 bits": png_of_samples(noise(3, np.uint16).astype(">u2"), 16, 2),
+    "png, rgba of 16 bits": png_of_samples(noise(4, np.uint16).astype(">u2"), 16, 6),
+    "png, gamma": png_of_samples(
+        noise(3, np.uint8), 8, 2, before=chunk(b"gAMA", struct.pack(">I", 20000))
+    ),
     **{f"jpeg, orientation {n}": encoded(PHOTO, "JPEG", exif=exif(n)) for n in range(10)},
     **{f"png, orientation {n}": encoded(PHOTO, exif=exif(n)) for n in (1, 3, 6)},
     "jpeg, orientation 6, other byte order": encoded(PHOTO, "JPEG", exif=exif(6, "MM")),
@@ -100,8 +84,8 @@ CASES = {
         for order in ("II", "MM")
     },
     "jpeg, two orientations": encoded(PHOTO, "JPEG", exif=exif(6, count=2)),
-    "png, exif behind the pixels": png(
-        noise(3, np.uint8), 8, 2, extra=(b"eXIf", exif(6)[6:]), behind=True
+    "png, exif behind the pixels": png_of_samples(
+        noise(3, np.uint8), 8, 2, behind=chunk(b"eXIf", exif(6)[6:])
     ),
     "jpeg, exif cut off": encoded(PHOTO, "JPEG", exif=exif(6)[:20]),
     "jpeg, xmp orientation only": encoded(PHOTO, "JPEG", xmp=b'<x tiff:Orientation="6"/>'),

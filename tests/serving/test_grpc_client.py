@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
+from support.tiny_server import LABELS, GrpcServicer, grpc_server, red_thirds, save_tiny_model
 from tensorflow_serving.apis import predict_pb2
-from tiny_server import LABELS, GrpcServicer, grpc_server, red_thirds, save_tiny_model
 
 from fcn_keras.cli import main
 from fcn_keras.errors import UserError

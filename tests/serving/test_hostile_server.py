@@ -3,19 +3,17 @@
 import base64
 import contextlib
 import gzip
-import io
-import struct
 import time
-import zlib
 
 import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
+from support.image_files import encoded, png
+from support.tiny_server import GrpcServicer, RestServer, grpc_server, replying
 from tensorflow.core.framework import tensor_pb2, types_pb2
 from tensorflow_serving.apis import predict_pb2
-from tiny_server import GrpcServicer, RestServer, grpc_server, replying
 
 from fcn_keras.cli import main
 from fcn_keras.errors import LINE_CHARACTERS, UserError
@@ -24,13 +22,6 @@ from fcn_keras.serving.answers import Segmentation, checked_fractions, checked_l
 from fcn_keras.serving.client import RestClient
 from fcn_keras.serving.grpc_client import GrpcClient
 from fcn_keras.serving.retrying import TemporaryError
-
-
-def encoded(image, format="PNG"):
-    file = io.BytesIO()
-    image.save(file, format)
-    return file.getvalue()
-
 
 PHOTO = encoded(Image.new("RGB", (8, 6), (200, 0, 0)))
 MASK = encoded(Image.new("L", (8, 6), 2))
@@ -136,14 +127,7 @@ def test_what_may_pass_is_temporary(server, step, message):
 
 
 def png_bomb(side):
-    def chunk(kind, data):
-        checksum = struct.pack(">I", zlib.crc32(kind + data))
-        return struct.pack(">I", len(data)) + kind + data + checksum
-
-    header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
-    data = zlib.compress(bytes(10**6))
-    chunks = ((b"IHDR", header), (b"IDAT", data), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*each) for each in chunks)
+    return png(side, side, 8, 0, bytes(10**6))
 
 
 @pytest.mark.parametrize(

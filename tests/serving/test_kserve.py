@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from fake_folder import CLASSES
 from PIL import Image
+from support.fake_folder import CLASSES
 
 from fcn_keras.cli import main
 from fcn_keras.datasets.base import voc_palette

@@ -15,14 +15,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_server import LABELS, RestServer, red_thirds, replying, save_tiny_model
+from support.processes import FCN_KERAS, ROOT
+from support.tiny_server import LABELS, RestServer, red_thirds, replying, save_tiny_model
 
 from fcn_keras.cli import main
 from fcn_keras.photographs import open_photograph
 from fcn_keras.serving import retrying
 from fcn_keras.visualize import overlay
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -233,8 +232,7 @@ def test_bad_answers_are_named(server, photographs, tmp_path, capfd, name):
 def test_an_exported_model_on_fcn_keras_serve(
     exported, untrained_run, photographs, tmp_path, capfd
 ):
-    command = [sys.executable, "-c", "from fcn_keras.cli import main; raise SystemExit(main())"]
-    command += ["serve", "--model-base-path", exported.parent, "--port", "0"]
+    command = [*FCN_KERAS, "serve", "--model-base-path", exported.parent, "--port", "0"]
     command += ["--version-label", "stable=1"]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:
@@ -306,8 +304,8 @@ def test_an_interrupted_call_ends_soon_and_leaves_whole_files(server, tmp_path, 
     (tmp_path / "in").mkdir()
     for index in range(200):
         noise(index, (60, 80)).save(tmp_path / "in" / f"{index:03}.png")
-    command = [sys.executable, "-c", "from fcn_keras.cli import main; raise SystemExit(main())"]
-    command += ["request", "--url", server.url, "--output", tmp_path / "out", tmp_path / "in"]
+    command = [*FCN_KERAS, "request", "--url", server.url, tmp_path / "in"]
+    command += ["--output", tmp_path / "out"]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE)
     while process.poll() is None and len(list((tmp_path / "out").glob("[0-9]*.png"))) < 20:
         time.sleep(0.01)
@@ -333,8 +331,8 @@ def test_a_second_interrupt_ends_a_call_that_waits_in_vain(server, tmp_path, mon
     labels = {"outputs": {"names": list(LABELS.names), "palette": LABELS.palette}}
     server.script = [replying(200, labels)]
     monkeypatch.setattr(server, "answer", hang)
-    command = [sys.executable, "-c", "from fcn_keras.cli import main; raise SystemExit(main())"]
-    command += ["request", "--url", server.url, "--output", tmp_path / "out", tmp_path / "a.png"]
+    command = [*FCN_KERAS, "request", "--url", server.url, tmp_path / "a.png"]
+    command += ["--output", tmp_path / "out"]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE)
     assert asked.wait(60)
     process.send_signal(signal.SIGINT)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import optuna
 import pytest
-from fake_folder import write_folder
+from support.fake_folder import write_folder
 
 from fcn_keras.cli import main
 from fcn_keras.config import TrainConfig

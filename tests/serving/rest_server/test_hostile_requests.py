@@ -8,7 +8,16 @@ import time
 import zlib
 
 import pytest
-from toy_server import HEAD, PHOTO, SECONDS, b64, resident_mib, save_version, send_raw, serving
+from support.toy_server import (
+    HEAD,
+    PHOTO,
+    SECONDS,
+    b64,
+    resident_mib,
+    save_version,
+    send_raw,
+    serving,
+)
 
 PATIENCE = 1  # seconds; a minute and more by default
 OPEN_FILES = 160

@@ -10,7 +10,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,15 +17,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from toy_server import (
+from support.image_files import encoded
+from support.processes import FCN_KERAS, ROOT
+from support.toy_server import (
     HEAD,
     MASK,
     PHOTO,
     PIXELS,
-    ROOT,
     SECONDS,
     b64,
-    encoded,
     resident_mib,
     save_version,
     send_raw,
@@ -81,7 +80,7 @@ def test_metadata_is_the_saved_models_signatures(server):
 
 
 def test_predictions_in_rows_and_columns(server):
-    instances = [b64(PHOTO), {"image_bytes": b64(encoded(PIXELS[:3], "PNG"))}["image_bytes"]]
+    instances = [b64(PHOTO), {"image_bytes": b64(encoded(PIXELS[:3]))}["image_bytes"]]
     code, rows = server.predict({"instances": instances}, "/versions/1")
     assert code == 200 and len(rows["predictions"]) == 2
     mask = base64.b64decode(rows["predictions"][0]["mask_png_bytes"]["b64"])
@@ -108,7 +107,7 @@ def test_predictions_of_pixels(server):
     assert (code, content) == (200, {"predictions": [MASK.tolist()] * 2})
 
 
-JPEG = encoded(np.zeros((64, 64, 3), np.uint8))
+JPEG = encoded(np.zeros((64, 64, 3), np.uint8), "JPEG")
 IMAGES = {"signature_name": "predict_images"}
 
 
@@ -378,8 +377,7 @@ def test_missing_packages_are_named(base, capfd, monkeypatch):
 
 def test_a_model_that_cannot_be_loaded_ends_the_server(tmp_path):
     (tmp_path / "1").mkdir()
-    command = [sys.executable, "-c", "import sys; from fcn_keras.cli import main; sys.exit(main())"]
-    command += ["serve", "--model-base-path", str(tmp_path), "--port", "0"]
+    command = [*FCN_KERAS, "serve", "--model-base-path", str(tmp_path), "--port", "0"]
     silent = {key: value for key, value in os.environ.items() if key != "TF_CPP_MIN_LOG_LEVEL"}
     result = subprocess.run(command, cwd=ROOT, env=silent, capture_output=True, text=True)
     assert result.returncode == 1 and result.stdout == ""
@@ -390,7 +388,7 @@ def test_a_model_that_cannot_be_loaded_ends_the_server(tmp_path):
 @pytest.mark.slow
 def test_an_export_gives_the_segmenters_masks(exported, untrained_run, tmp_path):
     shutil.copytree(exported, tmp_path / "1")
-    photo = encoded(np.random.default_rng(1).integers(0, 256, (50, 70, 3)).astype(np.uint8))
+    photo = encoded(np.random.default_rng(1).integers(0, 256, (50, 70, 3)).astype(np.uint8), "JPEG")
     (tmp_path / "photo.jpg").write_bytes(photo)
     expected = Segmenter.load(untrained_run)(tmp_path / "photo.jpg")
     with serving(tmp_path) as server:

@@ -1,41 +1,23 @@
 """Broken, odd and malicious image files, made by a few lines each."""
 
 import functools
-import io
 import struct
 import zlib
 
 import numpy as np
 from PIL import Image
 
+from support.image_files import chunk, encoded, png, png_of
+
 SIZE = (24, 32)  # height and width of what is not odd in its size
 PIXELS = np.random.default_rng(0).integers(0, 256, (*SIZE, 3)).astype(np.uint8)
 IDS = np.random.default_rng(1).integers(0, 3, SIZE).astype(np.uint8)
-
-
-def encoded(image, format="PNG", **options) -> bytes:
-    buffer = io.BytesIO()
-    image = image if isinstance(image, Image.Image) else Image.fromarray(image)
-    image.save(buffer, format, **options)
-    return buffer.getvalue()
 
 
 def frames(format: str, first=PIXELS) -> bytes:
     """Three frames, of which the others are black."""
     black = [Image.fromarray(np.zeros_like(first))] * 2
     return encoded(first, format, save_all=True, append_images=black, lossless=True)
-
-
-def chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-
-def png(width: int, height: int, depth: int, color: int, rows: bytes, extra=b"", interlace=0):
-    """A PNG of the rows as they are stored, each with its filter's byte."""
-    header = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, interlace)
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        [chunk(b"IHDR", header), extra, chunk(b"IDAT", zlib.compress(rows, 9)), chunk(b"IEND", b"")]
-    )
 
 
 def grey_png(ids: np.ndarray, depth: int, color: int = 0, extra: bytes = b"") -> bytes:
@@ -70,8 +52,8 @@ def bomb_png(side: int = 60_000) -> bytes:
     row = b"\0" * (1 + side // 8)
     packer = zlib.compressobj(9)
     data = b"".join(packer.compress(row) for _ in range(side)) + packer.flush()
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+    header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    return png_of([(b"IHDR", header), (b"IDAT", data), (b"IEND", b"")])
 
 
 def with_chunk(data: bytes, new: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""A small model for the page, and `fcn-keras` in a process that tells what it does.
+"""A small model for the page, and the page in a process that tells what it does.
 
 The model sees leaves where green is largest, water where blue is.
 """
@@ -9,13 +9,15 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
-import measured
 import numpy as np
 from PIL import Image
 
 from fcn_keras.datasets.base import LabelSet
+from support import processes
 
+PROCESS = Path(__file__).with_name("demo_process.py")
 SECONDS = 300  # for anything; a busy machine is slow
 LABELS = LabelSet(("background", "leaf", "water"), ((0, 0, 0), (250, 160, 10), (20, 60, 200)))
 
@@ -27,11 +29,11 @@ class Server:
         # A user's shell may ask for what the page must not do.
         wishes = {"GRADIO_ANALYTICS_ENABLED": "True", "GRADIO_SHARE": "True"}
         self.process = subprocess.Popen(
-            [sys.executable, __file__, "demo", *map(str, arguments)],
+            [sys.executable, PROCESS, "demo", *map(str, arguments)],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env=measured.environment(**wishes),
+            env=processes.environment(**wishes),
         )
         self.lines = []
         self.reader = threading.Thread(target=self._read, daemon=True)
@@ -52,7 +54,7 @@ class Server:
         return found
 
     def stop(self):
-        measured.end(self.process)
+        processes.end(self.process)
 
 
 def save_run(folder):
@@ -79,34 +81,3 @@ def save_photograph(path, seed=0, size=(120, 200)):
     exif[0x0112] = 6
     image.save(path, quality=95, exif=exif)
     return path
-
-
-def _tell(event, arguments):
-    if event == "socket.connect" and isinstance(arguments[1], tuple):
-        host = arguments[1][0]
-    elif event == "socket.getaddrinfo":
-        host = arguments[0]
-    else:
-        return
-    if host not in ("127.0.0.1", "localhost", "::1"):
-        print(f"FOREIGN {event} {host}", flush=True)
-
-
-def _main():
-    sys.addaudithook(_tell)
-    from fcn_keras.cli import demo, main
-
-    load = demo.load_segmenter
-
-    def load_telling(arguments, **options):
-        segmenter = load(arguments, **options)
-        kind, call = type(segmenter), type(segmenter).__call__
-        kind.__call__ = lambda *given: print("PREDICTION", flush=True) or call(*given)
-        return segmenter
-
-    demo.load_segmenter = load_telling
-    sys.exit(main(sys.argv[1:]))
-
-
-if __name__ == "__main__":
-    _main()

@@ -3,7 +3,8 @@
 import os
 from pathlib import Path
 
-from hostile_files import IDS, PNG, encoded
+from support.hostile_files import IDS, PNG
+from support.image_files import encoded
 
 MASK = encoded(IDS)
 SPARSE = 2**31 + 1  # bytes, of which none is on the disk

@@ -3,7 +3,6 @@
 import base64
 import contextlib
 import http.client
-import io
 import json
 import signal
 import socket
@@ -13,13 +12,14 @@ import threading
 import time
 from pathlib import Path
 
-import measured
 import numpy as np
 import tensorflow as tf
-from PIL import Image
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
-ROOT = Path(__file__).parents[3]
+from support import processes
+from support.image_files import encoded
+from support.processes import ROOT
+
 CLASSES = 3
 SECONDS = 300  # to wait for what must happen, on a busy machine too
 
@@ -89,7 +89,7 @@ class Server:
             [sys.executable, "-c", command, "serve", "--model-base-path", str(base)]
             + ["--port", "0", "--poll-seconds", "0.2", *flags],
             cwd=ROOT,
-            env=measured.environment(),
+            env=processes.environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -145,13 +145,7 @@ def serving(base, *flags, prelude="pass"):
         server.wait_until_it_serves()
         yield server
     finally:
-        measured.end(server.process)
-
-
-def encoded(image, kind="JPEG"):
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, kind, quality=95)
-    return file.getvalue()
+        processes.end(server.process)
 
 
 def b64(data):
@@ -159,7 +153,7 @@ def b64(data):
 
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 8, 3)).astype(np.uint8)
-PHOTO = encoded(PIXELS, "PNG")
+PHOTO = encoded(PIXELS)
 MASK = (PIXELS[..., 0] >= 100).astype(np.uint8)
 
 
