@@ -99,8 +99,6 @@ def bad_files_named(name: str, formats=FORMATS):
         yield
     except UserError:
         raise
-    except Image.DecompressionBombError as error:
-        raise _too_large(name, MAX_PIXELS) from error
     except UnidentifiedImageError as error:  # its message shows a Python object
         raise UserError(
             f"{name}: not a readable image (of no known kind). Replace or remove it; what can be "
@@ -113,22 +111,20 @@ def bad_files_named(name: str, formats=FORMATS):
 
 
 def _open(source, name: str, formats, max_pixels: int) -> Any:
-    image: Any = Image.open(
-        io.BytesIO(source) if isinstance(source, bytes) else source, formats=formats
-    )
-    pixels = image.width * image.height
-    if image.format == "TIFF":  # one of a single pixel may have a tile of billions
-        pixels = max(pixels, math.prod(image.tag_v2.get(tag, 0) for tag in TILE_SIZE))
-    if pixels > max_pixels:
-        raise _too_large(name, max_pixels)
-    return image
-
-
-def _too_large(name: str, max_pixels: int) -> UserError:
-    return UserError(
-        f"{name}: more than {max_pixels:,} pixels. If you trust the file, allow as many by "
-        "--max-pixels of predict, or make it smaller."
-    )
+    file = io.BytesIO(source) if isinstance(source, bytes) else source
+    try:
+        image: Any = Image.open(file, formats=formats)
+        pixels = image.width * image.height
+        if image.format == "TIFF":  # one of a single pixel may have a tile of billions
+            pixels = max(pixels, math.prod(image.tag_v2.get(tag, 0) for tag in TILE_SIZE))
+        if pixels > max_pixels:
+            raise Image.DecompressionBombError
+        return image
+    except Image.DecompressionBombError as error:
+        raise UserError(
+            f"{name}: more than {max_pixels:,} pixels. If you trust the file, allow as many by "
+            "--max-pixels of predict, or make it smaller."
+        ) from error
 
 
 @contextlib.contextmanager

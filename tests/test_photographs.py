@@ -33,8 +33,9 @@ def test_more_than_pillow_accepts(kind):
 
 def test_less_than_pillow_accepts():
     data = encoded(BIG.resize((30, 30)), "PNG")
-    with pytest.raises(UserError, match="small: more than 899 pixels"):
-        photographs.open_photograph(data, "small", 899)
+    for large in (data, encoded(BIG, "PNG")):
+        with pytest.raises(UserError, match="small: more than 899 pixels"):
+            photographs.open_photograph(large, "small", 899)
     assert photographs.open_photograph(data, "small", 900).size == (30, 30)
 
 
