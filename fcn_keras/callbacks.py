@@ -14,9 +14,8 @@ import keras
 from fcn_keras.distribution import share_first
 from fcn_keras.errors import UserError
 from fcn_keras.files import atomic_path
+from fcn_keras.history import BEST_BY, out_of_patience, validated
 from fcn_keras.run_folder import RunFolder
-
-BEST_BY = "val_mean_iou"
 
 
 class Recorder(keras.callbacks.Callback):
@@ -155,26 +154,6 @@ class Interruption(keras.callbacks.Callback):
 
     def on_test_batch_end(self, batch, logs=None):
         self.on_train_batch_end(batch)
-
-
-def validated(history: list[dict]) -> list[float]:
-    """The `val_mean_iou` of the epochs that were validated."""
-    return [row[BEST_BY] for row in history if not math.isnan(row[BEST_BY])]
-
-
-def out_of_patience(history: list[dict], patience: int | None) -> bool:
-    """Whether the last `patience` epochs brought no better `val_mean_iou`."""
-    if patience is None or not validated(history):
-        return False
-    return history[-1]["epoch"] - best_epoch(history) >= patience
-
-
-def best_epoch(history: list[dict]) -> int:
-    """The epoch that `best.keras` holds, of a history that is not empty."""
-    scores = validated(history)
-    if not scores:
-        return history[-1]["epoch"]
-    return next(row["epoch"] for row in history if row[BEST_BY] == max(scores))
 
 
 def _with_validation(logs: dict) -> dict:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import math
 import os
 import platform
 import shlex
@@ -14,12 +13,12 @@ from pathlib import Path
 import tensorflow as tf
 
 from fcn_keras import pipeline
-from fcn_keras.callbacks import best_epoch
 from fcn_keras.commands import changed_settings, train_command
 from fcn_keras.config import TrainConfig
 from fcn_keras.datasets.base import Split
 from fcn_keras.evaluation import Report
 from fcn_keras.files import atomic_path
+from fcn_keras.history import best_epoch, training_time
 from fcn_keras.run_folder import MEASURES, RunFolder
 
 RARE = 0.01  # of the labelled pixels in validation
@@ -91,18 +90,6 @@ def _training(config: TrainConfig, train: Split, history: list[dict]) -> str:
         f"Hardware, of the process that ended the run: {_hardware(config)}",
     ]
     return f"{_list(lines)}\n\n```bash\n{train_command(config)}\n```"
-
-
-def training_time(history: list[dict]) -> str:
-    """The seconds of all epochs as text."""
-    seconds = [row.get("seconds", math.nan) for row in history]
-    known = [value for value in seconds if not math.isnan(value)]
-    if not known:
-        return "not recorded"
-    minutes, rest = divmod(round(sum(known)), 60)
-    text = f"{minutes} min {rest} s" if minutes else f"{sum(known):.1f} s"
-    missing = len(seconds) - len(known)
-    return f"{text} without {missing} epochs whose time was not recorded" if missing else text
 
 
 def _hardware(config: TrainConfig) -> str:

@@ -10,13 +10,7 @@ from typing import Any
 import keras
 
 from fcn_keras import objectives, pipeline, visualize
-from fcn_keras.callbacks import (
-    Interruption,
-    Recorder,
-    ShareStatistics,
-    StopAtStep,
-    out_of_patience,
-)
+from fcn_keras.callbacks import Interruption, Recorder, ShareStatistics, StopAtStep
 from fcn_keras.cluster import Cluster
 from fcn_keras.config import TrainConfig, split_of
 from fcn_keras.datasets.base import LabelSet, Split
@@ -34,6 +28,7 @@ from fcn_keras.errors import UserError
 from fcn_keras.evaluation import evaluate
 from fcn_keras.faults import faults_as_user_errors
 from fcn_keras.files import atomic_path
+from fcn_keras.history import out_of_patience
 from fcn_keras.model_card import write_model_card
 from fcn_keras.models.fcn import build_fcn, copy_weights
 from fcn_keras.models.loading import load_model, restore

@@ -17,7 +17,8 @@ from fcn_keras.cli import main
 from fcn_keras.config import TrainConfig
 from fcn_keras.datasets import load_split
 from fcn_keras.evaluation import Report
-from fcn_keras.model_card import _limits, training_time
+from fcn_keras.history import training_time
+from fcn_keras.model_card import _limits
 from fcn_keras.run_folder import MEASURES, RunFolder
 
 

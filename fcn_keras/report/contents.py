@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from fcn_keras.callbacks import best_epoch
 from fcn_keras.config import TrainConfig, split_of
 from fcn_keras.datasets.base import LabelSet
 from fcn_keras.errors import UserError
@@ -21,6 +20,7 @@ from fcn_keras.evaluation import (
     require_same_classes,
     total_report,
 )
+from fcn_keras.history import best_epoch
 from fcn_keras.prediction import Segmenter
 from fcn_keras.run_folder import RunFolder
 from fcn_keras.visualize import at_most

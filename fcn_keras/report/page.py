@@ -10,12 +10,11 @@ from pathlib import Path
 import jinja2
 import numpy as np
 
-from fcn_keras.callbacks import best_epoch
 from fcn_keras.commands import changed_settings, train_command
 from fcn_keras.config import TrainConfig
 from fcn_keras.evaluation import Report
 from fcn_keras.files import write_file
-from fcn_keras.model_card import training_time
+from fcn_keras.history import best_epoch, training_time
 from fcn_keras.report.charts import HEIGHT, WIDTH, charts
 from fcn_keras.report.contents import Contents
 from fcn_keras.report.pictures import picture_rows

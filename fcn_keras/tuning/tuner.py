@@ -15,11 +15,11 @@ import optuna
 from optuna.trial import TrialState
 
 from fcn_keras import pipeline, training
-from fcn_keras.callbacks import BEST_BY, validated
 from fcn_keras.cluster import Cluster
 from fcn_keras.config import TrainConfig, split_of
 from fcn_keras.datasets import load_split
 from fcn_keras.errors import UserError
+from fcn_keras.history import BEST_BY, validated
 from fcn_keras.run_folder import RunFolder
 from fcn_keras.tuning.search import FIELDS, Search, claim_folder, open_study, trial_run
 
