@@ -16,9 +16,9 @@ from fcn_keras.errors import UserError, require_packages
 from fcn_keras.files import write_file
 from fcn_keras.models.loading import LABELS_FILE
 from fcn_keras.prediction import Segmenter
-from fcn_keras.run_folder import software
 from fcn_keras.runtimes import FORMATS, logits_of
 from fcn_keras.silence import silenced
+from fcn_keras.software import software
 
 PROVENANCE_FILE = "provenance.json"
 

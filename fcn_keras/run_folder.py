@@ -5,12 +5,9 @@ from __future__ import annotations
 import contextlib
 import csv
 import datetime
-import importlib.metadata
 import itertools
 import json
 import math
-import platform
-import subprocess
 import sys
 from pathlib import Path
 
@@ -19,6 +16,7 @@ from fcn_keras.datasets.base import LabelSet
 from fcn_keras.errors import UserError
 from fcn_keras.files import PARTIAL, atomic_path
 from fcn_keras.reading import as_object, build, damage_as_user_errors, read_object, read_text
+from fcn_keras.software import software
 
 # What metrics.json calls the four measures of Long et al. 2015, and what texts call them.
 MEASURES = {
@@ -247,29 +245,3 @@ def provenance(run_or_file) -> dict:
         origin["run"] = {key: content.get(key) for key in ("train", "git_commit", "versions")}
         origin["run"]["metrics"] = run.read_metrics() if run.metrics.is_file() else None
     return origin
-
-
-def software() -> dict:
-    """The versions of Python and the packages that are running, and this package's git commit."""
-    packages = ("fcn_keras", "tensorflow", "keras", "keras-hub", "numpy")
-    versions = {package: _version(package) for package in packages}
-    return {
-        "versions": {"python": platform.python_version(), **versions},
-        "git_commit": _git_commit(),
-    }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _git_commit() -> str | None:
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
