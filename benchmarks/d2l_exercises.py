@@ -149,7 +149,7 @@ def test_images(arguments) -> str:
 def draw(split, masks: list[np.ndarray], indices: list[int], path: Path) -> None:
     """Draws these images, their predictions and truths."""
     from fcn_keras import visualize
-    from fcn_keras.files import write_file
+    from fcn_keras.writing import write_file
 
     images, truths = zip(*map(split.read, indices))
     predictions = [masks[index] for index in indices]
@@ -180,8 +180,8 @@ def predicted_masks(model, split, folder: Path) -> list[np.ndarray]:
 def boundary_iou(run, arguments) -> float:
     """The mean IoU of a run's model over the validation pixels near the true boundaries."""
     from fcn_keras import Segmenter, evaluate, load_split
-    from fcn_keras.files import write_file
     from fcn_keras.protocols import near_boundaries
+    from fcn_keras.writing import write_file
 
     path = run.path / "boundary.json"
     if not path.is_file():

@@ -19,8 +19,8 @@ import sys
 from pathlib import Path
 
 from fcn_keras.config import flag
-from fcn_keras.files import atomic_path
 from fcn_keras.run_folder import RunFolder
+from fcn_keras.writing import atomic_path
 
 ROOT = Path(__file__).parents[1]
 COMMAND = "import sys; from fcn_keras.cli import main; sys.exit(main())"

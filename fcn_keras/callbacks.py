@@ -13,9 +13,9 @@ import keras
 
 from fcn_keras.distribution import share_first
 from fcn_keras.errors import UserError
-from fcn_keras.files import atomic_path
 from fcn_keras.history import BEST_BY, out_of_patience, validated
 from fcn_keras.run_folder import RunFolder
+from fcn_keras.writing import atomic_path
 
 
 class Recorder(keras.callbacks.Callback):

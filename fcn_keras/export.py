@@ -22,11 +22,11 @@ from fcn_keras.datasets.decoding import decode_image
 from fcn_keras.datasets.sample_scenes import draw_scene
 from fcn_keras.errors import UserError
 from fcn_keras.faults import reason_of
-from fcn_keras.files import PARTIAL, partial_folder
 from fcn_keras.photographs import encode_image
 from fcn_keras.prediction import Segmenter
 from fcn_keras.serving import MAX_PIXELS, MAX_SIDE
 from fcn_keras.serving.signatures import add_signatures
+from fcn_keras.writing import PARTIAL, partial_folder
 
 ABANDONED_SECONDS = 3600
 

@@ -13,12 +13,12 @@ import numpy as np
 from fcn_keras.conversion import deviation, in_float32
 from fcn_keras.datasets.sample_scenes import draw_scene
 from fcn_keras.errors import UserError, require_packages
-from fcn_keras.files import write_file
 from fcn_keras.models.loading import LABELS_FILE
 from fcn_keras.prediction import Segmenter
 from fcn_keras.runtimes import FORMATS, logits_of
 from fcn_keras.silence import silenced
 from fcn_keras.software import software
+from fcn_keras.writing import write_file
 
 PROVENANCE_FILE = "provenance.json"
 

@@ -17,9 +17,9 @@ from fcn_keras.commands import changed_settings, train_command
 from fcn_keras.config import TrainConfig
 from fcn_keras.datasets.base import Split
 from fcn_keras.evaluation import Report
-from fcn_keras.files import atomic_path
 from fcn_keras.history import best_epoch, training_time
 from fcn_keras.run_folder import MEASURES, RunFolder
+from fcn_keras.writing import atomic_path
 
 RARE = 0.01  # of the labelled pixels in validation
 WEAK = 0.5  # IoU

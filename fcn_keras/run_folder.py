@@ -14,9 +14,9 @@ from pathlib import Path
 from fcn_keras.config import DROPPED, TrainConfig
 from fcn_keras.datasets.base import LabelSet
 from fcn_keras.errors import UserError
-from fcn_keras.files import PARTIAL, atomic_path
 from fcn_keras.reading import as_object, build, damage_as_user_errors, read_object, read_text
 from fcn_keras.software import software
+from fcn_keras.writing import PARTIAL, atomic_path
 
 # What metrics.json calls the four measures of Long et al. 2015, and what texts call them.
 MEASURES = {

@@ -27,7 +27,6 @@ from fcn_keras.distribution import (
 from fcn_keras.errors import UserError
 from fcn_keras.evaluation import evaluate
 from fcn_keras.faults import faults_as_user_errors
-from fcn_keras.files import atomic_path
 from fcn_keras.history import out_of_patience
 from fcn_keras.model_card import write_model_card
 from fcn_keras.models.fcn import build_fcn, copy_weights
@@ -37,6 +36,7 @@ from fcn_keras.run_folder import RunFolder, require_free
 from fcn_keras.schedules import WarmUp
 from fcn_keras.strategy_fit import prepare_fit, with_one_iterator
 from fcn_keras.tensorboard import TensorBoard
+from fcn_keras.writing import atomic_path
 
 POLY_POWER = 0.9
 PREDICTION_COLUMNS = 4

@@ -60,8 +60,8 @@ def _evaluate(arguments) -> int:
     segmenter = load_segmenter(arguments)
     from fcn_keras import visualize
     from fcn_keras.evaluation import evaluate, format_report, require_same_classes
-    from fcn_keras.files import write_file
     from fcn_keras.protocols import d2l_examples, near_boundaries
+    from fcn_keras.writing import write_file
 
     split = selected_split(arguments)
     require_same_classes(segmenter.labels, split.labels)

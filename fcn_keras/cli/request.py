@@ -12,8 +12,9 @@ from pathlib import Path
 
 from fcn_keras.cli.shared import import_tensorflow, progress
 from fcn_keras.errors import UserError, printable
-from fcn_keras.files import named_images, write_file
+from fcn_keras.files import named_images
 from fcn_keras.serving.retrying import TemporaryError
+from fcn_keras.writing import write_file
 
 OVERLAYS = "overlay"  # a folder in the output folder
 

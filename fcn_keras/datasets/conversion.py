@@ -29,8 +29,8 @@ from fcn_keras.datasets.directory import (
     require_same_size,
 )
 from fcn_keras.errors import UserError
-from fcn_keras.files import atomic_folder
 from fcn_keras.photographs import palette_image
+from fcn_keras.writing import atomic_folder
 
 LABELME_IGNORE = "__ignore__"  # the first line of labelme's labels.txt, which is no class
 

@@ -21,8 +21,8 @@ from fcn_keras.datasets.base import Split
 from fcn_keras.datasets.directory import directory_split
 from fcn_keras.datasets.sample_scenes import IMAGE_SIZE, SAMPLE_LABELS, draw_scene
 from fcn_keras.errors import UserError
-from fcn_keras.files import atomic_folder
 from fcn_keras.photographs import palette_image
+from fcn_keras.writing import atomic_folder
 
 SAMPLE_VERSION = 1  # raise it when the pictures change, so that old caches are not used
 TRAIN_IMAGES, VAL_IMAGES = 256, 64

@@ -13,12 +13,12 @@ import numpy as np
 from fcn_keras.commands import changed_settings, train_command
 from fcn_keras.config import TrainConfig
 from fcn_keras.evaluation import Report
-from fcn_keras.files import write_file
 from fcn_keras.history import best_epoch, training_time
 from fcn_keras.report.charts import HEIGHT, WIDTH, charts
 from fcn_keras.report.contents import Contents
 from fcn_keras.report.pictures import picture_rows
 from fcn_keras.run_folder import MEASURES
+from fcn_keras.writing import write_file
 
 MOST_EPOCHS = 200  # rows and points of longer histories would be too many to read
 CONFUSED = 0.01  # share of a class's pixels from which it is worth telling what they became

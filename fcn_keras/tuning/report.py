@@ -11,8 +11,8 @@ from pathlib import Path
 import optuna
 
 from fcn_keras.commands import train_command
-from fcn_keras.files import write_file
 from fcn_keras.tuning.search import Search, journal_damage, open_study, trial_run
+from fcn_keras.writing import write_file
 
 STATUS = {"COMPLETE": "completed", "PRUNED": "pruned", "FAIL": "failed"}
 COLUMNS = {
