@@ -11,35 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from fcn_keras.datasets.base import LabelSet, Split, voc_palette
+from fcn_keras.datasets.base import Split
 from fcn_keras.datasets.decoding import decode_image, decode_mask
+from fcn_keras.datasets.voc_labels import VOC_LABELS
 from fcn_keras.errors import UserError
-
-VOC_CLASSES = (
-    "background",
-    "aeroplane",
-    "bicycle",
-    "bird",
-    "boat",
-    "bottle",
-    "bus",
-    "car",
-    "cat",
-    "chair",
-    "cow",
-    "diningtable",
-    "dog",
-    "horse",
-    "motorbike",
-    "person",
-    "pottedplant",
-    "sheep",
-    "sofa",
-    "train",
-    "tvmonitor",
-)
-VOC_COLORMAP = voc_palette(len(VOC_CLASSES))
-VOC_LABELS = LabelSet(VOC_CLASSES, VOC_COLORMAP)
 
 # Downloads, unpacked archives and records on their way, by TFDS's names.
 UNFINISHED = (

@@ -13,8 +13,8 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from fcn_keras.datasets.decoding import decode_image, decode_mask
-from fcn_keras.datasets.voc import VOC_LABELS
 from fcn_keras.datasets.voc_download import SBD, VOC, find_or_download
+from fcn_keras.datasets.voc_labels import VOC_LABELS
 from fcn_keras.errors import UserError, require_packages
 from fcn_keras.photographs import encode_image
 

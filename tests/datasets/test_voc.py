@@ -28,8 +28,9 @@ from tensorflow_datasets.core.download import checksums
 
 from fcn_keras.datasets import voc2012_segmentation as builder_module
 from fcn_keras.datasets import voc_download
-from fcn_keras.datasets.voc import VOC_CLASSES, VOC_COLORMAP, VOC_LABELS, voc_split
+from fcn_keras.datasets.voc import voc_split
 from fcn_keras.datasets.voc2012_segmentation import Voc2012Segmentation
+from fcn_keras.datasets.voc_labels import VOC_CLASSES, VOC_COLORMAP, VOC_LABELS
 from fcn_keras.errors import UserError
 
 AUG_TRAIN = (*VOC_IDS["train"], "2008_000002", "2008_000007")  # less val's 2007_000033
