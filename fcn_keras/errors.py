@@ -64,3 +64,9 @@ def printable(text: str) -> str:
     if len(text) > SHOWN_CHARACTERS:
         text = f"{text[: SHOWN_CHARACTERS // 2]}...{text[-SHOWN_CHARACTERS // 2 :]}"
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def reason_of(error: BaseException) -> str:
+    """What failed, in a few words: TensorFlow's messages name an operation in front and behind."""
+    line = first_line(error).split("}} ")[-1].split(" [Op:")[0]
+    return line.rpartition("; ")[2].rstrip(".")

@@ -20,8 +20,7 @@ from fcn_keras.conversion import deviation, fast_copy
 from fcn_keras.datasets.base import LabelSet
 from fcn_keras.datasets.decoding import decode_image
 from fcn_keras.datasets.sample_scenes import draw_scene
-from fcn_keras.errors import UserError
-from fcn_keras.faults import reason_of
+from fcn_keras.errors import UserError, reason_of
 from fcn_keras.photographs import encode_image
 from fcn_keras.prediction import Segmenter
 from fcn_keras.serving import MAX_PIXELS, MAX_SIDE

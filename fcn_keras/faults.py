@@ -6,7 +6,7 @@ import contextlib
 
 import tensorflow as tf
 
-from fcn_keras.errors import UserError, first_line
+from fcn_keras.errors import UserError, reason_of
 from fcn_keras.run_folder import RunFolder
 
 _OUT_OF_MEMORY = (MemoryError, tf.errors.ResourceExhaustedError)
@@ -54,9 +54,3 @@ def _lack_behind(error: BaseException) -> BaseException:
     while chain and not isinstance(chain, _OUT_OF_MEMORY):
         chain = chain.__cause__ or chain.__context__
     return chain or error
-
-
-def reason_of(error: BaseException) -> str:
-    """What failed, in a few words: TensorFlow's messages name an operation in front and behind."""
-    line = first_line(error).split("}} ")[-1].split(" [Op:")[0]
-    return line.rpartition("; ")[2].rstrip(".")
