@@ -148,12 +148,12 @@ def test_images(arguments) -> str:
 
 def draw(split, masks: list[np.ndarray], indices: list[int], path: Path) -> None:
     """Draws these images, their predictions and truths."""
-    from fcn_keras import visualize
+    from fcn_keras import charts
     from fcn_keras.writing import write_file
 
     images, truths = zip(*map(split.read, indices))
     predictions = [masks[index] for index in indices]
-    figure = visualize.draw_grid(list(images), predictions, list(truths), split.labels)
+    figure = charts.draw_grid(list(images), predictions, list(truths), split.labels)
     write_file(path, lambda partial: figure.savefig(partial, dpi=120, format="png"))
 
 

@@ -18,9 +18,9 @@ from fcn_keras.datasets.base import LabelSet, Split
 from fcn_keras.errors import UserError
 from fcn_keras.files import FoundImage, found_images
 from fcn_keras.inference import NetworkError
+from fcn_keras.overlay import draw_overlay
 from fcn_keras.photographs import MAX_PIXELS, open_photograph, palette_image
 from fcn_keras.prediction import Segmenter
-from fcn_keras.visualize import draw_overlay
 from fcn_keras.writing import write_file
 
 EXTRAS = ("overlay", "confidence", "probabilities")

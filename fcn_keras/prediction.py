@@ -21,10 +21,10 @@ from fcn_keras.errors import UserError
 from fcn_keras.inference import Network, load_network, require_runtime
 from fcn_keras.models.loading import LABELS_FILE, load_model
 from fcn_keras.models.receptive_field import Field, receptive_field
+from fcn_keras.overlay import overlay
 from fcn_keras.photographs import MAX_PIXELS, open_photograph, to_rgb
 from fcn_keras.reading import build, damage_as_user_errors, parse_json
 from fcn_keras.run_folder import RunFolder, model_file
-from fcn_keras.visualize import overlay
 
 MAX_SCALE = 8
 BLENDS = ("exact", "average", "smooth")

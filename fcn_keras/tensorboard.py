@@ -6,8 +6,8 @@ import keras
 import tensorflow as tf
 
 from fcn_keras.datasets.base import Split
+from fcn_keras.overlay import side_by_side
 from fcn_keras.prediction import Segmenter
-from fcn_keras.visualize import side_by_side
 
 IMAGE_GROUP = "photo | prediction | truth"
 

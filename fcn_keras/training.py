@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from fcn_keras import objectives, pipeline, visualize
+from fcn_keras import charts, objectives, pipeline
 from fcn_keras.callbacks import Interruption, Recorder, ShareStatistics, StopAtStep
 from fcn_keras.cluster import Cluster
 from fcn_keras.config import TrainConfig, split_of
@@ -303,8 +303,8 @@ def _finish(run: RunFolder, splits: tuple[Split, Split], history: list[dict]) ->
     images, truths = zip(*map(examples.read, range(len(examples))))
     predictions = [segment(image) for image in images]
     figures = {
-        run.curves: visualize.draw_curves(history),
-        run.predictions: visualize.draw_grid(images, predictions, truths, val_split.labels),
+        run.curves: charts.draw_curves(history),
+        run.predictions: charts.draw_grid(images, predictions, truths, val_split.labels),
     }
     for path, figure in figures.items():
         with atomic_path(path) as partial:

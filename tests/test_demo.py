@@ -16,8 +16,8 @@ from support import demo_model
 from support.demo_model import LABELS, SECONDS, Server
 
 from fcn_keras.cli import main
+from fcn_keras.overlay import overlay
 from fcn_keras.prediction import Segmenter
-from fcn_keras.visualize import overlay
 
 pytest.importorskip("gradio")
 playwright = pytest.importorskip("playwright.sync_api")

@@ -58,7 +58,7 @@ def _evaluate(arguments) -> int:
     if arguments.boundary is not None and arguments.boundary < 1:
         raise UserError(f"--boundary must be at least 1 pixel. Received: {arguments.boundary}.")
     segmenter = load_segmenter(arguments)
-    from fcn_keras import visualize
+    from fcn_keras import charts
     from fcn_keras.evaluation import evaluate, format_report, require_same_classes
     from fcn_keras.protocols import d2l_examples, near_boundaries
     from fcn_keras.writing import write_file
@@ -75,6 +75,6 @@ def _evaluate(arguments) -> int:
         text = json.dumps(report.to_dict(), indent=2) + "\n"
         write_file(arguments.json, lambda path: path.write_text(text))
     if arguments.confusion:
-        figure = visualize.draw_confusion(report)
+        figure = charts.draw_confusion(report)
         write_file(arguments.confusion, lambda path: figure.savefig(path, dpi=120, format="png"))
     return 0

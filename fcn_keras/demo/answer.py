@@ -12,9 +12,9 @@ import numpy as np
 from PIL import Image
 
 from fcn_keras.datasets.base import LabelSet
+from fcn_keras.overlay import overlay
 from fcn_keras.photographs import open_photograph, palette_image
 from fcn_keras.prediction import Segmenter
-from fcn_keras.visualize import overlay
 
 SHOWN_SIDE = 1600  # more than a screen shows, and quick enough to follow a slider
 

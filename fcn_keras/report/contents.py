@@ -21,9 +21,9 @@ from fcn_keras.evaluation import (
     total_report,
 )
 from fcn_keras.history import best_epoch
+from fcn_keras.overlay import at_most
 from fcn_keras.prediction import Segmenter
 from fcn_keras.run_folder import RunFolder
-from fcn_keras.visualize import at_most
 
 MAX_SIDE = 480  # of the pictures
 CHANGED = 0.001  # mean IoU; what is beyond is no float error

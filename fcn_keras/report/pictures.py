@@ -9,9 +9,9 @@ import numpy as np
 from PIL import Image
 
 from fcn_keras.datasets.base import LabelSet
+from fcn_keras.overlay import at_most
 from fcn_keras.photographs import encode_image, palette_image
 from fcn_keras.report.contents import MAX_SIDE, Example
-from fcn_keras.visualize import at_most
 
 BUDGET = 2_000_000  # characters of all pictures
 SIDES = (MAX_SIDE, 360, 240, 160)

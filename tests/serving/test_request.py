@@ -19,9 +19,9 @@ from support.processes import FCN_KERAS, ROOT
 from support.tiny_server import LABELS, RestServer, red_thirds, replying, save_tiny_model
 
 from fcn_keras.cli import main
+from fcn_keras.overlay import overlay
 from fcn_keras.photographs import open_photograph
 from fcn_keras.serving import retrying
-from fcn_keras.visualize import overlay
 
 
 @pytest.fixture(scope="module")
