@@ -163,9 +163,9 @@ def train(data: Path, run_dir: Path, flags: list[str]) -> float:
 
 
 def measure(data: Path, model: Path) -> dict:
-    from fcn_keras.datasets import load_split
-    from fcn_keras.evaluation import evaluate
-    from fcn_keras.prediction import Segmenter
+    from fcn_keras.data import load_split
+    from fcn_keras.evaluation.scores import evaluate
+    from fcn_keras.inference.segmenter import Segmenter
 
     segment = Segmenter.load(model)
     val, held_out = (

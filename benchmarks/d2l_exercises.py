@@ -126,7 +126,7 @@ def skips(arguments) -> str:
 def test_images(arguments) -> str:
     """Exercise 3: every image's mask, the measures over all, the worst and best images."""
     from fcn_keras import load_split
-    from fcn_keras.evaluation import Report, confusion_matrix, format_report
+    from fcn_keras.evaluation.scores import Report, confusion_matrix, format_report
 
     model = arguments.model or finished_run(arguments, "model", seed=arguments.seeds[0]).path
     split = load_split(arguments.dataset, arguments.split)
@@ -148,8 +148,8 @@ def test_images(arguments) -> str:
 
 def draw(split, masks: list[np.ndarray], indices: list[int], path: Path) -> None:
     """Draws these images, their predictions and truths."""
-    from fcn_keras import charts
-    from fcn_keras.writing import write_file
+    from fcn_keras.evaluation import charts
+    from fcn_keras.files.writing import write_file
 
     images, truths = zip(*map(split.read, indices))
     predictions = [masks[index] for index in indices]
@@ -160,9 +160,9 @@ def draw(split, masks: list[np.ndarray], indices: list[int], path: Path) -> None
 def predicted_masks(model, split, folder: Path) -> list[np.ndarray]:
     """Predicts the images whose masks are not there; returns all masks."""
     from fcn_keras import Segmenter
-    from fcn_keras.batch_prediction import jobs_of_split, predict_jobs
-    from fcn_keras.evaluation import require_same_classes
-    from fcn_keras.run_folder import model_file
+    from fcn_keras.evaluation.scores import require_same_classes
+    from fcn_keras.inference.batch import jobs_of_split, predict_jobs
+    from fcn_keras.runs.folder import model_file
 
     segmenter = Segmenter.load(model)
     require_same_classes(segmenter.labels, split.labels)
@@ -180,8 +180,8 @@ def predicted_masks(model, split, folder: Path) -> list[np.ndarray]:
 def boundary_iou(run, arguments) -> float:
     """The mean IoU of a run's model over the validation pixels near the true boundaries."""
     from fcn_keras import Segmenter, evaluate, load_split
-    from fcn_keras.protocols import near_boundaries
-    from fcn_keras.writing import write_file
+    from fcn_keras.evaluation.subsets import near_boundaries
+    from fcn_keras.files.writing import write_file
 
     path = run.path / "boundary.json"
     if not path.is_file():

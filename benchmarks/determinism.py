@@ -19,7 +19,7 @@ import numpy as np
 from kept_runs import row, table
 
 import fcn_keras
-from fcn_keras.run_folder import RunFolder
+from fcn_keras.runs.folder import RunFolder
 
 ROOT = Path(__file__).parents[1]
 WAYS = ("--deterministic", "--no-deterministic")

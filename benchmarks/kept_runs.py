@@ -4,14 +4,14 @@ import json
 import statistics
 import time
 
-from fcn_keras.config import TrainConfig
 from fcn_keras.errors import UserError
+from fcn_keras.runs.config import TrainConfig
 
 
 def finished_run(arguments, name: str, **settings):
     """Trains a run in --out, or goes on with it, or keeps it if it is finished."""
-    from fcn_keras.run_folder import RunFolder
-    from fcn_keras.training import resume, train
+    from fcn_keras.runs.folder import RunFolder
+    from fcn_keras.training.train import resume, train
 
     given = {
         key: getattr(arguments, key)

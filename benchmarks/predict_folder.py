@@ -15,9 +15,9 @@ import time
 
 import numpy as np
 
-from fcn_keras.batch_prediction import jobs_of_paths, predict_jobs
-from fcn_keras.inference import load_network
-from fcn_keras.prediction import Segmenter
+from fcn_keras.inference.batch import jobs_of_paths, predict_jobs
+from fcn_keras.inference.runtimes import load_network
+from fcn_keras.inference.segmenter import Segmenter
 
 
 def main() -> None:

@@ -224,9 +224,9 @@ def in_process(function, *arguments):
 
 def write_model(path: str, onnx: str | None = None) -> None:
     import_tensorflow()
-    from fcn_keras.file_formats import export_file
+    from fcn_keras.export.single_file import export_file
+    from fcn_keras.inference.segmenter import Segmenter
     from fcn_keras.models.fcn import build_fcn
-    from fcn_keras.prediction import Segmenter
 
     build_fcn("resnet18", CLASSES, weights=None).save(path)
     if onnx:
@@ -234,7 +234,7 @@ def write_model(path: str, onnx: str | None = None) -> None:
 
 
 def draw_photographs(folder: str, count: int, size) -> None:
-    from fcn_keras.datasets.sample import write_sample
+    from fcn_keras.data.sample.dataset import write_sample
 
     write_sample(folder, train=count, val=8, size=size)
 

@@ -42,7 +42,7 @@ def training_step(precision: str, batch: int, size, classes: int, kind: str = "o
     import tensorflow as tf
 
     from fcn_keras.models.fcn import build_fcn
-    from fcn_keras.objectives import SegmentationCrossentropy, SegmentationMetrics
+    from fcn_keras.training.objectives import SegmentationCrossentropy, SegmentationMetrics
 
     dtype = "float32" if precision == "float32" else f"mixed_{precision}"
     model = build_fcn(
@@ -83,7 +83,7 @@ def _with_plain_upsampling(model):
 def forward(precision: str, size, classes: int, runtime: str = "tensorflow", batch: int = 1):
     """The network as `predict` runs it, on images of one size."""
     import_tensorflow()
-    from fcn_keras.inference import load_network
+    from fcn_keras.inference.runtimes import load_network
     from fcn_keras.models.fcn import build_fcn
 
     network = load_network(build_fcn("resnet18", classes, weights=None), runtime, precision)
@@ -94,9 +94,9 @@ def forward(precision: str, size, classes: int, runtime: str = "tensorflow", bat
 def prediction(model: str, photos: str, runtime: str = "tensorflow", masks: bool = True):
     """`fcn-keras predict` over a folder; without masks, only its network on the same pixels."""
     import_tensorflow()
-    from fcn_keras.batch_prediction import jobs_of_paths, predict_jobs
-    from fcn_keras.inference import load_network
-    from fcn_keras.prediction import Segmenter
+    from fcn_keras.inference.batch import jobs_of_paths, predict_jobs
+    from fcn_keras.inference.runtimes import load_network
+    from fcn_keras.inference.segmenter import Segmenter
 
     segmenter = Segmenter.load(model, runtime=runtime)
     output = tempfile.TemporaryDirectory()
@@ -117,9 +117,9 @@ def prediction(model: str, photos: str, runtime: str = "tensorflow", masks: bool
 def pipeline(dataset: str, recipe: str, batch: int, batches: int, cache: bool):
     """A number of training batches, from files or, after a first epoch, from memory."""
     import_tensorflow()
-    from fcn_keras.config import TrainConfig
-    from fcn_keras.datasets import load_split
-    from fcn_keras.pipeline import Augmentation, cached, training_batches
+    from fcn_keras.data import load_split
+    from fcn_keras.data.pipeline import Augmentation, cached, training_batches
+    from fcn_keras.runs.config import TrainConfig
 
     config = TrainConfig.from_recipe(recipe)
     names = {field.name for field in dataclasses.fields(Augmentation)} - {"halve"}
@@ -145,9 +145,9 @@ def epoch_and_bare_steps(dataset: str, precision: str, epochs: int, size):
     import_tensorflow()
     import tensorflow as tf
 
-    from fcn_keras import training
-    from fcn_keras.callbacks import Recorder
-    from fcn_keras.config import TrainConfig
+    from fcn_keras.runs.config import TrainConfig
+    from fcn_keras.training import train as training
+    from fcn_keras.training.callbacks import Recorder
 
     pairs = []
 

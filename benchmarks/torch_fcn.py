@@ -18,9 +18,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from fcn_keras.config import flag
-from fcn_keras.run_folder import RunFolder
-from fcn_keras.writing import atomic_path
+from fcn_keras.files.writing import atomic_path
+from fcn_keras.runs.config import flag
+from fcn_keras.runs.folder import RunFolder
 
 ROOT = Path(__file__).parents[1]
 COMMAND = "import sys; from fcn_keras.cli import main; sys.exit(main())"

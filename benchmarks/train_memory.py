@@ -20,7 +20,7 @@ from pathlib import Path
 import psutil
 from kept_runs import row, table
 
-from fcn_keras.run_folder import RunFolder
+from fcn_keras.runs.folder import RunFolder
 
 ROOT = Path(__file__).parents[1]
 

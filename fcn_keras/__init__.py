@@ -10,18 +10,18 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "BilinearInitializer": "fcn_keras.models.upsampling",
-    "LabelSet": "fcn_keras.datasets.base",
-    "Segmenter": "fcn_keras.prediction",
-    "TrainConfig": "fcn_keras.config",
+    "LabelSet": "fcn_keras.data.split",
+    "Segmenter": "fcn_keras.inference.segmenter",
+    "TrainConfig": "fcn_keras.runs.config",
     "UserError": "fcn_keras.errors",
-    "VOC_CLASSES": "fcn_keras.datasets.voc_labels",
-    "VOC_COLORMAP": "fcn_keras.datasets.voc_labels",
+    "VOC_CLASSES": "fcn_keras.data.voc.labels",
+    "VOC_COLORMAP": "fcn_keras.data.voc.labels",
     "build_fcn": "fcn_keras.models.fcn",
-    "evaluate": "fcn_keras.evaluation",
-    "load_model": "fcn_keras.models.loading",
-    "load_split": "fcn_keras.datasets",
-    "resume": "fcn_keras.training",
-    "train": "fcn_keras.training",
+    "evaluate": "fcn_keras.evaluation.scores",
+    "load_model": "fcn_keras.inference.loading",
+    "load_split": "fcn_keras.data",
+    "resume": "fcn_keras.training.train",
+    "train": "fcn_keras.training.train",
 }
 __all__ = sorted(_HOMES)
 

@@ -45,7 +45,7 @@ def untrained_run(tmp_path_factory):
     """A folder with an untrained FCN-8s and the classes of the fake data set."""
     import keras
 
-    from fcn_keras.datasets.base import voc_palette
+    from fcn_keras.data.split import voc_palette
     from fcn_keras.models.fcn import build_fcn
 
     folder = tmp_path_factory.mktemp("run")

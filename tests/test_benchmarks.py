@@ -125,9 +125,9 @@ def test_torch_network_is_ours(stride):
     torch = pytest.importorskip("torch")
     from torch_network import FCN8s, FCN32s, parameter_groups
 
-    from fcn_keras.config import TrainConfig
     from fcn_keras.models.fcn import build_fcn
-    from fcn_keras.training import make_optimizer
+    from fcn_keras.runs.config import TrainConfig
+    from fcn_keras.training.train import make_optimizer
 
     ours = build_fcn("resnet18", 5, stride, weights=None)
     theirs = {8: FCN8s, 32: FCN32s}[stride](5).eval()
@@ -212,10 +212,10 @@ def test_torch_steps_are_ours():
     from torch_network import FCN8s, parameter_groups
     from torch_training import descend
 
-    from fcn_keras.config import TrainConfig
     from fcn_keras.models.fcn import build_fcn
-    from fcn_keras.objectives import SegmentationCrossentropy
-    from fcn_keras.training import make_optimizer
+    from fcn_keras.runs.config import TrainConfig
+    from fcn_keras.training.objectives import SegmentationCrossentropy
+    from fcn_keras.training.train import make_optimizer
 
     # Adam's first steps are the gradients' signs: at larger rates float error grows fast.
     steps, rate = 6, 5e-5

@@ -15,7 +15,6 @@ import signal
 import sys
 
 import fcn_keras
-from fcn_keras import cluster
 from fcn_keras.cli import (
     data,
     demo,
@@ -29,6 +28,7 @@ from fcn_keras.cli import (
     tune,
 )
 from fcn_keras.errors import UserError, missing_package, printable
+from fcn_keras.training import cluster
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -55,7 +55,7 @@ def _add_convert(data) -> None:
 
 
 def _check(arguments) -> int:
-    from fcn_keras.datasets.check import check_directory
+    from fcn_keras.data.check import check_directory
 
     report = check_directory(arguments.directory, progress)
     classes = report.labels.names if report.labels else ()
@@ -75,7 +75,7 @@ def _check(arguments) -> int:
 
 
 def _convert(arguments) -> int:
-    from fcn_keras.datasets.conversion import convert_masks
+    from fcn_keras.data.conversion import convert_masks
 
     done = convert_masks(
         arguments.images,

@@ -58,10 +58,10 @@ def _evaluate(arguments) -> int:
     if arguments.boundary is not None and arguments.boundary < 1:
         raise UserError(f"--boundary must be at least 1 pixel. Received: {arguments.boundary}.")
     segmenter = load_segmenter(arguments)
-    from fcn_keras import charts
-    from fcn_keras.evaluation import evaluate, format_report, require_same_classes
-    from fcn_keras.protocols import d2l_examples, near_boundaries
-    from fcn_keras.writing import write_file
+    from fcn_keras.evaluation import charts
+    from fcn_keras.evaluation.scores import evaluate, format_report, require_same_classes
+    from fcn_keras.evaluation.subsets import d2l_examples, near_boundaries
+    from fcn_keras.files.writing import write_file
 
     split = selected_split(arguments)
     require_same_classes(segmenter.labels, split.labels)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fcn_keras.cli.shared import import_tensorflow
 from fcn_keras.errors import UserError
-from fcn_keras.serving import MAX_PIXELS, MAX_SIDE
+from fcn_keras.export import MAX_PIXELS, MAX_SIDE
 
 FILE_FORMATS = ("onnx", "litert", "keras")
 
@@ -57,20 +57,20 @@ def _export(arguments) -> int:
     }
     if limits and arguments.format != "saved_model":
         raise UserError("--max-side and --max-pixels go with --format saved_model.")
-    from fcn_keras.run_folder import model_file, provenance
+    from fcn_keras.runs.folder import model_file, provenance
 
     model_file(arguments.model)  # a wrong path is told before TensorFlow's import
     import_tensorflow()
-    from fcn_keras.prediction import Segmenter
+    from fcn_keras.inference.segmenter import Segmenter
 
     segmenter = Segmenter.load(arguments.model)
     origin = provenance(arguments.model)
     if arguments.format == "saved_model":
-        from fcn_keras.export import export_saved_model
+        from fcn_keras.export.saved_model import export_saved_model
 
         path = export_saved_model(segmenter, arguments.output, origin, **limits)
     else:
-        from fcn_keras.file_formats import export_file
+        from fcn_keras.export.single_file import export_file
 
         path = export_file(segmenter, arguments.output, arguments.format, origin)
     print(f"Exported and verified: {path}")

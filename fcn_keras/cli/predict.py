@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 
-from fcn_keras import storage
 from fcn_keras.cli.shared import (
     add_model_flags,
     add_runtime_flags,
@@ -13,9 +12,10 @@ from fcn_keras.cli.shared import (
     progress,
     selected_split,
 )
-from fcn_keras.config import flag
 from fcn_keras.errors import UserError, printable, require_packages
-from fcn_keras.files import found_images
+from fcn_keras.files import storage
+from fcn_keras.files.finding import found_images
+from fcn_keras.runs.config import flag
 
 
 def add(commands) -> None:
@@ -68,7 +68,7 @@ def _predict(arguments) -> int:
     _check_ray_flags(arguments)
     limit = {} if arguments.max_pixels is None else {"max_pixels": arguments.max_pixels}
     segmenter = load_segmenter(arguments, **limit)
-    from fcn_keras.batch_prediction import EXTRAS
+    from fcn_keras.inference.batch import EXTRAS
 
     extras = [name for name in EXTRAS if getattr(arguments, name)]
     run = _run_here if arguments.ray is None else _run_on_ray
@@ -99,7 +99,7 @@ def _check_ray_flags(arguments) -> None:
 
 def _run_here(arguments, segmenter, extras) -> tuple[int, int, int]:
     """How many images there are, had results already, failed."""
-    from fcn_keras.batch_prediction import jobs_of_paths, jobs_of_split, predict_jobs
+    from fcn_keras.inference.batch import jobs_of_paths, jobs_of_split, predict_jobs
 
     if arguments.dataset:
         jobs = jobs_of_split(selected_split(arguments))
@@ -111,7 +111,7 @@ def _run_here(arguments, segmenter, extras) -> tuple[int, int, int]:
 
 
 def _run_on_ray(arguments, segmenter, extras) -> tuple[int, int, int]:
-    from fcn_keras.ray_prediction import predict_on_ray, ray_session
+    from fcn_keras.inference.batch_ray import predict_on_ray, ray_session
 
     workers, cpus = arguments.workers or 1, arguments.worker_cpus or 1
     with ray_session(arguments.ray or None, workers, cpus):

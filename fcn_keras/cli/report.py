@@ -30,12 +30,12 @@ def add(commands) -> None:
 def _report(arguments) -> int:
     if not 0 <= arguments.images <= 20:
         raise UserError(f"--images must be 0 to 20. Received: {arguments.images}.")
-    from fcn_keras.run_folder import RunFolder  # needs NumPy, which not every command does
+    from fcn_keras.runs.folder import RunFolder  # needs NumPy, which not every command does
 
     RunFolder(arguments.run).read_config()  # a wrong path is told before TensorFlow's import
     import_tensorflow()
-    from fcn_keras.report.contents import gather
-    from fcn_keras.report.page import write_report
+    from fcn_keras.evaluation.report.contents import gather
+    from fcn_keras.evaluation.report.page import write_report
 
     contents = gather(
         arguments.run,

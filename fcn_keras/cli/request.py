@@ -12,9 +12,9 @@ from pathlib import Path
 
 from fcn_keras.cli.shared import import_tensorflow, progress
 from fcn_keras.errors import UserError, printable
-from fcn_keras.files import named_images
-from fcn_keras.serving.retrying import TemporaryError
-from fcn_keras.writing import write_file
+from fcn_keras.files.finding import named_images
+from fcn_keras.files.writing import write_file
+from fcn_keras.serving.client.retrying import TemporaryError
 
 OVERLAYS = "overlay"  # a folder in the output folder
 
@@ -158,8 +158,8 @@ def _noted_interrupt(client):
 
 
 def _segment(client, path: Path, name: str, palette, arguments) -> tuple[float, ...]:
-    from fcn_keras.photographs import open_photograph
-    from fcn_keras.serving import pictures
+    from fcn_keras.files.images import open_photograph
+    from fcn_keras.serving.client import pictures
 
     data = pictures.sendable_bytes(path)
     try:

@@ -7,9 +7,9 @@ import urllib.parse
 
 from fcn_keras.cli.listening import add_listening_flags, listening, url_of
 from fcn_keras.cli.shared import import_tensorflow
-from fcn_keras.config import flag
 from fcn_keras.errors import UserError, require_packages
-from fcn_keras.serving.rest_server.model_versions import ModelVersions
+from fcn_keras.runs.config import flag
+from fcn_keras.serving.server.model_versions import ModelVersions
 
 
 def add(commands) -> None:
@@ -68,8 +68,8 @@ def _serve(arguments) -> int:
     )
     with listening(arguments.host, arguments.port) as listener:
         import_tensorflow()
-        from fcn_keras.serving.rest_server.saved_model import load_model
-        from fcn_keras.serving.rest_server.server import Limits, serve
+        from fcn_keras.serving.server.saved_model import load_model
+        from fcn_keras.serving.server.server import Limits, serve
 
         versions.start(load_model, arguments.poll_seconds)
         body_bytes = int(arguments.max_body_mb * 2**20)

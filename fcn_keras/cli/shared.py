@@ -9,7 +9,7 @@ import sys
 import warnings
 
 from fcn_keras.errors import UserError
-from fcn_keras.silence import silenced
+from fcn_keras.files.silence import silenced
 
 
 def add_model_flags(parser) -> None:
@@ -57,11 +57,11 @@ def add_split_flags(parser) -> None:
 
 
 def load_segmenter(arguments, **options):
-    from fcn_keras.run_folder import model_file  # needs NumPy, which not every command does
+    from fcn_keras.runs.folder import model_file  # needs NumPy, which not every command does
 
     model_file(arguments.model)  # a wrong path is told before TensorFlow's import
     import_tensorflow()
-    from fcn_keras.prediction import Segmenter
+    from fcn_keras.inference.segmenter import Segmenter
 
     return Segmenter.load(
         arguments.model,
@@ -78,7 +78,7 @@ def load_segmenter(arguments, **options):
 
 
 def selected_split(arguments):
-    from fcn_keras.datasets import load_split
+    from fcn_keras.data import load_split
 
     if arguments.limit is not None and arguments.limit < 1:
         raise UserError(f"--limit must be at least 1. Received: {arguments.limit}.")

@@ -7,9 +7,9 @@ import dataclasses
 import typing
 
 from fcn_keras.cli.shared import import_tensorflow
-from fcn_keras.config import GROUPS, TrainConfig, flag
 from fcn_keras.errors import UserError
-from fcn_keras.recipes import RECIPES
+from fcn_keras.runs.config import GROUPS, TrainConfig, flag
+from fcn_keras.runs.recipes import RECIPES
 
 RESUMABLE = ("epochs", "max_steps", "devices", "data_dir")
 
@@ -86,21 +86,21 @@ def _train(arguments) -> int:
                 f"{flag(fixed[0])} cannot change in a resumed run; only "
                 f"{', '.join(map(flag, RESUMABLE))} can."
             )
-        from fcn_keras.run_folder import RunFolder  # needs NumPy, which not every command does
+        from fcn_keras.runs.folder import RunFolder  # needs NumPy, which not every command does
 
         RunFolder(arguments.resume).read_config()  # a wrong path is told before TensorFlow's import
         import_tensorflow()
-        from fcn_keras.training import resume
+        from fcn_keras.training.train import resume
 
         resume(arguments.resume, **settings)
         return 0
     config = _config(arguments.config, settings)
     if config.init_from:
-        from fcn_keras.run_folder import model_file
+        from fcn_keras.runs.folder import model_file
 
         model_file(config.init_from)  # likewise
     import_tensorflow()
-    from fcn_keras.training import train
+    from fcn_keras.training.train import train
 
     train(config)
     return 0
@@ -112,7 +112,7 @@ def _config(run_or_file: str | None, settings: dict) -> TrainConfig:
         return TrainConfig.from_recipe(settings.pop("recipe", None), **settings)
     if "recipe" in settings:
         raise UserError(f"--recipe {settings['recipe']}: the recipe is that of --config.")
-    from fcn_keras.run_folder import RunFolder  # needs NumPy, which not every command does
+    from fcn_keras.runs.folder import RunFolder  # needs NumPy, which not every command does
 
     run = RunFolder(run_or_file)
     if run.path.is_file():

@@ -8,8 +8,8 @@ import sys
 
 from fcn_keras.cli.shared import import_tensorflow
 from fcn_keras.cli.train import add_config_flags, given_settings
-from fcn_keras.config import TrainConfig, flag
 from fcn_keras.errors import UserError, require_packages
+from fcn_keras.runs.config import TrainConfig, flag
 
 
 def add(commands) -> None:
@@ -66,7 +66,7 @@ def _crop(text: str) -> str:
 
 def _tune(arguments) -> int:
     require_packages("fcn-keras tune", "tune", "optuna", load=False)
-    from fcn_keras.tuning.report import read_trials, write_report
+    from fcn_keras.tuning.summary import read_trials, write_report
 
     if arguments.report:
         print(write_report(arguments.search_dir))

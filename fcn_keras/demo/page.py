@@ -10,12 +10,12 @@ from typing import Any
 
 import gradio as gr
 
-from fcn_keras.datasets.base import LabelSet
-from fcn_keras.demo.answer import Answer, segment
+from fcn_keras.data.split import LabelSet
 from fcn_keras.demo.guard import GuardedBlocks
+from fcn_keras.demo.prediction import Answer, segment
 from fcn_keras.demo.samples import Sample
 from fcn_keras.errors import UserError
-from fcn_keras.prediction import Segmenter
+from fcn_keras.inference.segmenter import Segmenter
 
 KEPT_SECONDS = 3600  # photographs, masks and overlays are deleted after that
 WAITING = 64  # more users at a time are told that the queue is full

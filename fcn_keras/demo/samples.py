@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fcn_keras.datasets.sample_scenes import draw_scene
+from fcn_keras.data.sample.scenes import draw_scene
 from fcn_keras.errors import UserError, printable
-from fcn_keras.files import named_images
-from fcn_keras.photographs import MAX_PIXELS, encode_image, open_photograph
+from fcn_keras.files.finding import named_images
+from fcn_keras.files.images import MAX_PIXELS, encode_image, open_photograph
 
 COUNT = 24  # of a folder
 SEEDS = (13, 6, 11, 4, 12, 3, 20, 22)  # with every class among them

@@ -9,7 +9,7 @@ from pathlib import Path
 from starlette.responses import JSONResponse
 
 from fcn_keras.demo.samples import Sample
-from fcn_keras.prediction import Segmenter
+from fcn_keras.inference.segmenter import Segmenter
 from fcn_keras.serving import http
 
 MAX_UPLOAD = "256mb"

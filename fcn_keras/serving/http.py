@@ -10,7 +10,7 @@ from collections.abc import Callable
 import uvicorn
 
 from fcn_keras.errors import UserError
-from fcn_keras.serving.rest_server.connection import HEAD_SECONDS, Connection
+from fcn_keras.serving.server.connection import HEAD_SECONDS, Connection
 
 DRAIN_SECONDS = 0.5  # between the last new connection and the end of those that are idle
 

@@ -13,12 +13,12 @@ from pathlib import Path
 import optuna
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
-from fcn_keras.config import TrainConfig, flag, require_types
 from fcn_keras.errors import UserError, first_line
-from fcn_keras.reading import as_object, build, damage_as_user_errors, read_object, read_text
-from fcn_keras.run_folder import RunFolder
-from fcn_keras.software import software
-from fcn_keras.writing import atomic_path
+from fcn_keras.files.reading import as_object, build, damage_as_user_errors, read_object, read_text
+from fcn_keras.files.writing import atomic_path
+from fcn_keras.runs.config import TrainConfig, flag, require_types
+from fcn_keras.runs.folder import RunFolder
+from fcn_keras.runs.software import software
 
 # Each range or list, and the setting of a run that it gives.
 FIELDS = {

@@ -14,13 +14,13 @@ import keras
 import optuna
 from optuna.trial import TrialState
 
-from fcn_keras import pipeline, training
-from fcn_keras.cluster import Cluster
-from fcn_keras.config import TrainConfig, split_of
-from fcn_keras.datasets import load_split
+from fcn_keras.data import load_split, pipeline
 from fcn_keras.errors import UserError
-from fcn_keras.history import BEST_BY, validated
-from fcn_keras.run_folder import RunFolder
+from fcn_keras.runs.config import TrainConfig, split_of
+from fcn_keras.runs.folder import RunFolder
+from fcn_keras.runs.history import BEST_BY, validated
+from fcn_keras.training import train as training
+from fcn_keras.training.cluster import Cluster
 from fcn_keras.tuning.search import FIELDS, Search, claim_folder, open_study, trial_run
 
 SAMPLERS = {

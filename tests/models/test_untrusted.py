@@ -18,7 +18,7 @@ from fcn_keras.cli import main
 from fcn_keras.models.backbones import build_features
 from fcn_keras.models.fcn import build_fcn
 from fcn_keras.models.untrusted import check_model_file
-from fcn_keras.training import restore
+from fcn_keras.training.train import restore
 
 FORMS = ("metadata.json", "config.json", "model.weights.h5")
 

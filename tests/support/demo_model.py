@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fcn_keras.datasets.base import LabelSet
+from fcn_keras.data.split import LabelSet
 from support import processes
 
 PROCESS = Path(__file__).with_name("demo_process.py")

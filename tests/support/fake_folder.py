@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fcn_keras.datasets.base import voc_palette
+from fcn_keras.data.split import voc_palette
 
 CLASSES = ("ground", "box", "bar")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fcn_keras.datasets.base import voc_palette
+from fcn_keras.data.split import voc_palette
 
 VOC_IDS = {
     "train": ("2007_000032", "2007_000039", "2007_000063"),

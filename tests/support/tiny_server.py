@@ -13,8 +13,8 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
-from fcn_keras.datasets.base import LabelSet
-from fcn_keras.serving.graph_decoding import decode_photograph
+from fcn_keras.data.split import LabelSet
+from fcn_keras.export.graph_decoding import decode_photograph
 
 LABELS = LabelSet(("dark", "middle", "bright"), ((0, 0, 0), (10, 200, 30), (255, 250, 0)))
 

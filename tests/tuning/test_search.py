@@ -11,11 +11,11 @@ from optuna.trial import TrialState, create_trial
 from fcn_keras.cli import main
 from fcn_keras.cli.train import add_config_flags, given_settings
 from fcn_keras.cli.tune import _search
-from fcn_keras.commands import train_command
-from fcn_keras.config import TrainConfig
 from fcn_keras.errors import UserError
-from fcn_keras.tuning.report import format_table, read_trials, write_report
+from fcn_keras.runs.command import train_command
+from fcn_keras.runs.config import TrainConfig
 from fcn_keras.tuning.search import Search, claim_folder, open_study, trial_run
+from fcn_keras.tuning.summary import format_table, read_trials, write_report
 
 
 def parse_search(*flags):

@@ -12,12 +12,12 @@ import pytest
 from support.fake_folder import write_folder
 
 from fcn_keras.cli import main
-from fcn_keras.config import TrainConfig
 from fcn_keras.errors import UserError
-from fcn_keras.run_folder import RunFolder
+from fcn_keras.runs.config import TrainConfig
+from fcn_keras.runs.folder import RunFolder
 from fcn_keras.tuning import tuner
-from fcn_keras.tuning.report import read_trials
 from fcn_keras.tuning.search import JOURNAL, Search, claim_folder, open_study, trial_run
+from fcn_keras.tuning.summary import read_trials
 
 ROOT = Path(__file__).parents[2]
 

@@ -1,0 +1,39 @@
+"""Data sets: each source yields a `Split` of examples with its `LabelSet`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fcn_keras.data.split import Split
+from fcn_keras.errors import UserError
+
+
+def load_split(dataset: str, split: str, data_dir: str | None = None) -> Split:
+    """A split of a data set by the name that the command line uses.
+
+    Args:
+        dataset: `"sample"`, `"voc2012"`, `"voc2012_aug"`, or a folder in VOC's
+            layout.
+        split: `"train"`, `"val"`, or another that the data set has.
+        data_dir: For VOC, the folder that holds `VOCdevkit`.
+
+    Raises:
+        UserError: If there is no such data set or split, or it is damaged.
+    """
+    # Imported here: a folder needs no TFDS, VOC no drawing.
+    if dataset == "sample":
+        from fcn_keras.data.sample.dataset import sample_split
+
+        return sample_split(split)
+    if dataset in ("voc2012", "voc2012_aug"):
+        from fcn_keras.data.voc.dataset import voc_split
+
+        return voc_split(split, data_dir, augmented=dataset == "voc2012_aug")
+    if not Path(dataset).is_dir():
+        raise UserError(
+            f"--dataset must be sample, voc2012, voc2012_aug or a folder. Received: {dataset!r}, "
+            "which is no folder."
+        )
+    from fcn_keras.data.directory import directory_split
+
+    return directory_split(dataset, split)

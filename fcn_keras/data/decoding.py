@@ -1,0 +1,99 @@
+"""Bytes of an image or mask file -> arrays, by the rule of `photographs`.
+
+Pillow decodes masks too, so that palettes keep their indices (TensorFlow's PNG
+decoder expands them to RGB).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from fcn_keras.data.split import IGNORE_ID, LabelSet, voc_palette
+from fcn_keras.errors import UserError
+from fcn_keras.files.images import bad_files_named, open_header, open_photograph
+
+# Pillow spreads grey values of a few bits over 0..255; this much apart.
+GREY_STEPS = {"L;2": 85, "L;4": 17}
+
+
+def decode_image(data: bytes, name: str) -> np.ndarray:
+    """Decodes a photograph, as `open_photograph` does, to uint8 `(H, W, 3)` in RGB.
+
+    Raises:
+        UserError: If the bytes are no complete image, or it is too large.
+    """
+    return np.asarray(open_photograph(data, name))
+
+
+def decode_mask(data: bytes, labels: LabelSet, name: str) -> np.ndarray:
+    """Decodes a mask of palette indices, grey ids, or colours of the label set.
+
+    Args:
+        data: The bytes of a PNG file.
+        labels: Gives the valid ids and, for RGB masks, their colours.
+        name: The file's name for error messages.
+
+    Returns:
+        uint8 `(H, W)` of class ids, 255 where unlabelled.
+
+    Raises:
+        UserError: If the bytes are no complete image or no PNG (a JPEG's losses
+            invent classes), or hold an id or colour that the label set lacks.
+    """
+    with bad_files_named(name):
+        image = open_header(data, name)
+        _require_ids_kept(image, name)
+        step = GREY_STEPS.get(_raw_mode(image), 1)
+        image.load()
+        if image.mode in ("RGB", "RGBA"):
+            return _ids_of_colors(np.asarray(image.convert("RGB")), labels, name)
+        ids = np.asarray(image.getchannel("L") if image.mode == "LA" else image)
+    ids = ids.astype(np.uint8) if ids.dtype == bool else ids // step
+    unknown = np.setdiff1d(ids, [*range(len(labels)), labels.ignore_id])
+    if unknown.size:
+        raise UserError(
+            f"{name}: the mask has id {unknown[0]}, but there are {len(labels)} classes: use "
+            f"0 to {len(labels) - 1}, or {labels.ignore_id} for unlabelled pixels."
+        )
+    return ids.astype(np.uint8)
+
+
+def _ids_of_colors(rgb: np.ndarray, labels: LabelSet, name: str) -> np.ndarray:
+    codes = rgb.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)
+    void = voc_palette()[IGNORE_ID]
+    known = {red << 16 | green << 8 | blue: IGNORE_ID for red, green, blue in [void]}
+    known |= {
+        red << 16 | green << 8 | blue: class_id
+        for class_id, (red, green, blue) in enumerate(labels.palette)
+    }
+    mask = np.full(codes.shape, IGNORE_ID, np.uint8)
+    for code in np.unique(codes):
+        if int(code) not in known:
+            color = (int(code) >> 16, int(code) >> 8 & 255, int(code) & 255)
+            raise UserError(
+                f"{name}: the mask has the colour {color}, which is no class's. Add it to "
+                f"classes.txt as 'name<TAB>R G B', or paint it {void} for unlabelled."
+            )
+        mask[codes == code] = known[int(code)]
+    return mask
+
+
+def _require_ids_kept(image: Image.Image, name: str) -> None:
+    """Raises `UserError` if a mask's file cannot hold ids, or Pillow would change them."""
+    if image.format in ("JPEG", "MPO"):
+        raise UserError(
+            f"{name}: a mask must not be a JPEG, whose losses change class ids. "
+            "Save it as PNG from the original labels."
+        )
+    if image.format != "PNG":
+        raise UserError(f"{name}: a mask must be a PNG, and this is a {image.format}. Save it so.")
+    if _raw_mode(image) == "LA;16B":  # of which Pillow keeps the high byte
+        raise UserError(f"{name}: a mask of 16 bits with transparency. Save it with 8 bits.")
+
+
+def _raw_mode(image: Any) -> str:
+    """How the pixels of a PNG file are stored, as Pillow calls it; known until it is loaded."""
+    return image.tile[0].args if image.tile else ""

@@ -1,0 +1,275 @@
+"""A folder of the user's own in VOC's layout.
+
+| file                                  | content                                          |
+|---------------------------------------|--------------------------------------------------|
+| JPEGImages/ID.jpg (or .jpeg, .png)    | a photograph                                     |
+| SegmentationClass/ID.png              | its mask: palette indices, grey ids, or colours  |
+| ImageSets/Segmentation/SPLIT.txt      | one ID a line                                    |
+| classes.txt                           | one name a line, the first is id 0; after a tab  |
+|                                       | its colour "R G B" may follow                    |
+"""
+
+from __future__ import annotations
+
+import collections
+import functools
+import os
+import re
+import stat
+from pathlib import Path
+
+import numpy as np
+
+from fcn_keras.data.decoding import decode_image, decode_mask
+from fcn_keras.data.split import MAX_CLASSES, LabelSet, Split, voc_palette
+from fcn_keras.errors import UserError
+
+CLASSES_FILE = "classes.txt"
+IMAGE_FOLDER = "JPEGImages"
+MASK_FOLDER = "SegmentationClass"
+LIST_FOLDER = Path("ImageSets", "Segmentation")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
+MASK_SUFFIXES = (".png", ".PNG")
+MAX_CLASSES_BYTES = 1 << 20
+MAX_BYTES = 2 << 30  # of a list; an image of as many pixels as Pillow allows has less
+MAX_NAME = 200  # characters of a class's name
+
+
+def directory_split(root, split: str, labels: LabelSet | None = None) -> Split:
+    """One split of a folder in VOC's layout.
+
+    Args:
+        root: The folder.
+        split: The name of a list in `ImageSets/Segmentation`, without `.txt`.
+        labels: The classes; left out, they are read from `classes.txt`.
+
+    Returns:
+        A `Split` whose ids are those of the list.
+
+    Raises:
+        UserError: If the folder, list or `classes.txt` is missing, empty or
+            malformed, an image is listed twice, or an image or mask named in the
+            list does not exist.
+    """
+    root = Path(root)
+    labels = labels or read_labels(root)
+    ids = tuple(read_ids(root, split))
+    _require_unique(ids, root / LIST_FOLDER / f"{split}.txt")
+    _require_files(ids, root)
+
+    def read(index: int):  # finds the files anew, as paths of all would fill the memory
+        image_path, mask_path = find_image(root, ids[index]), find_mask(root, ids[index])
+        image, mask = read_image(image_path), read_mask(mask_path, labels)
+        require_same_size(image, mask, mask_path)
+        return image, mask
+
+    return Split(split, labels, ids, read)
+
+
+def read_labels(root) -> LabelSet:
+    """Reads `classes.txt`: a name a line, optionally with its colour after a tab.
+
+    Raises:
+        UserError: If the file is missing, or a line is malformed.
+    """
+    return read_class_list(Path(root) / CLASSES_FILE)
+
+
+def read_class_list(path: Path) -> LabelSet:
+    """Reads a list of classes of any name; raises `UserError` like `read_labels`."""
+    remedy = "Write one class name a line, the first for id 0."
+    lines = _read_lines(path, remedy, MAX_CLASSES_BYTES)
+    names: list[str] = []
+    palette: list[tuple[int, int, int]] = []
+    default = voc_palette()
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        name, tab, text = line.partition("\t")
+        if not tab and re.search(r"\s\d+\s+\d+\s+\d+\s*$", line):
+            raise UserError(
+                f"{path}:{number}: put a tab between name and colour. Received: {line!r}."
+            )
+        names.append(_checked_name(name.strip(), f"{path}:{number}"))
+        color = _parse_color(text, f"{path}:{number}")
+        palette.append(color or default[len(palette) % MAX_CLASSES])
+    try:
+        return LabelSet(tuple(names), tuple(palette))
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def read_ids(root, split: str) -> list[str]:
+    """Reads the ids of a list in `ImageSets/Segmentation`.
+
+    Raises:
+        UserError: If there is no such list, it is empty, or an id leaves the folder.
+    """
+    path = Path(root) / LIST_FOLDER / f"{split}.txt"
+    others = ", ".join(split_names(root)) or "none"
+    remedy = f"Write one image id a line. The lists here: {others}."
+    ids = [line.strip() for line in _read_lines(path, remedy, MAX_BYTES) if line.strip()]
+    if not ids:
+        raise UserError(f"{path}: the list is empty. Write one image id a line.")
+    for name in ids:
+        if "\0" in name or not {"", ".", ".."}.isdisjoint(name.split("/")):
+            raise UserError(
+                f"{path}: {name!r} is no id of an image in this folder. An id is a file's name "
+                "without its ending, after its subfolder if it has one, as in a/b."
+            )
+    return ids
+
+
+def split_names(root) -> list[str]:
+    """The names of the lists in `ImageSets/Segmentation`; `UserError` if it may not be read."""
+    folder = Path(root) / LIST_FOLDER
+    try:
+        return sorted(name[:-4] for name in os.listdir(folder) if name.endswith(".txt"))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be read ({error.strerror}). Allow it.") from error
+
+
+def read_image(path: Path) -> np.ndarray:
+    """Reads an image file as uint8 `(H, W, 3)`; raises `UserError` if that fails."""
+    return decode_image(_read_bytes(path, MAX_BYTES), str(path))
+
+
+def read_mask(path: Path, labels: LabelSet) -> np.ndarray:
+    """Reads a mask file as uint8 `(H, W)`; raises `UserError` if that fails."""
+    return decode_mask(_read_bytes(path, MAX_BYTES), labels, str(path))
+
+
+def require_same_size(image: np.ndarray, mask: np.ndarray, mask_path: Path) -> None:
+    """Raises `UserError` unless image and mask have the same height and width."""
+    if image.shape[:2] != mask.shape:
+        raise UserError(
+            f"{mask_path}: the mask is {_size(mask)}, but its image is {_size(image)} "
+            "(height×width). Draw the mask at the image's size."
+        )
+
+
+def find_image(root: Path, name: str) -> Path:
+    """The image file of an id; raises `UserError` if there is none."""
+    return _find(root / IMAGE_FOLDER, name, IMAGE_SUFFIXES, "image")
+
+
+def find_mask(root: Path, name: str) -> Path:
+    """The mask file of an id; raises `UserError` if there is none."""
+    folder = root / MASK_FOLDER
+    for suffix in (".jpg", ".jpeg"):
+        if _is_file(folder / (name + suffix)) and not _is_file(folder / f"{name}.png"):
+            return folder / (name + suffix)  # decode_mask refuses it with the reason
+    return _find(folder, name, MASK_SUFFIXES, "mask")
+
+
+def _find(folder: Path, name: str, suffixes: tuple[str, ...], kind: str) -> Path:
+    for suffix in suffixes:
+        path = folder / (name + suffix)
+        if _is_file(path):
+            return path
+        if os.path.lexists(path):
+            raise UserError(
+                f"{path}: no regular file, or a link to none. Replace it, or take it out of "
+                f"the lists in {LIST_FOLDER}."
+            )
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder. Bring it back, or give another.")
+    raise UserError(
+        f"{folder / name}{suffixes[0]}: the {kind} is missing. Add it, or take it out of "
+        f"the lists in {LIST_FOLDER}."
+    )
+
+
+def _require_unique(ids: tuple[str, ...], path: Path) -> None:
+    if len(set(ids)) < len(ids):
+        [(name, count)] = collections.Counter(ids).most_common(1)
+        raise UserError(f"{path}: {name} is listed {count} times. Leave one of them.")
+
+
+def _require_files(ids: tuple[str, ...], root: Path) -> None:
+    """Raises `UserError` for the first id without image or mask; lists each folder once."""
+
+    @functools.cache
+    def listed(folder: str, subfolder: str) -> frozenset[str]:
+        return _file_names(root / folder / subfolder)
+
+    kinds = (
+        (IMAGE_FOLDER, IMAGE_SUFFIXES, find_image),
+        (MASK_FOLDER, MASK_SUFFIXES, find_mask),
+    )
+    for name in ids:
+        subfolder, _, stem = name.rpartition("/")
+        for folder, suffixes, find in kinds:
+            files = listed(folder, subfolder)
+            if not any(stem + suffix in files for suffix in suffixes):
+                find(root, name)  # which tells the reason
+
+
+def _file_names(folder: Path) -> frozenset[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return frozenset(entry.name for entry in entries if entry.is_file())
+    except OSError:  # a folder that is not there, a link that leads to itself: `_is_file` tells
+        return frozenset()
+
+
+def _is_file(path: Path) -> bool:
+    """Whether there is a regular file, or a link to one."""
+    try:
+        return path.is_file()
+    except PermissionError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}). Allow it.") from error
+    except OSError:  # a name of more than 255 bytes
+        return False
+
+
+def _read_bytes(path: Path, limit: int, remedy: str = "") -> bytes:
+    """A file's content; raises `UserError` for what is no file, as a pipe would never end."""
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise UserError(f"{path}: no regular file. Replace it.")
+        if status.st_size > limit:
+            raise UserError(f"{path}: larger than {limit >> 20} MiB. Replace it.")
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file. {remedy}") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}). Allow it.") from error
+
+
+def _read_lines(path: Path, remedy: str, limit: int) -> list[str]:
+    try:
+        text = _read_bytes(path, limit, remedy).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text ({error}). Save it as UTF-8.") from error
+    # str.splitlines() would split at characters, such as U+2028, that names may contain.
+    return re.split(r"\r\n|\r|\n", text)
+
+
+def _checked_name(name: str, place: str) -> str:
+    if not name:
+        raise UserError(f"{place}: a colour without a name. Write 'name<TAB>R G B'.")
+    if len(name) > MAX_NAME or not name.isprintable():
+        raise UserError(
+            f"{place}: no class name, which has at most {MAX_NAME} characters and no control "
+            f"characters. Received: {name[:MAX_NAME]!r}."
+        )
+    return name
+
+
+def _parse_color(text: str, place: str) -> tuple[int, int, int] | None:
+    if not text.strip():
+        return None
+    parts = text.split()
+    if len(parts) == 3 and all(re.fullmatch("[0-9]{1,3}", part) for part in parts):
+        red, green, blue = map(int, parts)
+        if max(red, green, blue) <= 255:
+            return red, green, blue
+    raise UserError(f"{place}: a colour is three numbers 0 to 255, 'R G B'. Received: {text!r}.")
+
+
+def _size(array: np.ndarray) -> str:
+    return f"{array.shape[0]}×{array.shape[1]}"

@@ -1,0 +1,162 @@
+"""What every data source yields: a `Split` of examples and its `LabelSet`."""
+
+from __future__ import annotations
+
+import dataclasses
+import numbers
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+from fcn_keras.errors import UserError
+from fcn_keras.files.reading import has_control_characters
+
+IGNORE_ID = 255
+MAX_CLASSES = 255  # ids 0..254 fit a byte beside the ignore id
+
+
+def voc_palette(size: int = 256) -> tuple[tuple[int, int, int], ...]:
+    """Colours of the ids `0..size-1` by the rule of the VOC devkit.
+
+    The bits of an id are dealt out in turn to red, green and blue, the lowest
+    ones to the colours' highest bits, so that neighbouring ids look different
+    (`VOClabelcolormap.m`).
+
+    Args:
+        size: How many colours; at most 256.
+
+    Returns:
+        `size` tuples `(red, green, blue)` of integers in 0..255.
+    """
+    palette = []
+    for class_id in range(size):
+        red = green = blue = 0
+        for shift in range(8):
+            three_bits = class_id >> (3 * shift)
+            red |= (three_bits & 1) << (7 - shift)
+            green |= (three_bits >> 1 & 1) << (7 - shift)
+            blue |= (three_bits >> 2 & 1) << (7 - shift)
+        palette.append((red, green, blue))
+    return tuple(palette)
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelSet:
+    """The classes of a data set: id `i` is called `names[i]` and drawn in `palette[i]`.
+
+    Args:
+        names: One name a class; at most 255 of them.
+        palette: One `(red, green, blue)` in 0..255 a class. Left out, the
+            colours are those of VOC's rule.
+        ignore_id: The id of pixels that are not labelled.
+
+    Raises:
+        UserError: If there are no names, too many, two of the same, one that is empty
+            or holds control characters, or another number of colours than of names, or
+            if a colour or the ignore id is out of its range.
+    """
+
+    names: tuple[str, ...]
+    palette: tuple[tuple[int, int, int], ...] = ()
+    ignore_id: int = IGNORE_ID
+
+    def __post_init__(self):
+        if not _is_list(self.names) or not all(map(_is_name, self.names)):
+            raise UserError(
+                "Class names must be a list of texts, none empty or with control characters. "
+                f"Received: {ascii(self.names)[:100]}."
+            )
+        # Tuples, so that label sets from JSON equal those from code.
+        object.__setattr__(self, "names", tuple(self.names))
+        palette = self.palette or voc_palette(len(self.names))
+        if not _is_list(palette) or not all(map(_is_color, palette)):
+            raise UserError(
+                "A palette must be a list of colours, each three whole numbers in 0..255. "
+                f"Received: {ascii(palette)[:100]}."
+            )
+        object.__setattr__(self, "palette", tuple(tuple(map(int, rgb)) for rgb in palette))
+        if not 1 <= len(self.names) <= MAX_CLASSES:
+            raise UserError(
+                f"A label set needs 1 to {MAX_CLASSES} classes, as ids are bytes and "
+                f"{IGNORE_ID} means unlabelled. Received: {len(self.names)} classes."
+            )
+        twice = sorted({name for name in self.names if self.names.count(name) > 1})
+        if twice:
+            raise UserError(f"Class names must differ. Received more than once: {twice}.")
+        if len(self.palette) != len(self.names):
+            raise UserError(
+                f"A label set needs a colour a class. Received: {len(self.palette)} colours "
+                f"for {len(self.names)} classes."
+            )
+        if not _is_byte(self.ignore_id) or self.ignore_id < len(self.names):
+            raise UserError(
+                f"The ignore id must be {len(self.names)} to 255, as no class has it. Received: "
+                f"{ascii(self.ignore_id)[:100]}."
+            )
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def colors(self) -> np.ndarray:
+        """The colour of every byte: uint8 `(256, 3)`, unlabelled ids in VOC's cream."""
+        table = np.tile(np.array(voc_palette()[IGNORE_ID], np.uint8), (256, 1))
+        table[: len(self)] = self.palette
+        return table
+
+
+def _is_list(value) -> bool:
+    return isinstance(value, (list, tuple))
+
+
+def _is_name(value) -> bool:
+    text = isinstance(value, str) and value.strip() and not has_control_characters(value)
+    return bool(text) and value == value.encode(errors="ignore").decode()  # no lone surrogates
+
+
+def _is_byte(value) -> bool:
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    return whole and 0 <= value <= 255
+
+
+def _is_color(value) -> bool:
+    return _is_list(value) and len(value) == 3 and all(map(_is_byte, value))
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """The examples of one part of a data set, read one at a time by their index.
+
+    Args:
+        name: The part's name, such as `"train"`.
+        labels: The classes that its masks use.
+        ids: One name an example, unique within the split.
+        read: Takes an index; returns `(image, mask)`: uint8 `(H, W, 3)` in RGB
+            and uint8 `(H, W)` of class ids, 255 where unlabelled. Raises
+            `UserError` naming the file when that cannot be read.
+    """
+
+    name: str
+    labels: LabelSet
+    ids: tuple[str, ...]
+    read: Callable[[int], tuple[np.ndarray, np.ndarray]]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def select(self, indices: Iterable[int]) -> Split:
+        """The split's examples at these indices, in this order."""
+        chosen = list(indices)
+        return dataclasses.replace(
+            self,
+            ids=tuple(self.ids[index] for index in chosen),
+            read=lambda index: self.read(chosen[index]),
+        )
+
+    def take(self, count: int) -> Split:
+        """The split's first `count` examples."""
+        return self.select(range(min(count, len(self))))
+
+    def spread(self, count: int) -> Split:
+        """At most `count` examples evenly spread, as a video's frames come one after the other."""
+        step = max(1, -(-len(self) // count))
+        return self.select(range(0, len(self), step))

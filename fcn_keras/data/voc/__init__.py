@@ -1,0 +1,1 @@
+"""PASCAL VOC 2012, alone or with SBD's masks."""

@@ -1,0 +1,1 @@
+"""How well a model does: measures, figures, the model card, the report."""

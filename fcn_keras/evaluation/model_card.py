@@ -1,0 +1,208 @@
+"""`MODEL_CARD.md`: what a run trained, on what, how well, and how to use it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import platform
+import shlex
+from collections.abc import Iterable
+from pathlib import Path
+
+import tensorflow as tf
+
+from fcn_keras.data import pipeline
+from fcn_keras.data.split import Split
+from fcn_keras.evaluation.scores import Report
+from fcn_keras.files.writing import atomic_path
+from fcn_keras.runs.command import changed_settings, train_command
+from fcn_keras.runs.config import TrainConfig
+from fcn_keras.runs.folder import MEASURES, RunFolder
+from fcn_keras.runs.history import best_epoch, training_time
+
+RARE = 0.01  # of the labelled pixels in validation
+WEAK = 0.5  # IoU
+FRONT_MATTER = """\
+---
+library_name: keras
+pipeline_tag: image-segmentation
+license: unknown
+tags:
+- image-segmentation
+- semantic-segmentation
+- fcn
+---"""
+
+
+def write_model_card(
+    run: RunFolder, splits: tuple[Split, Split], report: Report, history: list[dict]
+) -> None:
+    """Writes the card of a run, from its files and from what was measured.
+
+    Args:
+        run: The run, with its `config.json` and `best.keras`.
+        splits: The images that it trained on, and those of validation.
+        report: The measures of `best.keras` on validation, those of `metrics.json`.
+        history: The rows of `history.csv`.
+    """
+    config, origin = run.read_config(), run.read_origin()
+    name = Path(config.dataset).name
+    sections = {
+        "Data": _data(config, splits),
+        "Training": _training(config, splits[0], history),
+        "Figures": _figures(report, history),
+        "Intended use and limits": _limits(config, splits, report),
+        "How to load": _loading(run, config),
+        "Provenance": _provenance(run, origin),
+    }
+    network = f"FCN-{config.output_stride}s, {config.backbone}, {name}"
+    text = [FRONT_MATTER, f"# {network}"]
+    text += [f"## {title}\n\n{section}" for title, section in sections.items()]
+    with atomic_path(run.path / "MODEL_CARD.md") as path:
+        content = "\n\n".join(text) + "\n"
+        path.write_text(content, encoding="utf-8", errors="backslashreplace")  # names of folders
+
+
+def _data(config: TrainConfig, splits) -> str:
+    train, val = splits
+    lines = [
+        f"Data set: `{config.dataset}`",
+        f"Images: {len(train)} for training, {len(val)} for validation",
+        f"Classes: {len(train.labels)}: {', '.join(map(_escaped, train.labels.names))}",
+        "Licence of the data: unknown, to be filled in",
+    ]
+    return _list(lines)
+
+
+def _training(config: TrainConfig, train: Split, history: list[dict]) -> str:
+    steps = len(history) * pipeline.steps_per_epoch(train, config.batch_size)
+    settings = ", ".join(
+        f"`{name}` {_value(value)}" for name, value in changed_settings(config).items()
+    )
+    lines = [
+        f"Recipe: `{config.recipe}`, with these settings changed: {settings or 'none'}",
+        f"Start: backbone's weights `{config.weights}`"
+        + (f", layers of `{config.init_from}`" if config.init_from else ""),
+        f"Length: {len(history)} epochs, {min(steps, config.max_steps or steps)} steps of "
+        f"{config.batch_size} images",
+        f"Time: {training_time(history)}, validation after each epoch included",
+        f"Hardware, of the process that ended the run: {_hardware(config)}",
+    ]
+    return f"{_list(lines)}\n\n```bash\n{train_command(config)}\n```"
+
+
+def _hardware(config: TrainConfig) -> str:
+    gpus = tf.config.list_physical_devices("GPU")[: config.devices]
+    names = [tf.config.experimental.get_device_details(gpu).get("device_name") for gpu in gpus]
+    parts = [f"{names.count(name)} × {name or 'GPU'}" for name in dict.fromkeys(names)]
+    return ", ".join([*parts, f"{_processor()}, {os.cpu_count()} logical cores"])
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError):  # on Linux only
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _figures(report: Report, history: list[dict]) -> str:
+    measures = report.to_dict()
+    ious = measures.pop("per_class_iou")
+    rows = [
+        (_escaped(name), "–" if iou is None else f"{iou:.4f}", f"{share:.2%}")
+        for (name, iou), share in zip(ious.items(), _shares(report))
+    ]
+    return "\n\n".join(
+        [
+            f"`best.keras`, of epoch {best_epoch(history)}, on the validation images at their "
+            "own size; unlabelled pixels are left out. Also in `metrics.json`.",
+            _table(
+                ("measure", "value"),
+                [(MEASURES[name], f"{value:.4f}") for name, value in measures.items()],
+            ),
+            _table(("class", "IoU", "share of validation's pixels"), rows),
+        ]
+    )
+
+
+def _limits(config: TrainConfig, splits, report: Report) -> str:
+    train, val = splits
+    shares, names = _shares(report), list(map(_escaped, report.labels.names))
+    weak = [
+        f"{name} ({iou:.2f})"
+        for name, iou, share in zip(names, report.class_iou, shares)
+        if 0 < share < RARE and iou < WEAK
+    ]
+    absent = [name for name, share in zip(names, shares) if share == 0]
+    lines = [
+        f"For pictures like those of the data set, and its {len(names)} classes: it learnt from "
+        f"{len(train)} images, and was measured on {len(val)}. Other scenes, cameras and light "
+        "were not measured.",
+        "The epoch was chosen by the same validation images, so the figures are a little too good "
+        "for new ones.",
+    ]
+    if weak:
+        lines.append(f"Rare classes (under {RARE:.0%}) with an IoU under {WEAK}: {', '.join(weak)}")
+    if absent:
+        lines.append(f"Not in validation, so not measured: {', '.join(absent)}")
+    if config.weights == "none" and not config.init_from:
+        lines.append("The backbone began with random weights: these images are all that it saw.")
+    return _list([*lines, "Licence of the model: to be filled in, as it depends on the data's"])
+
+
+def _loading(run: RunFolder, config: TrainConfig) -> str:
+    path = run.path.as_posix()
+    quoted, dataset = shlex.quote(path), shlex.quote(config.dataset)
+    return f"""```python
+from fcn_keras import Segmenter
+
+segmenter = Segmenter.load({path!r})
+mask = segmenter("photo.jpg")  # uint8 (H, W), class ids
+```
+
+```python
+import fcn_keras
+
+model = fcn_keras.load_model({path!r})  # RGB in 0..255 to logits
+```
+
+```bash
+fcn-keras predict --model {quoted} photos/ --output results --overlay
+fcn-keras evaluate --model {quoted} --dataset {dataset} --split val
+```"""
+
+
+def _provenance(run: RunFolder, origin: dict) -> str:
+    versions = [f"{name} {version}" for name, version in origin["versions"].items() if version]
+    commands = [shlex.join([Path(program).name, *words]) for program, *words in origin["commands"]]
+    lines = [
+        f"Software: {', '.join(versions)}, on {platform.system()}",
+        f"Git commit of fcn_keras: {origin['git_commit'] or 'unknown'}",
+        f"`best.keras`: SHA-256 {hashlib.sha256(run.best.read_bytes()).hexdigest()}",
+        *(f"Run as: `{command}`" for command in commands),
+    ]
+    return _list(lines)
+
+
+def _shares(report: Report) -> list[float]:
+    truth = report.confusion.sum(axis=1)
+    return list(truth / max(1, truth.sum()))
+
+
+def _value(value) -> str:
+    return f"`{' '.join(map(str, value)) if isinstance(value, tuple) else value}`"
+
+
+def _escaped(name: str) -> str:
+    return name.replace("|", "\\|")
+
+
+def _list(lines: list[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _table(titles: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    ruler = ("---", *("---:" for _ in titles[1:]))
+    return "\n".join(f"| {' | '.join(row)} |" for row in (titles, ruler, *rows))

@@ -1,0 +1,178 @@
+"""A run's folder and its data set -> all that the page tells."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from fcn_keras.data.overlay import at_most
+from fcn_keras.data.split import LabelSet
+from fcn_keras.errors import UserError
+from fcn_keras.evaluation.scores import (
+    ImageScore,
+    Report,
+    image_scores,
+    require_same_classes,
+    total_report,
+)
+from fcn_keras.inference.segmenter import Segmenter
+from fcn_keras.runs.config import TrainConfig, split_of
+from fcn_keras.runs.folder import RunFolder
+from fcn_keras.runs.history import best_epoch
+
+MAX_SIDE = 480  # of the pictures
+CHANGED = 0.001  # mean IoU; what is beyond is no float error
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """A validation image as the page shows it, shrunk to `MAX_SIDE`.
+
+    Args:
+        score: Its measures.
+        image: uint8 `(H, W, 3)`.
+        prediction: Class ids `(H, W)`.
+        truth: Class ids `(H, W)`, 255 where unlabelled.
+    """
+
+    score: ImageScore
+    image: np.ndarray
+    prediction: np.ndarray
+    truth: np.ndarray
+
+
+@dataclasses.dataclass
+class Contents:
+    """What is known of a run; the fields from `counts` on are empty without its data set.
+
+    Args:
+        run: Its folder.
+        config: Its settings.
+        labels: Its classes.
+        origin: What `RunFolder.read_origin` gives.
+        history: The rows of `history.csv`.
+        metrics: The content of `metrics.json`, `None` before the run is finished.
+        notes: Sentences on what is missing or odd.
+        counts: Images by part of the data set.
+        report: The measures of `best.keras` on validation.
+        worst: Examples of the lowest mean IoU, the lowest first.
+        best: Examples of the highest, the highest first.
+    """
+
+    run: RunFolder
+    config: TrainConfig
+    labels: LabelSet
+    origin: dict
+    history: list[dict]
+    metrics: dict | None
+    notes: list[str]
+    counts: dict[str, int] = dataclasses.field(default_factory=dict)
+    report: Report | None = None
+    worst: list[Example] = dataclasses.field(default_factory=list)
+    best: list[Example] = dataclasses.field(default_factory=list)
+
+    @property
+    def measures(self) -> dict | None:
+        """The measures as in `metrics.json`, of this evaluation where there was one."""
+        return self.report.to_dict() if self.report else self.metrics
+
+
+def gather(
+    run_dir,
+    *,
+    dataset: str | None = None,
+    data_dir: str | None = None,
+    images: int = 4,
+    progress: Callable = lambda items: items,
+) -> Contents:
+    """Reads a run and evaluates its `best.keras` once, image by image.
+
+    Args:
+        run_dir: The run's folder.
+        dataset: Where its data set is now; that of its settings if left out.
+        data_dir: The same for the folder that holds `VOCdevkit`.
+        images: How many of the worst and of the best images to keep.
+        progress: Wraps the indices of the validation images.
+
+    Returns:
+        The `Contents`. Where model or data set cannot be used they have what is left,
+        and a note on the rest.
+
+    Raises:
+        UserError: If the folder is no run, is damaged or has no finished epoch, or a
+            data set that was asked for cannot be used.
+    """
+    run = RunFolder(run_dir)
+    config, labels = run.read_config(), run.read_labels()
+    history = run.read_history()
+    if not history:
+        raise UserError(f"{run.path}: no epoch is finished, so there is nothing to report yet.")
+    metrics = run.read_metrics() if run.metrics.is_file() else None
+    contents = Contents(run, config, labels, run.read_origin(), history, metrics, notes=[])
+    if metrics is None:
+        contents.notes.append(
+            f"The run has no metrics.json: it is still training, or was stopped, after "
+            f"{len(history)} of {config.epochs} epochs. "
+            f"fcn-keras train --resume goes on with it."
+        )
+    moved: dict[str, Any] = {"dataset": dataset, "data_dir": data_dir}
+    where = dataclasses.replace(config, **{key: value for key, value in moved.items() if value})
+    try:
+        _measure(contents, where, images, progress)
+    except UserError as error:
+        if where != config:
+            raise
+        contents.notes.append(
+            f"Model and data set could not be evaluated, so confusion matrix, accuracies and "
+            f"images are missing: {error} If the data set has moved, say where by --dataset or "
+            f"--data-dir."
+        )
+    return contents
+
+
+def _measure(contents: Contents, config: TrainConfig, images: int, progress) -> None:
+    labels = contents.labels
+    val = split_of(config, "val")
+    require_same_classes(labels, val.labels)
+    segment = Segmenter.load(contents.run.best)
+    require_same_classes(labels, segment.labels)
+    scores = image_scores(segment, val, progress)
+    if not scores:
+        raise UserError(f"{config.dataset}: no validation image has a labelled pixel.")
+
+    def examples(chosen):
+        for score in chosen:
+            image, truth = val.read(score.index)
+            masks = (at_most(mask, MAX_SIDE) for mask in (segment(image), truth))
+            yield Example(score, at_most(image, MAX_SIDE, Image.Resampling.LANCZOS), *masks)
+
+    # No image is among the worst and the best.
+    half = min(images, -(-len(scores) // 2))
+    contents.worst = list(examples(scores[:half]))
+    contents.best = list(examples(scores[half:][: -images - 1 : -1]))
+    contents.report = total_report(labels, scores)
+    contents.counts["val"] = len(val)
+    with contextlib.suppress(UserError):  # validation alone may be there
+        contents.counts["train"] = len(split_of(config, "train"))
+    _compare(contents, contents.report)
+
+
+def _compare(contents: Contents, report: Report) -> None:
+    """Notes where the measures are no longer those that training found."""
+    if contents.metrics:
+        before, where = contents.metrics["mean_iou"], "metrics.json"
+    else:
+        best = best_epoch(contents.history)
+        before = next(r["val_mean_iou"] for r in contents.history if r["epoch"] == best)
+        where = "history.csv"
+    now = report.mean_iou
+    if abs(now - before) > CHANGED:
+        contents.notes.append(
+            f"The mean IoU is {now:.3f} now and was {before:.3f} in {where}: the validation "
+            "images or best.keras have changed since."
+        )

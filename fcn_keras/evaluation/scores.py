@@ -1,0 +1,204 @@
+"""Model + split -> the four measures of Long et al. 2015, section 5.
+
+Which pixels are measured may be changed first (`protocols`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+from fcn_keras.data.split import LabelSet, Split
+from fcn_keras.errors import UserError
+from fcn_keras.runs.folder import MEASURES
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """A confusion matrix and the measures that follow from it.
+
+    Classes that neither truth nor prediction contains are left out of the means.
+
+    Args:
+        labels: The classes.
+        confusion: int64 `(classes, classes)`; `[t, p]` counts the pixels of class
+            `t` that were predicted as `p`.
+    """
+
+    labels: LabelSet
+    confusion: np.ndarray
+
+    @property
+    def pixel_accuracy(self) -> float:
+        """Share of the labelled pixels that are right."""
+        return _ratio(np.trace(self.confusion), self.confusion.sum())
+
+    @property
+    def mean_accuracy(self) -> float:
+        """Mean over the classes in the truth of the share of their pixels that is right."""
+        truth = self.confusion.sum(axis=1)
+        return _mean(np.diag(self.confusion)[truth > 0] / truth[truth > 0])
+
+    @property
+    def class_iou(self) -> np.ndarray:
+        """Intersection over union of each class, `(classes,)`, NaN where it is in neither."""
+        hits = np.diag(self.confusion)
+        union = self.confusion.sum(axis=0) + self.confusion.sum(axis=1) - hits
+        return np.divide(hits, union, out=np.full(len(hits), np.nan), where=union > 0)
+
+    @property
+    def mean_iou(self) -> float:
+        """Mean of `class_iou` over the classes that occur."""
+        return _mean(self.class_iou[~np.isnan(self.class_iou)])
+
+    @property
+    def frequency_weighted_iou(self) -> float:
+        """Mean of `class_iou` weighted by the pixels of each class in the truth."""
+        truth = self.confusion.sum(axis=1)
+        return _ratio(np.nansum(self.class_iou * truth), truth.sum())
+
+    def to_dict(self) -> dict:
+        """The measures as `metrics.json` holds them; `None` stands for a class left out."""
+        ious = [None if np.isnan(iou) else float(iou) for iou in self.class_iou]
+        measures = {name: getattr(self, name) for name in MEASURES}
+        return {**measures, "per_class_iou": dict(zip(self.labels.names, ious))}
+
+
+def evaluate(segment: Callable, split: Split, progress=lambda items: items) -> Report:
+    """Compares predictions and truth, an image at a time.
+
+    Args:
+        segment: Maps an RGB image, uint8 `(H, W, 3)`, to class ids `(H, W)`;
+            a `Segmenter`.
+        split: The examples, at their own size.
+        progress: Wraps the sequence of indices, to show how far it is.
+
+    Returns:
+        The `Report` of all labelled pixels.
+
+    Raises:
+        UserError: If an example cannot be read.
+    """
+    classes = len(split.labels)
+    confusion = np.zeros((classes, classes), np.int64)
+    for index in progress(range(len(split))):
+        image, mask = split.read(index)
+        confusion += confusion_matrix(mask, segment(image), classes)
+    return Report(split.labels, confusion)
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageScore:
+    """How well one image of a split was predicted.
+
+    Args:
+        index: Its place in the split.
+        id: Its name there.
+        report: The `Report` of this image alone.
+    """
+
+    index: int
+    id: str
+    report: Report
+
+    @property
+    def mean_iou(self) -> float:
+        """Mean IoU over the classes that the image's truth or prediction contains."""
+        return self.report.mean_iou
+
+    @property
+    def pixel_accuracy(self) -> float:
+        """Share of the image's labelled pixels that are right."""
+        return self.report.pixel_accuracy
+
+
+def image_scores(segment: Callable, split: Split, progress=lambda items: items) -> list[ImageScore]:
+    """Measures every image by itself, to find those that a model does worst.
+
+    Args:
+        segment: As for `evaluate`.
+        split: The examples, at their own size.
+        progress: As for `evaluate`.
+
+    Returns:
+        An `ImageScore` an image, the lowest mean IoU first; of equal ones the lower
+        pixel accuracy, then the split's order. Images without a labelled pixel have
+        no score and are left out. `total_report` puts them together again.
+
+    Raises:
+        UserError: If an example cannot be read.
+    """
+    classes = len(split.labels)
+    scores = []
+    for index in progress(range(len(split))):
+        image, mask = split.read(index)
+        confusion = confusion_matrix(mask, segment(image), classes)
+        if confusion.any():
+            scores.append(ImageScore(index, split.ids[index], Report(split.labels, confusion)))
+    return sorted(scores, key=lambda score: (score.mean_iou, score.pixel_accuracy))
+
+
+def total_report(labels: LabelSet, scores: Iterable[ImageScore]) -> Report:
+    """The `Report` over the images of all scores: that of `evaluate`, without predicting again."""
+    confusion = np.zeros((len(labels), len(labels)), np.int64)
+    return Report(labels, sum((score.report.confusion for score in scores), confusion))
+
+
+def require_same_classes(model_labels: LabelSet, data_labels: LabelSet) -> None:
+    """Raises `UserError` if a model's classes are not those of a data set.
+
+    Only their number counts for a model whose classes have no names.
+    """
+    nameless = all(name == f"class_{index}" for index, name in enumerate(model_labels.names))
+    if len(model_labels) != len(data_labels) or not (
+        nameless or model_labels.names == data_labels.names
+    ):
+        raise UserError(
+            f"The model has the {len(model_labels)} classes {_few(model_labels)}, the data set the "
+            f"{len(data_labels)} classes {_few(data_labels)}. They must be the same."
+        )
+
+
+def format_report(report: Report) -> str:
+    """The measures and a line for each class, as text; "–" stands for a class left out."""
+    lines = [f"{title:22}  {getattr(report, name):.4f}" for name, title in MEASURES.items()]
+    width = max(5, *map(len, report.labels.names))
+    lines.append(f"\n{'class':{width}}     IoU  accuracy       pixels")
+    truth = report.confusion.sum(axis=1)
+    for name, iou, hits, pixels in zip(
+        report.labels.names, report.class_iou, np.diag(report.confusion), truth
+    ):
+        iou_text = "–" if np.isnan(iou) else f"{iou:.4f}"
+        accuracy = f"{hits / pixels:.4f}" if pixels else "–"
+        lines.append(f"{name:{width}}  {iou_text:>6}  {accuracy:>8}  {pixels:11}")
+    return "\n".join(lines)
+
+
+def confusion_matrix(truth: np.ndarray, prediction: np.ndarray, num_classes: int) -> np.ndarray:
+    """Counts pairs of classes over the labelled pixels.
+
+    Args:
+        truth: Integer class ids of any shape; ids from `num_classes` on, such as
+            255, are left out.
+        prediction: Class ids of the same shape, all below `num_classes`.
+
+    Returns:
+        int64 `(num_classes, num_classes)`, truth by prediction.
+    """
+    labelled = truth < num_classes
+    pairs = truth[labelled].astype(np.int64) * num_classes + prediction[labelled]
+    return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+
+def _few(labels: LabelSet) -> str:
+    return ", ".join(labels.names[:4]) + (", ..." if len(labels) > 4 else "")
+
+
+def _mean(values: np.ndarray) -> float:
+    return _ratio(values.sum(), values.size)
+
+
+def _ratio(part, whole) -> float:
+    return float(part / whole) if whole else 0.0

@@ -1,0 +1,123 @@
+"""The signatures of an exported model: what a server can be asked."""
+
+from __future__ import annotations
+
+import keras
+import tensorflow as tf
+
+from fcn_keras.data.split import LabelSet
+from fcn_keras.export.graph_decoding import decode_photograph
+
+MAX_QUERIES = 1024  # each repeats the metadata, so that a short request could ask for gigabytes
+
+
+def add_signatures(
+    archive: keras.export.ExportArchive,
+    model: keras.Model,
+    labels: LabelSet,
+    metadata: str,
+    max_side: int,
+    max_pixels: int,
+) -> None:
+    """Adds all signatures of a model to an archive.
+
+    | signature | inputs | outputs |
+    |---|---|---|
+    | `serving_default` | `image_bytes`: string `(B,)`, JPEG or PNG files of any sizes | `mask_png_bytes`: string `(B,)`, grey PNGs of class ids at the upright photographs' sizes; `class_fractions`: float32 `(B, C)` |
+    | `predict_images` | `images`: uint8 `(B, H, W, 3)` | `mask`: uint8 `(B, H, W)` |
+    | `predict_float_images` | `images`: float32 `(B, H, W, 3)` in 0..255 | `mask`: uint8 `(B, H, W)` |
+    | `predict_probabilities` | `images`: uint8 `(B, H, W, 3)` | `probabilities`: float32 `(B, H, W, C)` |
+    | `labels` | none | `names`: string `(C,)`; `palette`: uint8 `(C, 3)` |
+    | `about` | `query`: int32 `(B,)`, ignored, `B` at most `MAX_QUERIES` | `names`: string `(B, C)`; `palette`: uint8 `(B, C, 3)`; `metadata`: string `(B,)`, JSON |
+
+    TF Serving's REST API refuses signatures without inputs (`json_tensor.cc`), and
+    its batching those whose outputs have not one row an input, so there is `about`.
+
+    The model's variables are found by its use in the signatures; to track the
+    model too would write them twice.
+
+    Args:
+        archive: Where the signatures go.
+        model: Maps RGB images `(B, H, W, 3)` in 0..255 to logits `(B, H, W, C)`.
+        labels: Its `C` classes.
+        metadata: JSON that `about` answers.
+        max_side: Photographs with a longer side are downscaled for the network;
+            their masks are upscaled to their size with nearest neighbour.
+        max_pixels: Photographs with more pixels are refused.
+    """  # noqa: E501
+
+    def logits_of(images):
+        return model(tf.cast(images, tf.float32), training=False)
+
+    def mask_of(images):
+        return tf.cast(tf.argmax(logits_of(images), axis=-1), tf.uint8)
+
+    def segment_file(index_and_data):
+        index, data = index_and_data
+        name = tf.strings.join(["image_bytes[", tf.strings.as_string(index), "]"])
+        image = decode_photograph(data, name, max_pixels)
+        mask = _bounded(mask_of, image, max_side)
+        counts = tf.math.bincount(tf.cast(mask, tf.int32), minlength=len(labels))
+        fractions = tf.cast(counts / tf.size(mask), tf.float32)
+        return tf.io.encode_png(mask[..., None]), fractions
+
+    def segment_files(image_bytes):
+        masks, fractions = tf.map_fn(
+            segment_file,
+            (tf.range(tf.size(image_bytes)), image_bytes),
+            fn_output_signature=(
+                tf.TensorSpec([], tf.string),
+                tf.TensorSpec([len(labels)], tf.float32),
+            ),
+            parallel_iterations=1,  # one image in memory; the network uses all cores
+        )
+        return {"mask_png_bytes": masks, "class_fractions": fractions}
+
+    def predict_images(images):
+        return {"mask": mask_of(images)}
+
+    def predict_probabilities(images):
+        return {"probabilities": tf.nn.softmax(logits_of(images))}
+
+    def label_set():
+        palette = tf.constant(labels.palette, tf.uint8)
+        return {"names": tf.constant(labels.names), "palette": palette}
+
+    def about(query):
+        few = tf.debugging.Assert(
+            tf.size(query) <= MAX_QUERIES,
+            [tf.strings.join(["query has ", tf.strings.as_string(tf.size(query)), limit])],
+        )
+        with tf.control_dependencies([few]):
+            query = tf.identity(query)
+        answer = {**label_set(), "metadata": tf.constant(metadata)}
+        return {name: tf.repeat(value[None], tf.size(query), 0) for name, value in answer.items()}
+
+    limit = f" numbers; at most {MAX_QUERIES} are answered."
+    files = tf.TensorSpec([None], tf.string, name="image_bytes")
+    images = tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")
+    floats = tf.TensorSpec([None, None, None, 3], tf.float32, name="images")
+    archive.add_endpoint("serving_default", segment_files, [files])
+    archive.add_endpoint("predict_images", predict_images, [images])
+    archive.add_endpoint("predict_float_images", predict_images, [floats])
+    archive.add_endpoint("predict_probabilities", predict_probabilities, [images])
+    archive.add_endpoint("labels", label_set, [])
+    archive.add_endpoint("about", about, [tf.TensorSpec([None], tf.int32, name="query")])
+
+
+def _bounded(mask_of, image, max_side: int):
+    """The mask `(H, W)` of an image `(H, W, 3)`, seen no larger than `max_side`."""
+    size = tf.shape(image)[:2]
+    longest = tf.reduce_max(size)
+
+    def whole():
+        return mask_of(image[None])[0]
+
+    def reduced():
+        ratio = max_side / tf.cast(longest, tf.float64)
+        sides = tf.cast(tf.round(tf.cast(size, tf.float64) * ratio), tf.int32)
+        smaller = tf.image.resize(image, tf.maximum(sides, 1), antialias=True)
+        mask = mask_of(smaller[None])[0]
+        return tf.image.resize(mask[..., None], size, method="nearest")[..., 0]
+
+    return tf.cond(longest > max_side, reduced, whole)

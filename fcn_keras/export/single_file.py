@@ -1,0 +1,101 @@
+"""Model -> one file for ONNX Runtime, LiteRT or Keras, verified before it has its name."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import warnings
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from fcn_keras.data.sample.scenes import draw_scene
+from fcn_keras.errors import UserError, require_packages
+from fcn_keras.export.formats import FORMATS, logits_of
+from fcn_keras.files.silence import silenced
+from fcn_keras.files.writing import write_file
+from fcn_keras.inference.conversion import deviation, in_float32
+from fcn_keras.inference.loading import LABELS_FILE
+from fcn_keras.inference.segmenter import Segmenter
+from fcn_keras.runs.software import software
+
+PROVENANCE_FILE = "provenance.json"
+
+# Batch, height and width of the photographs that a file is tried with; 100 and 130 are no
+# multiples of a stride.
+TRIALS = ((1, 96, 128), (2, 100, 130))
+
+
+def export_file(segmenter: Segmenter, path, format: str, provenance: dict | None = None) -> Path:
+    """Writes a model as one file for another runtime.
+
+    The file is run with that runtime on photographs of two sizes and takes its
+    name if it agrees with the model; a file of that name is then replaced.
+
+    | format | input and output | classes |
+    |---|---|---|
+    | `onnx` | `images` to `logits`, both float32 of any batch, height and width | `labels` in the metadata |
+    | `litert` | the same in its one signature; weights are float16 | `labels.json`, `labels.txt` |
+    | `keras` | the model without its optimizer, for `Segmenter.load` | `labels.json` |
+
+    Images are RGB `(B, H, W, 3)` in 0..255, logits `(B, H, W, C)`. Classes and
+    provenance of the latter two are members of the file, which is a zip archive
+    or has one at its end. A model of mixed precision computes in float32 in the
+    former two.
+
+    Args:
+        segmenter: The model and its labels. Its options for tiles, scales and
+            flipping are not part of the export.
+        path: The file, ending in `.onnx`, `.tflite` or `.keras`.
+        format: `"onnx"`, `"litert"` or `"keras"`.
+        provenance: What else the file tells of its origin beside the versions of
+            the packages, such as `runs.folder.provenance`.
+
+    Returns:
+        The path.
+
+    Raises:
+        UserError: If the ending is another, a package is missing, the file
+            cannot be written, or it deviates from the model.
+    """  # noqa: E501
+    path = Path(path)
+    if format not in FORMATS:
+        raise UserError(f"format must be one of {', '.join(FORMATS)}. Received: {format!r}.")
+    target = FORMATS[format]
+    if path.suffix != target.suffix:
+        raise UserError(
+            f"{path}: format {format} writes {target.suffix} files. Call it "
+            f"{path.stem or 'model'}{target.suffix}, or choose another --format."
+        )
+    model = segmenter.model if format == "keras" else in_float32(segmenter.model)
+    texts = {
+        LABELS_FILE: json.dumps(dataclasses.asdict(segmenter.labels)),
+        PROVENANCE_FILE: json.dumps({"model": model.name, **software(), **(provenance or {})}),
+    }
+
+    def write(partial: Path) -> None:
+        partial.touch()  # conversion takes a while, so fail before it
+        target.write(model, texts, partial)
+        _verify(model, partial, path, format)
+
+    with silenced(1, 2), warnings.catch_warnings(action="ignore"):
+        require_packages(f"Format {format}", format, *target.packages)
+        write_file(path, write)
+    return path
+
+
+def _verify(model: keras.Model, partial: Path, path: Path, format: str) -> None:
+    """Raises `UserError` if the file gives other results than the model."""
+    for batch, height, width in TRIALS:
+        scenes = [draw_scene(np.random.default_rng(seed), (height, width)) for seed in range(batch)]
+        images = np.stack([image for image, _ in scenes]).astype(np.float32)
+        expected = logits_of(model, images)
+        found = deviation(format, FORMATS[format].run(partial, images), expected)
+        if found:
+            names = (name.partition(".")[0] for name in FORMATS[format].packages)
+            packages = ", ".join(("tensorflow", *names))
+            raise UserError(
+                f"{path}: not written, as it deviates from the model: {found}. Try other versions "
+                f"of the packages {packages}, or another --format."
+            )

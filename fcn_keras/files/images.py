@@ -1,0 +1,141 @@
+"""Image files <-> pictures, with Pillow alone: the one rule for photographs, and for masks.
+
+A bad file is reported with its name. Of several frames or pages the first is taken. Exported
+models follow the same rule (`export.graph_decoding`), and masks are opened in the same way
+(`data.decoding`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import threading
+import warnings
+from typing import Any
+
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from fcn_keras.errors import UserError, first_line
+
+# What Pillow may open, JPEG with MPO; each other decoder is one more way in for a broken file.
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP")
+# Where Pillow looks for an orientation beside EXIF data, which alone exported models read.
+OTHER_ORIENTATIONS = ("xmp", "XML:com.adobe.xmp", "Raw profile type exif")
+UNLABELLED = (224, 224, 192)  # VOC's cream, for ids that are no class's
+TILE_SIZE = (322, 323)  # tags of TIFF
+MAX_PIXELS = 178_956_970  # what Pillow takes for a decompression bomb
+_LIFTING = threading.Lock()
+# Its warnings name no file, and what cannot be read is an error here.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+def open_photograph(source, name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Opens a photograph for reading in parts.
+
+    EXIF orientation is applied, grey is repeated, transparency is dropped, and
+    16-bit samples keep their high byte. EXIF data that are damaged say nothing.
+
+    Args:
+        source: A path, a binary file, or the file's bytes.
+        name: The file's name for error messages.
+        max_pixels: The largest image to accept.
+
+    Returns:
+        An image of mode `"RGB"`.
+
+    Raises:
+        UserError: If it is no complete image, or too large.
+    """
+    with bad_files_named(name), _pillow_accepting(max_pixels):
+        image = _open(source, name, FORMATS, max_pixels)
+        image.load()
+        for other in OTHER_ORIENTATIONS:
+            image.info.pop(other, None)
+        with contextlib.suppress(Exception):  # what could be read of damaged data is kept
+            image.getexif()
+        ImageOps.exif_transpose(image, in_place=True)
+        return to_rgb(image, name)
+
+
+def open_header(source, name: str, formats=FORMATS) -> Any:
+    """Opens an image of which no pixel is read yet; otherwise as `open_photograph`."""
+    with bad_files_named(name, formats):
+        return _open(source, name, formats, MAX_PIXELS)
+
+
+def to_rgb(image: Image.Image, name: str) -> Image.Image:
+    """An image in mode `"RGB"`: grey repeated, alpha dropped, the high byte of 16 bits.
+
+    Raises:
+        UserError: If its samples are floats or 32-bit integers, whose range is unknown.
+    """
+    if image.mode in ("F", "I"):
+        kind = "floats" if image.mode == "F" else "32-bit integers"
+        raise UserError(f"{name}: an image of {kind}. Save it with 8 or 16 bits.")
+    if image.mode.startswith("I;16"):  # of which convert("L") would clip at 255
+        image = image.convert("I").point(lambda value: value * (1 / 256)).convert("L")
+    return image if image.mode == "RGB" else image.convert("RGB")  # which copies even RGB
+
+
+def palette_image(ids: Image.Image, palette) -> Image.Image:
+    """Class ids, of mode `"L"`, as an image of mode `"P"` in the classes' colours; in place."""
+    colors = [*palette, *[UNLABELLED] * (256 - len(palette))]
+    ids.putpalette([level for color in colors for level in color])
+    return ids
+
+
+def encode_image(image: Image.Image, kind: str = "PNG", **options) -> bytes:
+    """The bytes of an image's file; for the options see Pillow."""
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+@contextlib.contextmanager
+def bad_files_named(name: str, formats=FORMATS):
+    """Turns whatever Pillow raises into a `UserError` that names the file."""
+    try:
+        yield
+    except UserError:
+        raise
+    except UnidentifiedImageError as error:  # its message shows a Python object
+        raise UserError(
+            f"{name}: not a readable image (of no known kind). Replace or remove it; what can be "
+            f"read is {', '.join(formats)}."
+        ) from error
+    except Exception as error:  # OSError, SyntaxError, struct.error, ...
+        raise UserError(
+            f"{name}: not a readable image ({first_line(error)}). Replace or remove it."
+        ) from error
+
+
+def _open(source, name: str, formats, max_pixels: int) -> Any:
+    file = io.BytesIO(source) if isinstance(source, bytes) else source
+    try:
+        image: Any = Image.open(file, formats=formats)
+        pixels = image.width * image.height
+        if image.format == "TIFF":  # one of a single pixel may have a tile of billions
+            pixels = max(pixels, math.prod(image.tag_v2.get(tag, 0) for tag in TILE_SIZE))
+        if pixels > max_pixels:
+            raise Image.DecompressionBombError
+        return image
+    except Image.DecompressionBombError as error:
+        raise UserError(
+            f"{name}: more than {max_pixels:,} pixels. If you trust the file, allow as many by "
+            "--max-pixels of predict, or make it smaller."
+        ) from error
+
+
+@contextlib.contextmanager
+def _pillow_accepting(max_pixels: int):
+    """Lifts Pillow's own limit, a global, for a moment, and only where more is to be accepted."""
+    if max_pixels <= MAX_PIXELS:
+        yield
+        return
+    with _LIFTING:
+        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = before

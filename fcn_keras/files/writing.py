@@ -1,0 +1,74 @@
+"""Results that are whole or not there: written beside their place, then renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from fcn_keras.errors import UserError
+from fcn_keras.files import storage
+
+PARTIAL = ".partial-"  # what such names begin with is not finished
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path, durable: bool = False):
+    """Yields a path beside `path` that takes its name once the block has succeeded.
+
+    Args:
+        path: The file's path.
+        durable: Whether the content is on disk first, should the machine lose its power;
+            that takes some milliseconds.
+    """
+    partial = path.with_name(f"{PARTIAL}{path.name}")
+    try:
+        yield partial
+        if durable:
+            with partial.open("rb") as file:
+                os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def partial_folder(parent: Path):
+    """Yields a path in `parent` for a new folder, to be renamed there; removes what is left."""
+    parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=PARTIAL, dir=parent) as temporary:
+        yield Path(temporary, "folder")
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path):
+    """Yields a path for a new folder that takes the name `path` once the block has succeeded."""
+    with partial_folder(path.parent) as partial:
+        yield partial
+        os.rename(partial, path)
+
+
+def write_file(path, write: Callable[[Path], object]) -> None:
+    """Writes a file of the user's choice whole or not at all.
+
+    Args:
+        path: Its path, or its address in an object store.
+        write: Writes to the path that it is given.
+
+    Raises:
+        UserError: If that fails.
+    """
+    if storage.is_address(path):
+        storage.write(str(path), write)
+        return
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(path) as partial:
+            write(partial)
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be written ({error.strerror}). Choose another place."
+        ) from error

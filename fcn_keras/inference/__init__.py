@@ -1,0 +1,1 @@
+"""A model -> the class of every pixel of images of any size."""

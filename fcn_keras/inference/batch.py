@@ -1,0 +1,191 @@
+"""Many images -> files: reading, network and writing side by side."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import functools
+import itertools
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+from PIL import Image
+
+from fcn_keras.data.overlay import draw_overlay
+from fcn_keras.data.split import LabelSet, Split
+from fcn_keras.errors import UserError
+from fcn_keras.files import storage
+from fcn_keras.files.finding import FoundImage, found_images
+from fcn_keras.files.images import MAX_PIXELS, open_photograph, palette_image
+from fcn_keras.files.writing import write_file
+from fcn_keras.inference.runtimes import NetworkError
+from fcn_keras.inference.segmenter import Segmenter
+
+EXTRAS = ("overlay", "confidence", "probabilities")
+AHEAD = 2  # images that are decoded or written while the network works on another
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One image to predict.
+
+    Args:
+        source: What messages call it.
+        name: Its result's path below the output folder, without ending.
+        read: Returns the image in RGB; raises `UserError`.
+        changed: When its file was changed last; older results are not its own.
+    """
+
+    source: str
+    name: str
+    read: Callable[[], Image.Image]
+    changed: float = 0.0
+
+
+def jobs_of_paths(paths: Iterable[str], output, max_pixels: int = MAX_PIXELS) -> list[Job]:
+    """The images that files, folders and patterns stand for, named by `found_images`."""
+    return [job_of_image(image, max_pixels) for image in found_images(paths, output, EXTRAS)]
+
+
+def job_of_image(image: FoundImage, max_pixels: int) -> Job:
+    read = functools.partial(_open, image.path, max_pixels)
+    return Job(image.path, image.name, read, image.changed)
+
+
+def jobs_of_split(split: Split) -> list[Job]:
+    """The images of a data set's split, named by their ids."""
+
+    def reader(index):
+        return lambda: Image.fromarray(split.read(index)[0])
+
+    return [Job(name, name, reader(index)) for index, name in enumerate(split.ids)]
+
+
+def predict_jobs(
+    segmenter: Segmenter,
+    jobs: Iterable[Job],
+    output,
+    extras: Iterable[str] = (),
+    skip_existing: bool = False,
+) -> Iterator[tuple[Job, str | None]]:
+    """Writes each job's mask as palette PNG of class ids, `<output>/<name>.png`.
+
+    Extras go to `<output>/<extra>/`: an overlay with legend as PNG, the
+    confidence (the largest probability, 255 for 1) as grey PNG, the
+    probabilities of all classes as float16 `(H, W, C)` in a `.npz`.
+
+    Args:
+        segmenter: The model.
+        jobs: The images.
+        output: The folder for the results, made if need be; or its address.
+        extras: Names from `EXTRAS`.
+        skip_existing: Leave out jobs whose results are there already, made after
+            the image was changed last.
+
+    Yields:
+        Each job when it is done, with `None` or the reason why it failed. A
+        failure does not stop the others.
+
+    Raises:
+        UserError: If the results cannot be written, or the segmenter's runtime
+            cannot be used.
+    """
+    output, extras = str(output) or ".", tuple(extras)
+    if skip_existing:
+        there = Results(output, extras)
+        jobs = [job for job in jobs if not there.have(job.name, job.changed)]
+    reading: collections.deque[tuple[Job, Future]] = collections.deque()
+    writing: collections.deque[Future] = collections.deque()
+    todo = iter(jobs)
+    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(2) as writer:
+        while True:
+            for job in itertools.islice(todo, AHEAD - len(reading)):
+                reading.append((job, reader.submit(job.read)))
+            if not reading:
+                break
+            job, future = reading.popleft()
+            try:
+                image = future.result()
+                results = _predict(segmenter, image, extras)
+            except NetworkError:
+                raise
+            except UserError as error:
+                yield job, str(error)
+                continue
+            while len(writing) >= AHEAD:
+                writing.popleft().result()
+            if "overlay" not in extras:
+                image = None  # a large one must not stay while its mask is written
+            writing.append(
+                writer.submit(_write, output, job, image, results, segmenter.labels, extras)
+            )
+            del future, image, results
+            yield job, None
+        for future in writing:
+            future.result()
+
+
+def _predict(segmenter, image, extras) -> tuple[np.ndarray, np.ndarray | None]:
+    if "probabilities" in extras or "confidence" in extras:
+        probabilities = segmenter.probabilities(image)
+        return probabilities.argmax(axis=-1).astype(np.uint8), probabilities
+    return segmenter(image), None
+
+
+def _write(output: str, job: Job, image, results, labels: LabelSet, extras) -> None:
+    mask, probabilities = results
+    writers = {
+        "overlay": lambda path: draw_overlay(np.asarray(image), mask, labels).savefig(path),
+        "confidence": lambda path: Image.fromarray(
+            np.round(255 * probabilities.max(axis=-1)).astype(np.uint8)
+        ).save(path),
+        "probabilities": lambda path: np.savez_compressed(
+            path, probabilities=probabilities.astype(np.float16), classes=np.array(labels.names)
+        ),
+        # The mask comes last: where it is, all is.
+        "mask": lambda path: palette_image(Image.fromarray(mask), labels.palette).save(path),
+    }
+    for kind in (*extras, "mask"):
+        write_file(_result_path(output, job.name, kind), writers[kind])
+
+
+class Results:
+    """The results that an output folder has already; knows one folder's listing at a time."""
+
+    def __init__(self, output, extras: Iterable[str] = ()):
+        self._output, self._kinds = output, (*extras, "mask")
+        self._folder: str | None = None
+        self._changed: dict[str, float] = {}
+
+    def have(self, name: str, changed: float) -> bool:
+        """Whether all results of an image are there, not older than the image."""
+        folder = name.rpartition("/")[0]
+        if folder != self._folder:
+            self._folder, self._changed = folder, {}
+            for kind in self._kinds:
+                listed = storage.join(_folder_of(self._output, kind), folder)
+                for entry in storage.list_folder(listed):
+                    if not entry.is_folder:
+                        self._changed[storage.join(listed, entry.name)] = entry.changed
+        paths = [_result_path(self._output, name, kind) for kind in self._kinds]
+        return all(self._changed.get(path, -1) >= changed for path in paths)
+
+
+def _folder_of(output, kind: str) -> str:
+    return storage.join(output, "" if kind == "mask" else kind)
+
+
+def _result_path(output, name: str, kind: str) -> str:
+    ending = ".npz" if kind == "probabilities" else ".png"
+    return storage.join(_folder_of(output, kind), name + ending)
+
+
+def _open(path: str, max_pixels: int) -> Image.Image:
+    if storage.is_address(path):
+        return open_photograph(storage.read(path), path, max_pixels)
+    if not os.path.isfile(path):  # a pipe would never end
+        missing = "no regular file" if os.path.exists(path) else "no such file"
+        raise UserError(f"{path}: {missing}.")
+    return open_photograph(path, path, max_pixels)

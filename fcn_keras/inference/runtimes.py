@@ -1,0 +1,172 @@
+"""A model -> what computes its logits soonest: a faster copy of it, or another runtime."""
+
+from __future__ import annotations
+
+import collections
+import tempfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from fcn_keras.errors import UserError, require_packages
+from fcn_keras.files.silence import silenced
+from fcn_keras.inference.conversion import (
+    deviation,
+    fast_copy,
+    in_bfloat16,
+    in_float32,
+    traced,
+    write_onnx,
+)
+
+RUNTIMES = ("keras", "tensorflow", "openvino", "onnx")
+PRECISIONS = ("float32", "bfloat16")
+PACKAGES = {"openvino": ("openvino",), "onnx": ("onnx", "onnxruntime", "tf2onnx")}
+
+FIXED_SIZES = 4  # that OpenVINO compiles for; each takes the memory of the weights
+
+# Float32 images (B, H, W, 3) in 0..255 -> float32 logits (B, H, W, C).
+Network = Callable[[np.ndarray], np.ndarray]
+
+
+class NetworkError(UserError):
+    """A runtime that cannot be used, whatever the image."""
+
+
+def require_runtime(runtime: str, precision: str | None) -> None:
+    """Checks what `load_network` is asked for.
+
+    Raises:
+        NetworkError: If a name is unknown, the runtime lacks the precision, or its
+            packages are missing.
+    """
+    if runtime not in RUNTIMES:
+        raise NetworkError(f"runtime must be one of {', '.join(RUNTIMES)}. Received: {runtime!r}.")
+    if precision not in (None, *PRECISIONS):
+        names = ", ".join(PRECISIONS)
+        raise NetworkError(f"precision must be one of {names}. Received: {precision!r}.")
+    lacking = {"keras": PRECISIONS, "onnx": ("bfloat16",)}
+    if precision in lacking.get(runtime, ()):
+        raise NetworkError(
+            f"The runtime {runtime} does not take this precision; tensorflow and openvino do. "
+            f"Received: {precision!r}."
+        )
+    try:
+        require_packages(f"The runtime {runtime}", runtime, *PACKAGES.get(runtime, ()))
+    except UserError as error:
+        raise NetworkError(*error.args) from error
+
+
+def load_network(
+    model: keras.Model,
+    runtime: str = "tensorflow",
+    precision: str | None = None,
+    threads: int | None = None,
+) -> Network:
+    """Prepares a model for many images.
+
+    | runtime | what computes |
+    |---|---|
+    | `keras` | the model itself, with what training changes later |
+    | `tensorflow` | a `fast_copy` |
+    | `openvino` | that copy in OpenVINO, on the processor |
+    | `onnx` | that copy in ONNX Runtime, on the processor |
+
+    The first result of the latter two, and of bfloat16, is compared with that of
+    the model in float32.
+
+    Args:
+        model: Such as `build_fcn`'s.
+        runtime: A name from the table.
+        precision: `"float32"` or `"bfloat16"`, which is faster where the processor
+            computes it. `None` is the model's own for `tensorflow`, and float32
+            for `openvino` and `onnx`.
+        threads: Of `openvino` and `onnx`; as many as they choose where `None`.
+
+    Returns:
+        A function from float32 images `(B, H, W, 3)` of any height and width to
+        float32 logits `(B, H, W, C)`. It raises `NetworkError` if it deviates.
+
+    Raises:
+        NetworkError: As `require_runtime`.
+    """
+    require_runtime(runtime, precision)
+    if runtime == "keras":
+        return model.predict_on_batch
+    own = runtime == "tensorflow" and precision is None
+    plain = model if own else in_float32(model)
+    bfloat16 = precision == "bfloat16"
+    converted = in_bfloat16(plain) if bfloat16 and runtime == "tensorflow" else plain
+    fast = fast_copy(converted)
+    if runtime == "tensorflow":
+        network = fast.predict_on_batch
+    elif runtime == "openvino":
+        network = _OpenVino(fast, "bf16" if bfloat16 else "f32", threads)
+    else:
+        network = _onnx(fast, threads)
+    return network if own else _checked(network, plain, runtime, precision or "float32")
+
+
+class _OpenVino:
+    """A model that OpenVINO compiles for any size, and for sizes that come again."""
+
+    def __init__(self, model: keras.Model, precision: str, threads: int | None):
+        import openvino
+
+        self._graph = openvino.convert_model(traced(model))
+        self._core = openvino.Core()
+        self._options: dict[str, str | int] = {"INFERENCE_PRECISION_HINT": precision}
+        if threads:
+            self._options["INFERENCE_NUM_THREADS"] = threads
+        self._any_size = self._compile(self._graph)
+        self._seen: collections.Counter = collections.Counter()
+        self._fixed: dict[tuple, Network] = {}
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        shape = images.shape  # a fixed one saves some 5 % of the time
+        self._seen[shape] += 1
+        if self._seen[shape] == 2 and len(self._fixed) < FIXED_SIZES:
+            graph = self._graph.clone()
+            graph.reshape(list(shape))
+            self._fixed[shape] = self._compile(graph)
+        return self._fixed.get(shape, self._any_size)([images])[0]
+
+    def _compile(self, graph):
+        return self._core.compile_model(graph, "CPU", self._options)
+
+
+def _onnx(model: keras.Model, threads: int | None) -> Network:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    if threads:
+        options.intra_op_num_threads = threads
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        with silenced(1, 2), warnings.catch_warnings(action="ignore"):
+            write_onnx(model, {}, path)
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return lambda images: session.run(["logits"], {"images": images})[0]
+
+
+def _checked(network: Network, model: keras.Model, runtime: str, precision: str) -> Network:
+    """The network, which raises `NetworkError` if its first result is not the model's."""
+    todo = [model]
+
+    def run(images: np.ndarray) -> np.ndarray:
+        logits = network(images)
+        if todo:
+            expected = todo[0].predict_on_batch(images)
+            found = deviation(f"runtime in {precision}", logits, expected)
+            if found:  # and so at each further image
+                raise NetworkError(
+                    f"The runtime {runtime} in {precision} deviates from the model at the first "
+                    f"image: {found}. Use --runtime tensorflow, without --precision."
+                )
+            todo.clear()
+        return logits
+
+    return run

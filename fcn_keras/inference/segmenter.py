@@ -1,0 +1,283 @@
+"""Image + model -> the class of every pixel."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import os
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from PIL import Image, ImageOps
+
+from fcn_keras.data.overlay import overlay
+from fcn_keras.data.split import LabelSet
+from fcn_keras.errors import UserError
+from fcn_keras.files.images import MAX_PIXELS, open_photograph, to_rgb
+from fcn_keras.files.reading import build, damage_as_user_errors, parse_json
+from fcn_keras.inference import tiling
+from fcn_keras.inference.loading import LABELS_FILE, load_model
+from fcn_keras.inference.receptive_field import Field, receptive_field
+from fcn_keras.inference.runtimes import Network, load_network, require_runtime
+from fcn_keras.runs.folder import RunFolder, model_file
+
+MAX_SCALE = 8
+BLENDS = ("exact", "average", "smooth")
+
+
+@dataclasses.dataclass
+class Segmenter:
+    """A model ready for photographs of any size.
+
+    Args:
+        model: Maps RGB images `(B, H, W, 3)` in 0..255 to logits `(B, H, W, C)`.
+        labels: Its classes.
+        tile: Larger images are processed in windows of at most this height and
+            width. It bounds the memory.
+        blend: How windows are put together: `"exact"` equals one pass over the
+            whole image; `"average"` averages overlapping logits as d2l does;
+            `"smooth"` too, with weights that fall towards a window's edges.
+        overlap: Rows and columns that windows share in the latter two.
+        scales: Sizes at which the image is seen; their logits are averaged.
+        flip: Whether the mirrored image is averaged in.
+        progress: Wraps the iterator over the pieces of a large image, given it
+            and their number, to show how far it is.
+        runtime: What computes; see `load_network`. `"keras"` is the model as it is
+            at each call. The others, which are faster, take its weights at the
+            first call; `load` chooses `"tensorflow"`.
+        precision: Of the runtime; its default where `None`.
+        threads: Of the runtimes other than TensorFlow; their default where `None`.
+        max_pixels: The largest image file to accept; by default Pillow's limit for
+            decompression bombs. Give more only where the files are trusted.
+    """
+
+    model: keras.Model
+    labels: LabelSet
+    tile: int = 1408
+    blend: str = "exact"
+    overlap: int = 256
+    scales: tuple[float, ...] = (1.0,)
+    flip: bool = False
+    progress: Callable = lambda pieces, total: pieces
+    runtime: str = "keras"
+    precision: str | None = None
+    threads: int | None = None
+    max_pixels: int = MAX_PIXELS
+
+    def __post_init__(self):
+        if self.blend not in BLENDS:
+            raise UserError(f"blend must be one of {', '.join(BLENDS)}. Received: {self.blend!r}.")
+        if not self.scales or not all(0 < scale <= MAX_SCALE for scale in self.scales):
+            raise UserError(
+                f"scales must be positive and at most {MAX_SCALE}. Received: {self.scales}."
+            )
+        for name in ("tile", "max_pixels"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} must be at least 1. Received: {getattr(self, name)}.")
+        if self.blend != "exact" and not 0 <= self.overlap < self.tile:
+            raise UserError(
+                f"overlap must be 0 to {self.tile - 1}, as a tile has {self.tile}. Received: "
+                f"{self.overlap}."
+            )
+        require_runtime(self.runtime, self.precision)
+
+    def __getstate__(self):
+        state = vars(self).copy()
+        state.pop("_network", None)  # which holds what cannot be pickled
+        return state
+
+    @classmethod
+    def load(cls, run_or_file, **options) -> Segmenter:
+        """Loads a run's best model, or a `.keras` file.
+
+        The classes are those that an exported file brings along, or those of the
+        run whose folder holds the file; elsewhere they are called `class_0`,
+        `class_1` and so on.
+
+        Args:
+            run_or_file: A run's folder or a `.keras` file.
+            **options: The other fields of `Segmenter`; `runtime` is `"tensorflow"`
+                where it is not given.
+
+        Raises:
+            UserError: If there is no model, or it cannot be loaded.
+        """
+        options = {"runtime": "tensorflow", **options}
+        path = model_file(run_or_file)
+        model = load_model(path)
+        _require_network(model, path)
+        return cls(model, _labels_of(path, model.output_shape[-1]), **options)
+
+    def __call__(self, image) -> np.ndarray:
+        """The most likely class of every pixel.
+
+        Args:
+            image: A path, a Pillow image, or an array `(H, W)`, `(H, W, 1)`,
+                `(H, W, 3)` or `(H, W, 4)` in 0..255, integers or floats.
+
+        Returns:
+            uint8 `(H, W)` of class ids.
+
+        Raises:
+            UserError: If it is not such an image.
+        """
+        image = as_image(image, self.max_pixels)
+        mask = np.empty((image.height, image.width), np.uint8)
+        for top, left, logits in self.pieces(image):
+            height, width = logits.shape[:2]
+            mask[top : top + height, left : left + width] = logits.argmax(axis=-1)
+        return mask
+
+    def probabilities(self, image) -> np.ndarray:
+        """The probability of every class: float32 `(H, W, C)`, for an image as in `__call__`."""
+        logits = self.logits(as_image(image, self.max_pixels))
+        logits -= logits.max(axis=-1, keepdims=True)
+        np.exp(logits, out=logits)
+        return logits / logits.sum(axis=-1, keepdims=True)
+
+    def overlay(self, image) -> Image.Image:
+        """The image with its predicted classes painted over it."""
+        image = as_image(image, self.max_pixels)
+        return Image.fromarray(overlay(np.asarray(image), self(image), self.labels))
+
+    def logits(self, image: Image.Image) -> np.ndarray:
+        """The logits of a whole image: float32 `(H, W, C)`."""
+        return self._whole(image, self.pieces(image))
+
+    def pieces(self, image: Image.Image) -> Iterator[tiling.Piece]:
+        """Logits by pieces `(top, left, logits)` that cover the image once."""
+        if self.scales == (1.0,) and not self.flip:
+            yield from self._tiles(image)
+            return
+
+        def whole(image):
+            return self._whole(image, self._tiles(image))
+
+        total: Any = 0.0
+        for scale in self.scales:
+            size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+            scaled = image if scale == 1 else image.resize(size, Image.Resampling.BILINEAR)
+            total = total + _resized(whole(scaled), image)
+            if self.flip:
+                mirrored = scaled.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+                total = total + _resized(whole(mirrored)[:, ::-1], image)
+        yield 0, 0, total / (len(self.scales) * (1 + self.flip))
+
+    def _whole(self, image: Image.Image, pieces: Iterator[tiling.Piece]) -> np.ndarray:
+        whole = np.empty((image.height, image.width, len(self.labels)), np.float32)
+        for top, left, logits in pieces:
+            height, width = logits.shape[:2]
+            whole[top : top + height, left : left + width] = logits
+        return whole
+
+    def _tiles(self, image: Image.Image) -> Iterator[tiling.Piece]:
+        size = image.height, image.width
+
+        def read(top, left, height, width):
+            return np.asarray(image.crop((left, top, left + width, top + height)))
+
+        if max(size) <= self.tile:
+            yield 0, 0, self._logits_of(np.asarray(image))
+        elif self.blend == "exact":
+            field = self._field
+            least = 2 * field.halo + field.stride
+            if self.tile < least:
+                raise UserError(
+                    f"Exact tiles of this model must be at least {least}, as it sees {field.halo} "
+                    f"pixels around; or use --blend average. Received: tile {self.tile}."
+                )
+            grid = self.tile, field.halo, field.stride
+            total = math.prod(len(tiling.exact_spans(length, *grid)) for length in size)
+            pieces = tiling.exact_pieces(size, *grid, read, self._logits_of)
+            yield from self.progress(pieces, total)
+        else:
+            total = len(tiling.average_starts(size[0], self.tile, self.overlap))
+            pieces = tiling.average_pieces(
+                size, self.tile, self.overlap, read, self._logits_of, self.blend == "smooth"
+            )
+            yield from self.progress(pieces, total)
+
+    @functools.cached_property
+    def _field(self) -> Field:
+        return receptive_field(self.model)
+
+    @functools.cached_property
+    def _network(self) -> Network:
+        return load_network(self.model, self.runtime, self.precision, self.threads)
+
+    def _logits_of(self, window: np.ndarray) -> np.ndarray:
+        return self._network(window[None].astype(np.float32))[0]
+
+
+def _require_network(model: keras.Model, path: Path) -> None:
+    shapes: list[Any] = [getattr(model, name, None) for name in ("input_shape", "output_shape")]
+    maps = all(isinstance(shape, tuple) and len(shape) == 4 for shape in shapes)
+    if not maps or shapes[0][-1] != 3 or not shapes[1][-1]:
+        raise UserError(
+            f"{path}: it does not map images (B, H, W, 3) to logits (B, H, W, C), but "
+            f"{shapes[0]} to {shapes[1]}. Give a model that does."
+        )
+
+
+def _labels_of(path: Path, classes: int) -> LabelSet:
+    run = RunFolder(path.parent)
+    labels, place = _labels_within(path), "its labels.json"
+    if labels is None and run.config.is_file():
+        labels, place = run.read_labels(), "the config.json beside it"
+    if labels is None:
+        return LabelSet(tuple(f"class_{index}" for index in range(classes)))
+    if len(labels) != classes:
+        raise UserError(f"{path}: it has {classes} classes, but {place} {len(labels)}.")
+    return labels
+
+
+def _labels_within(path: Path) -> LabelSet | None:
+    with zipfile.ZipFile(path) as archive:
+        if LABELS_FILE not in archive.namelist():
+            return None
+        with damage_as_user_errors(f"{path}: its {LABELS_FILE} is damaged", "Give another."):
+            return build(LabelSet, parse_json(archive.read(LABELS_FILE)))
+
+
+def as_image(image, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Turns what `Segmenter` takes into a Pillow image of mode RGB.
+
+    Raises:
+        UserError: If it is of another kind, shape or range.
+    """
+    if isinstance(image, (str, os.PathLike)):
+        return open_photograph(image, str(image), max_pixels)
+    if isinstance(image, Image.Image):
+        return to_rgb(ImageOps.exif_transpose(image), "The image")
+    array = np.asarray(image)
+    if array.dtype.kind not in "iuf":
+        raise UserError(f"An image array has numbers. Received: dtype {array.dtype}.")
+    if array.ndim == 2:
+        array = array[..., None]
+    if array.ndim != 3 or array.shape[-1] not in (1, 3, 4) or 0 in array.shape:
+        raise UserError(
+            "An image array has the shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4). Received: "
+            f"shape {np.shape(image)}."
+        )
+    low, high = array.min(), array.max()
+    if not (low >= 0 and high <= 255) or (array.dtype.kind == "f" and 0 < high <= 1):
+        raise UserError(
+            f"An image array has values in 0..255. Received: {low} to {high}; "
+            "multiply values in 0..1 by 255."
+        )
+    rgb = np.repeat(array, 3, axis=-1) if array.shape[-1] == 1 else array[..., :3]
+    return Image.fromarray(np.ascontiguousarray(np.round(rgb).astype(np.uint8)))
+
+
+def _resized(logits: np.ndarray, image: Image.Image) -> np.ndarray:
+    if logits.shape[:2] == (image.height, image.width):
+        return logits
+    resized = keras.ops.image.resize(
+        logits[None], (image.height, image.width), interpolation="bilinear"
+    )
+    return keras.ops.convert_to_numpy(resized)[0]

@@ -1,0 +1,31 @@
+"""Settings -> the command that gives them."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+
+from fcn_keras.runs.config import TrainConfig, flag
+
+
+def changed_settings(config: TrainConfig) -> dict:
+    """The settings of a run that are not its recipe's, without the recipe and the run's folder."""
+    recipe = TrainConfig.from_recipe(config.recipe)
+    return {
+        field.name: getattr(config, field.name)
+        for field in dataclasses.fields(TrainConfig)
+        if field.name not in ("recipe", "run_dir")
+        and getattr(config, field.name) != getattr(recipe, field.name)
+    }
+
+
+def train_command(config: TrainConfig) -> str:
+    """The `fcn-keras train` command, quoted for a shell, whose run has these settings."""
+    words = ["fcn-keras", "train", "--recipe", config.recipe]
+    for name, value in changed_settings(config).items():
+        if isinstance(value, bool):
+            words.append(flag(name if value else f"no_{name}"))
+        elif value is not None:
+            values = value if isinstance(value, tuple) else (value,)
+            words += [flag(name), *map(str, values)]
+    return shlex.join(words)

@@ -1,0 +1,247 @@
+"""The files of one training run: `config.json`, `history.csv`, models, pictures."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import datetime
+import itertools
+import json
+import math
+import sys
+from pathlib import Path
+
+from fcn_keras.data.split import LabelSet
+from fcn_keras.errors import UserError
+from fcn_keras.files.reading import as_object, build, damage_as_user_errors, read_object, read_text
+from fcn_keras.files.writing import PARTIAL, atomic_path
+from fcn_keras.runs.config import DROPPED, TrainConfig
+from fcn_keras.runs.software import software
+
+# What metrics.json calls the four measures of Long et al. 2015, and what texts call them.
+MEASURES = {
+    "pixel_accuracy": "pixel accuracy",
+    "mean_accuracy": "mean accuracy",
+    "mean_iou": "mean IoU",
+    "frequency_weighted_iou": "frequency-weighted IoU",
+}
+
+
+class RunFolder:
+    """Paths in a run's folder, and what is written and read there.
+
+    A file appears under its name when it is complete: a run may be killed at
+    any moment. The run is finished when `metrics.json` exists.
+    """
+
+    def __init__(self, path):
+        self.path = Path(path)
+        self.config = self.path / "config.json"
+        self.history = self.path / "history.csv"
+        self.best = self.path / "best.keras"
+        self.last = self.path / "last.keras"
+        self.metrics = self.path / "metrics.json"
+        self.curves = self.path / "curves.png"
+        self.predictions = self.path / "predictions.png"
+        self.logs = self.path / "logs"
+
+    @classmethod
+    def create(cls, config: TrainConfig) -> RunFolder:
+        """Makes the folder of a new run: `config.run_dir`, or one in `runs/` named by the time.
+
+        Raises:
+            UserError: If it exists and holds something, or cannot be made.
+        """
+        require_free(config.run_dir)
+        now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+        name = Path(config.dataset).resolve().name
+        name = "".join(c if c.isprintable() else "_" for c in name)
+        default = Path("runs", f"{name}-{now}")
+        path = Path(config.run_dir or default)
+        try:
+            path.mkdir(parents=True, exist_ok=bool(config.run_dir))
+        except OSError as error:
+            raise UserError(
+                f"{path}: the run folder cannot be made ({error.strerror}). Choose another "
+                "--run-dir."
+            ) from error
+        return cls(path)
+
+    def remove_partials(self) -> None:
+        """Removes what a killed process was writing."""
+        for partial in self.path.glob(f"{PARTIAL}*"):
+            partial.unlink(missing_ok=True)
+
+    def write_config(self, config: TrainConfig, labels: LabelSet) -> None:
+        """Writes the settings, classes, versions, git commit and commands that made this run."""
+        earlier = []
+        with contextlib.suppress(UserError):  # of a run that is resumed
+            earlier = self.read_origin()["commands"]
+        content = {
+            "train": vars(config),
+            "labels": {"names": labels.names, "palette": labels.palette},
+            **software(),
+            "commands": [*earlier, sys.argv],
+        }
+        with atomic_path(self.config, durable=True) as path:
+            path.write_text(json.dumps(content, indent=2) + "\n")
+
+    def read_config(self) -> TrainConfig:
+        """The run's settings.
+
+        Raises:
+            UserError: If the folder is no run, or its `config.json` is damaged.
+        """
+        with self._config_damage():
+            settings = self._read_settings()
+            return build(TrainConfig, {k: v for k, v in settings.items() if k not in DROPPED})
+
+    def require_known_settings(self) -> None:
+        """Checks that the run can be trained on, or repeated, by this version.
+
+        Raises:
+            UserError: If it has a setting of an earlier version that is fixed now, at another
+                value; also like `read_config`.
+        """
+        with self._config_damage():
+            settings = self._read_settings()
+            for name, value in DROPPED.items():
+                if settings.get(name, value) != value:
+                    raise UserError(
+                        f"{self.config}: trained with {name} {settings[name]}, which this version "
+                        f"fixes at {value}. Train anew, or go on with the version that made it."
+                    )
+
+    def read_labels(self) -> LabelSet:
+        """The run's classes; raises `UserError` like `read_config`."""
+        with self._config_damage():
+            return build(LabelSet, read_object(self.config)["labels"])
+
+    def read_origin(self) -> dict:
+        """The `versions`, `git_commit` and `commands` that made the run, as far as known.
+
+        Raises:
+            UserError: Like `read_config`.
+        """
+        with self._config_damage():
+            content = read_object(self.config)
+            versions = as_object(content.get("versions") or {}, "versions")
+            commit = content.get("git_commit")
+            # One command was written once.
+            commands = content.get("commands") or [content.get("command") or []]
+            if not isinstance(commands, list) or not all(isinstance(c, list) for c in commands):
+                raise ValueError("commands must be a list of lists")
+            known = [text for text in (commit, *versions.values()) if text is not None]
+            if not all(isinstance(text, str) for text in itertools.chain(known, *commands)):
+                raise ValueError("versions, git_commit and commands must be texts")
+            commands = [words for words in commands if words]
+            return {"versions": versions, "git_commit": commit, "commands": commands}
+
+    def _read_settings(self) -> dict:
+        return as_object(read_object(self.config)["train"], "train")
+
+    @contextlib.contextmanager
+    def _config_damage(self):
+        if not self.config.is_file():
+            raise UserError(f"{self.path}: no run folder, as it has no config.json.")
+        with damage_as_user_errors(f"{self.config}: damaged or of another version"):
+            yield
+
+    def write_history(self, rows: list[dict]) -> None:
+        """Writes `history.csv`, one row an epoch."""
+        with atomic_path(self.history, durable=True) as path, path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, rows[-1], restval="nan")  # older rows may have less
+            writer.writeheader()
+            writer.writerows(rows)
+
+    def read_history(self) -> list[dict]:
+        """The rows of `history.csv` with numbers as floats; empty if there is none yet.
+
+        Raises:
+            UserError: If the file is damaged.
+        """
+        if not self.history.is_file():
+            return []
+        with damage_as_user_errors(f"{self.history}: damaged"):
+            names, *lines = csv.reader(read_text(self.history).splitlines())
+            rows = [dict(zip(names, map(float, line), strict=True)) for line in lines if line]
+            for number, row in enumerate(rows, start=1):
+                if row["epoch"] != number or any(map(math.isinf, row.values())):
+                    raise ValueError(f"row {number} is of another epoch, or infinite")
+                row["val_mean_iou"]  # which tells the best epoch
+            return [{**row, "epoch": int(row["epoch"])} for row in rows]
+
+    def write_metrics(self, metrics: dict) -> None:
+        """Writes `metrics.json`, which marks the run as finished."""
+        with atomic_path(self.metrics, durable=True) as path:
+            path.write_text(json.dumps(metrics, indent=2) + "\n")
+
+    def read_metrics(self) -> dict:
+        """The content of `metrics.json`; raises `UserError` if it is damaged."""
+        with damage_as_user_errors(f"{self.metrics}: damaged"):
+            metrics = read_object(self.metrics)
+            ious = as_object(metrics["per_class_iou"], "per_class_iou").values()
+            values = [iou for iou in ious if iou is not None]
+            values += [metrics[name] for name in MEASURES]
+            if not all(isinstance(v, int | float) and math.isfinite(v) for v in values):
+                raise ValueError("a measure is not a finite number")
+            return metrics
+
+
+def require_free(run_dir: str | None) -> None:
+    """Raises `UserError` if something is in the folder of a new run, or it cannot be one.
+
+    What a run left that was killed at its very start does not count.
+    """
+    path = Path(run_dir or "")
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"{path}: not UTF-8, and TensorFlow writes nowhere else. Choose another --run-dir."
+        ) from error
+    if not run_dir or not path.exists():
+        return
+    if not path.is_dir() or any(not file.name.startswith(PARTIAL) for file in path.iterdir()):
+        raise UserError(
+            f"{path}: exists already and is never overwritten. Choose another --run-dir, or "
+            f"go on with it by --resume {path}."
+        )
+
+
+def model_file(run_or_file) -> Path:
+    """The `.keras` file that is meant by a run's folder, its `best.keras`, or by a file.
+
+    Raises:
+        UserError: If it is missing, or of another format.
+    """
+    path = Path(run_or_file)
+    path = RunFolder(path).best if path.is_dir() else path
+    if not path.is_file():
+        raise UserError(f"{path}: no such model. Give a run's folder or a .keras file.")
+    if path.suffix != ".keras":
+        raise UserError(
+            f"{path}: only .keras files are read, as others may run code. Convert it where you "
+            f"trust it: keras.models.load_model({path.name!r}).save({path.stem + '.keras'!r})."
+        )
+    return path
+
+
+def provenance(run_or_file) -> dict:
+    """Where a model comes from, for those who meet it without its run.
+
+    Args:
+        run_or_file: A run's folder or a `.keras` file, as for `model_file`.
+
+    Returns:
+        A dictionary for JSON: the file's name, the software that is running, and
+        of a run its settings, its git commit and its measures.
+    """
+    path = model_file(run_or_file)
+    origin = {"file": path.name, **software()}
+    run = RunFolder(path.parent)
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        content = read_object(run.config)
+        origin["run"] = {key: content.get(key) for key in ("train", "git_commit", "versions")}
+        origin["run"]["metrics"] = run.read_metrics() if run.metrics.is_file() else None
+    return origin

@@ -1,0 +1,103 @@
+"""What the REST and the gRPC client have in common: questions, answers and errors."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+from fcn_keras.errors import UserError, first_line, printable
+from fcn_keras.serving.client.retrying import RefusedError, TemporaryError
+
+
+@dataclasses.dataclass(frozen=True)
+class Segmentation:
+    """What a server makes of a photograph.
+
+    Args:
+        mask_png: A grey PNG file of class ids, at the upright photograph's size.
+        class_fractions: Each class's share of the pixels; together 1.
+    """
+
+    mask_png: bytes
+    class_fractions: tuple[float, ...]
+
+
+# The signature that tells the classes has an input that means nothing, since TensorFlow
+# Serving's REST interface refuses signatures without inputs.
+LONGEST_TIMEOUT = 86_400
+MAX_CLASSES = 256
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+ABOUT, ABOUT_INPUTS = "about", {"query": [0]}
+
+
+def check_options(model, version, label, timeout, retries) -> None:
+    """Raises `UserError` where the options of a client contradict or make no sense."""
+    if version is not None and label is not None:
+        raise UserError(f"Give a version or a label, not both. Received: {version}, {label}.")
+    if version is not None and version < 0:
+        raise UserError(f"A version is a number from 0 on. Received: {version}.")
+    if not model or label == "":
+        raise UserError(f"Names must not be empty. Received: model {model!r}, label {label!r}.")
+    if not 0 < timeout <= LONGEST_TIMEOUT:
+        raise UserError(
+            f"timeout must be more than 0 and at most {LONGEST_TIMEOUT} seconds. Received: "
+            f"{timeout}."
+        )
+    if retries < 0:
+        raise UserError(f"retries must be 0 or more. Received: {retries}.")
+
+
+def checked_labels(names: list, palette: list):
+    """Names `(C,)` or `(1, C)`, and colours, as tuples; raises `ValueError` if they are not."""
+    if names and isinstance(names[0], list):
+        [names], [palette] = names, palette
+    colors = tuple((red, green, blue) for red, green, blue in palette)
+    if not 0 < len(names) == len(colors) <= MAX_CLASSES:
+        raise ValueError("not a name and a colour a class")
+    if not all(type(level) is int and 0 <= level <= 255 for color in colors for level in color):
+        raise ValueError("not colours")
+    if not all(isinstance(name, str) and not CONTROL.search(name) for name in names):
+        raise ValueError("not names that can be printed")
+    return tuple(names), colors
+
+
+def checked_fractions(fractions: list) -> tuple[float, ...]:
+    """Shares, `(C,)`, as a tuple; raises `ValueError` or `TypeError` if they are none."""
+    if not all(0 <= share <= 1 for share in fractions):
+        raise ValueError("not shares")
+    return tuple(map(float, fractions))
+
+
+def unreachable(url: str, reason: str) -> TemporaryError:
+    return TemporaryError(
+        f"{url}: no server answers there ({reason}). Start it, or check the address."
+    )
+
+
+def too_slow(url: str, timeout: float) -> TemporaryError:
+    return TemporaryError(f"{url}: no answer in {timeout:g} s. Allow more time, or try later.")
+
+
+def refused(url: str, said: str) -> RefusedError:
+    remedy = "Send whole JPEG or PNG files, to a model that fcn-keras exported."
+    if "pixels; at most" in said:
+        remedy = "Send it smaller, or export with a larger --max-pixels."
+    elif "Malformed request" in said or "version label" in said:
+        remedy = "Check the server's address, and the model's name, version and label."
+    return RefusedError(f"{url} refused the request ({said}). {remedy}")
+
+
+def no_model(url: str, said: str) -> UserError:
+    return UserError(f"{url}: no such model ({said}). Check the model's name, version and label.")
+
+
+def wrong_answer(url: str, answer) -> UserError:
+    return UserError(
+        f"{url} answers otherwise than a model that fcn-keras exported ({one_line(answer)}). "
+        "Check the model's name."
+    )
+
+
+def one_line(text) -> str:
+    """The first line of what a server says, in which nothing can steer a terminal."""
+    return printable(first_line(text))

@@ -1,0 +1,75 @@
+"""Photographs as a server takes them, and what is drawn of its masks; with Pillow alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from PIL import Image
+
+from fcn_keras.errors import UserError
+from fcn_keras.files.images import (
+    bad_files_named,
+    encode_image,
+    open_header,
+    open_photograph,
+    palette_image,
+)
+
+SENT_AS_THEY_ARE = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")  # how JPEG and PNG files begin
+
+
+def sendable_bytes(path: Path) -> bytes:
+    """A photograph's file if it is a JPEG or PNG, else a PNG of it, upright and in RGB.
+
+    Raises:
+        UserError: If there is no such file, or no image in it.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        reason = "no such file" if isinstance(error, FileNotFoundError) else error.strerror
+        raise UserError(f"{path}: {reason}.") from error
+    if data.startswith(SENT_AS_THEY_ARE):
+        return data
+    return encode_image(open_photograph(data, str(path)))
+
+
+def colored_mask(mask_png: bytes, photograph: bytes, palette, name: str) -> Image.Image:
+    """A server's mask as an image of mode `"P"` in the classes' colours.
+
+    Args:
+        mask_png: A grey PNG file of class ids.
+        photograph: The file that it is the mask of.
+        palette: A colour `(red, green, blue)` a class.
+        name: Whose mask it is, for error messages.
+
+    Raises:
+        UserError: If it is no such file, or of another size than the photograph.
+    """
+    whose = f"{name}: the server's mask"
+    mask, size = open_header(mask_png, whose, ("PNG",)), open_header(photograph, name).size
+    if mask.mode != "L":
+        raise UserError(f"{whose} is no grey PNG but of mode {mask.mode}. Check the model's name.")
+    if sorted(mask.size) != sorted(size):  # of which one may lie on its side
+        raise UserError(_other_size(name, mask.size, size))
+    with bad_files_named(whose):
+        mask.load()
+    return palette_image(mask, palette)
+
+
+def overlay(photograph: Image.Image, mask: Image.Image, name: str) -> Image.Image:
+    """Blends the colours of a mask of mode `"P"` half into its photograph.
+
+    Raises:
+        UserError: If their sizes differ.
+    """
+    if photograph.size != mask.size:
+        raise UserError(_other_size(name, mask.size, photograph.size))
+    return Image.blend(photograph, mask.convert("RGB"), 0.5)
+
+
+def _other_size(name: str, mask, photograph) -> str:
+    return (
+        f"{name}: the server's mask is {mask[0]}x{mask[1]}, the upright photograph "
+        f"{photograph[0]}x{photograph[1]}. Check the model's name."
+    )

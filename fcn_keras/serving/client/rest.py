@@ -1,0 +1,188 @@
+"""Photographs to a TensorFlow Serving server and masks back, over REST.
+
+Needs neither TensorFlow nor NumPy. Over gRPC it is `serving.client.grpc`.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+import time
+import urllib.parse
+
+import requests
+import urllib3
+
+from fcn_keras.errors import UserError
+from fcn_keras.serving.client.answers import (
+    ABOUT,
+    ABOUT_INPUTS,
+    Segmentation,
+    check_options,
+    checked_fractions,
+    checked_labels,
+    no_model,
+    one_line,
+    refused,
+    too_slow,
+    unreachable,
+    wrong_answer,
+)
+from fcn_keras.serving.client.retrying import TemporaryError, retrying
+
+MAX_ANSWER_BYTES = 256 * 2**20
+TEMPORARY = {429, 503, 504}  # TensorFlow Serving's for overload, absence and a passed deadline
+
+
+class RestClient:
+    """Asks a server over REST. Safe to use from many threads.
+
+    Args:
+        url: The server's address, such as `"http://localhost:8501"`.
+        model: The name that the server gave the model.
+        version: The model's version. Left out, the newest.
+        label: Instead of a version, the label that the server gave it.
+        timeout: How many seconds to wait for a connection, and for an answer.
+        retries: How often to ask again where the server is away, overloaded or
+            too slow; see `retrying`.
+
+    Raises:
+        UserError: If both a version and a label are given, or an option makes no sense.
+
+    Attributes:
+        stopped: An event; when it is set, nothing is asked again.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        model: str = "fcn",
+        version: int | None = None,
+        label: str | None = None,
+        timeout: float = 60,
+        retries: int = 4,
+    ):
+        check_options(model, version, label, timeout, retries)
+        self.url, self.timeout, self.retries = url.rstrip("/"), timeout, retries
+        path = f"/v1/models/{urllib.parse.quote(model, safe='')}"
+        if version is not None:
+            path += f"/versions/{version}"
+        if label is not None:
+            path += f"/labels/{urllib.parse.quote(label, safe='')}"
+        self.stopped = threading.Event()
+        self._predict_url = f"{self.url}{path}:predict"
+        self._threads = threading.local()  # requests does not promise a session to many threads
+
+    def segment(self, image_bytes: bytes) -> Segmentation:
+        """Segments a photograph.
+
+        Args:
+            image_bytes: A JPEG or PNG file.
+
+        Raises:
+            TemporaryError: If the server stays away, overloaded or too slow.
+            RefusedError: If it refuses the file.
+            UserError: If it has no such model, or answers something else.
+        """
+        encoded = base64.b64encode(image_bytes).decode()
+        answer = self._ask({"instances": [{"image_bytes": {"b64": encoded}}]})
+        try:
+            [row] = answer["predictions"]
+            mask_png = base64.b64decode(row["mask_png_bytes"]["b64"], validate=True)
+            return Segmentation(mask_png, checked_fractions(row["class_fractions"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise wrong_answer(self.url, answer) from error
+
+    def labels(self) -> tuple[tuple[str, ...], tuple[tuple[int, int, int], ...]]:
+        """The model's classes: their names, and their colours in 0..255.
+
+        Raises:
+            UserError: As `segment` does.
+        """
+        answer = self._ask({"signature_name": ABOUT, "inputs": ABOUT_INPUTS})
+        try:
+            return checked_labels(answer["outputs"]["names"], answer["outputs"]["palette"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise wrong_answer(self.url, answer) from error
+
+    def _ask(self, body: dict) -> dict:
+        return retrying(lambda: self._ask_once(body), self.retries, self.stopped)
+
+    def _ask_once(self, body: dict) -> dict:
+        if not hasattr(self._threads, "session"):
+            self._threads.session = requests.Session()
+        try:
+            # A redirection would send the photograph to another server.
+            with self._threads.session.post(
+                self._predict_url,
+                json=body,
+                timeout=self.timeout,
+                stream=True,
+                allow_redirects=False,
+            ) as response:
+                content = self._read(response)
+        except (requests.exceptions.Timeout, urllib3.exceptions.TimeoutError) as error:
+            raise too_slow(self.url, self.timeout) from error
+        except requests.exceptions.SSLError as error:
+            raise UserError(f"{self.url}: no trusted server ({_reason(error)}).") from error
+        except (requests.ConnectionError, urllib3.exceptions.ProtocolError) as error:
+            raise unreachable(self.url, _reason(error)) from error
+        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+            raise UserError(f"{self.url}: {one_line(error)}. Check the address.") from error
+        return self._checked(response, content)
+
+    def _read(self, response: requests.Response) -> bytes:
+        """The body: requests itself would read without an end, in bytes and in time."""
+        content, end = bytearray(), time.monotonic() + self.timeout
+        while chunk := response.raw.read1(2**16, decode_content=True):
+            content += chunk
+            if len(content) > MAX_ANSWER_BYTES:
+                limit = f"{MAX_ANSWER_BYTES / 2**20:g} MiB"
+                raise UserError(f"{self.url} answers with more than {limit}. Check the address.")
+            if time.monotonic() > end:
+                raise too_slow(self.url, self.timeout)
+        return bytes(content)
+
+    def _checked(self, response: requests.Response, content: bytes) -> dict:
+        status = f"status {response.status_code}"
+        try:
+            answer = json.loads(content)
+            said = answer.get("error")
+        except (ValueError, AttributeError, RecursionError):
+            answer = said = None
+        if response.ok and answer is not None and not said:
+            return answer
+        said = one_line(said or (content.decode(errors="replace") if answer else status))
+        if response.status_code in TEMPORARY:
+            raise TemporaryError(
+                f"{self.url} is overloaded or not ready ({said}). Try later.",
+                _retry_after(response),
+            )
+        if answer is None:
+            kind = one_line(response.headers.get("Content-Type", "no type").split(";")[0])
+            raise UserError(
+                f"{self.url} answers, but not as TensorFlow Serving does ({status}, {kind}). "
+                "Check the address; its port for REST is usually 8501."
+            )
+        if response.status_code == 404:
+            raise no_model(self.url, said)
+        if 400 <= response.status_code < 500:
+            raise refused(self.url, said)
+        raise UserError(f"{self.url} failed ({status}, {said}). Look at the server's log.")
+
+
+def _reason(error: BaseException) -> str:
+    """What the operating system said; urllib3 wraps it several times."""
+    while isinstance(
+        inner := getattr(error, "reason", None) or next(iter(error.args), None), BaseException
+    ):
+        error = inner
+    return one_line(error).rpartition(": ")[2]
+
+
+def _retry_after(response: requests.Response) -> float | None:
+    try:
+        return urllib3.Retry().get_retry_after(response.raw)
+    except (urllib3.exceptions.InvalidHeader, ValueError, OverflowError):
+        return None

@@ -1,0 +1,162 @@
+"""What happens during `fit`: saving each epoch, stopping by steps or patience."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import math
+import signal
+import time
+from collections.abc import Callable
+
+import keras
+
+from fcn_keras.errors import UserError
+from fcn_keras.files.writing import atomic_path
+from fcn_keras.runs.folder import RunFolder
+from fcn_keras.runs.history import BEST_BY, out_of_patience, validated
+from fcn_keras.training.devices import share_first
+
+
+class Recorder(keras.callbacks.Callback):
+    """After each epoch saves the models and the history, in an order that survives a kill.
+
+    `last.keras` comes last and tells, by its optimizer's step count, how many
+    epochs are done: `history.csv` or `best.keras` of an epoch that `last.keras`
+    does not hold is written again by the resumed run.
+
+    Args:
+        run: Where to write; `None` for a worker that writes nothing.
+        history: Rows of the epochs that are done already.
+        patience: Epochs without a better `val_mean_iou` after which training
+            stops; `None` for never.
+        columns: Maps an epoch, from 0, to further columns of its row.
+    """
+
+    def __init__(
+        self,
+        run: RunFolder | None,
+        history: list[dict],
+        patience: int | None = None,
+        columns: Callable[[int], dict] = lambda epoch: {},
+    ):
+        super().__init__()
+        self.columns = columns
+        self.run = run
+        self.history = list(history)
+        self.patience = patience
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.started = time.monotonic()
+
+    def on_epoch_end(self, epoch, logs=None):
+        seconds = round(time.monotonic() - self.started, 3)  # with validation, before saving
+        logs = {name: float(value) for name, value in logs.items()}
+        self._require_finite(epoch, logs)
+        learning_rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        best = max(validated(self.history), default=-1.0)
+        row = {"epoch": epoch + 1, **_with_validation(logs), "learning_rate": learning_rate}
+        self.history.append({**row, **self.columns(epoch), "seconds": seconds})
+        if self.run:
+            # Without a validation so far, the newest is the best that there is.
+            self._save(self.run, is_best=logs.get(BEST_BY, best) > best or best < 0)
+        if out_of_patience(self.history, self.patience):
+            self.model.stop_training = True
+
+    def _require_finite(self, epoch: int, logs: dict) -> None:
+        """What is not finite must not replace what is saved."""
+        found = {name: logs[name] for name in ("loss", "val_loss") if name in logs}
+        # Where the last step breaks them and no validation follows, the loss does not tell.
+        sums = [keras.ops.sum(keras.ops.abs(weight)) for weight in self.model.weights]
+        found["sum of the weights"] = float(keras.ops.sum(keras.ops.stack(sums)))
+        for name, value in found.items():
+            if not math.isfinite(value):
+                kept = ""
+                if self.run and self.run.last.is_file():
+                    kept = f" in a new run; --init-from {self.run.path} keeps the epochs before"
+                raise UserError(
+                    f"The {name} became {value} in epoch {epoch + 1}. Lower --learning-rate{kept}."
+                )
+
+    def _save(self, run: RunFolder, is_best: bool) -> None:
+        if is_best:
+            # A model of the same layers has no optimizer, whose state is twice their size.
+            inference = keras.Model(self.model.input, self.model.output, name=self.model.name)
+            with atomic_path(run.best, durable=True) as path:
+                inference.save(path)
+        run.write_history(self.history)
+        with atomic_path(run.last, durable=True) as path:
+            self.model.save(path)
+        # Keras leaves 0.07 MB of each save in reference cycles, which among TensorFlow's
+        # many objects Python would hardly ever look for.
+        gc.collect()
+
+
+class ShareStatistics(keras.callbacks.Callback):
+    """Before validation gives all replicas the first one's BatchNorm statistics.
+
+    Those are what is saved. Each replica has its own where BatchNorm is not
+    synchronised, and would validate with them.
+    """
+
+    def on_test_begin(self, logs=None):
+        share_first(self.model.distribute_strategy, self.model.non_trainable_variables)
+
+
+class StopAtStep(keras.callbacks.Callback):
+    """Ends training after a number of optimizer steps in all.
+
+    Args:
+        step: That number.
+        done: Steps taken before this call of `fit`.
+    """
+
+    def __init__(self, step: int, done: int = 0):
+        super().__init__()
+        self.step = step
+        self.done = done
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.done += 1
+        if self.done >= self.step:
+            self.model.stop_training = True
+
+
+class Interruption(keras.callbacks.Callback):
+    """Makes sure that Ctrl-C ends `fit`, used as a context around it.
+
+    Python drops the exception of a signal that arrives while it removes an object; the
+    next batch raises it again.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.noted = False
+
+    def __enter__(self):
+        self.before = signal.getsignal(signal.SIGINT)
+        if self.before is signal.default_int_handler:  # and not that of a program around us
+            with contextlib.suppress(ValueError):  # not in the main thread
+                signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def __exit__(self, *exception):
+        if signal.getsignal(signal.SIGINT) == self._note:
+            signal.signal(signal.SIGINT, self.before)
+
+    def _note(self, number, frame):
+        self.noted = True
+        raise KeyboardInterrupt
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.noted:
+            raise KeyboardInterrupt
+
+    def on_test_batch_end(self, batch, logs=None):
+        self.on_train_batch_end(batch)
+
+
+def _with_validation(logs: dict) -> dict:
+    """The logs, with NaN for what an epoch without validation lacks."""
+    names = [name for name in logs if not name.startswith("val_")]
+    return {**logs, **{f"val_{name}": logs.get(f"val_{name}", math.nan) for name in names}}

@@ -1,0 +1,56 @@
+"""What the machine refuses or runs out of during a run -> a `UserError` that says what to do."""
+
+from __future__ import annotations
+
+import contextlib
+
+import tensorflow as tf
+
+from fcn_keras.errors import UserError, reason_of
+from fcn_keras.runs.folder import RunFolder
+
+_OUT_OF_MEMORY = (MemoryError, tf.errors.ResourceExhaustedError)
+
+
+@contextlib.contextmanager
+def faults_as_user_errors(run: RunFolder | None):
+    """Turns a full disk, a folder that cannot be written and a lack of memory into `UserError`.
+
+    Ctrl-C's `KeyboardInterrupt` gets the remedy for a message.
+
+    Args:
+        run: The run's folder; `None` for a worker that writes nothing.
+
+    Raises:
+        UserError: In place of `OSError`, `MemoryError` and TensorFlow's errors for these.
+    """
+    resume = f"go on with --resume {run.path}" if run else "start all workers again"
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        raise KeyboardInterrupt(resume) from interrupt
+    except UserError:
+        raise
+    except Exception as raised:
+        error = _lack_behind(raised)
+        reason = reason_of(error)
+        if isinstance(error, OSError) or "space left" in reason:
+            where = getattr(error, "filename", None) or (run.path if run else "A file")
+            remedy = f"Free space or allow writing, then {resume}."
+        elif isinstance(error, _OUT_OF_MEMORY):
+            where = "Out of memory"
+            remedy = (
+                f"Free some, then {resume}; where one step needs too much, start a new run with a "
+                "smaller --batch-size or --crop."
+            )
+        else:
+            raise
+        raise UserError(f"{where}: {reason}. {remedy}") from error
+
+
+def _lack_behind(error: BaseException) -> BaseException:
+    """The lack of memory that an error hides: closing a file after one often fails, too."""
+    chain: BaseException | None = error
+    while chain and not isinstance(chain, _OUT_OF_MEMORY):
+        chain = chain.__cause__ or chain.__context__
+    return chain or error

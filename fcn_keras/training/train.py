@@ -1,0 +1,366 @@
+"""The story of a training run."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+from typing import Any
+
+import keras
+
+from fcn_keras.data import pipeline
+from fcn_keras.data.split import LabelSet, Split
+from fcn_keras.errors import UserError
+from fcn_keras.evaluation import charts
+from fcn_keras.evaluation.model_card import write_model_card
+from fcn_keras.evaluation.scores import evaluate
+from fcn_keras.files.writing import atomic_path
+from fcn_keras.inference.loading import load_model, restore
+from fcn_keras.inference.segmenter import Segmenter
+from fcn_keras.models.fcn import build_fcn, copy_weights
+from fcn_keras.runs.config import TrainConfig, split_of
+from fcn_keras.runs.folder import RunFolder, require_free
+from fcn_keras.runs.history import out_of_patience
+from fcn_keras.training import objectives
+from fcn_keras.training.callbacks import Interruption, Recorder, ShareStatistics, StopAtStep
+from fcn_keras.training.cluster import Cluster
+from fcn_keras.training.devices import (
+    compute_deterministically,
+    distribute,
+    fast_precision,
+    is_chief,
+    lost_workers_as_user_errors,
+    make_strategy,
+    meet,
+    several_workers,
+)
+from fcn_keras.training.faults import faults_as_user_errors
+from fcn_keras.training.keras_bridge import prepare_fit, with_one_iterator
+from fcn_keras.training.schedules import WarmUp
+from fcn_keras.training.tensorboard import TensorBoard
+
+POLY_POWER = 0.9
+PREDICTION_COLUMNS = 4
+
+
+@lost_workers_as_user_errors()
+def train(config: TrainConfig) -> RunFolder | None:
+    """Trains an FCN from the beginning, in a new run folder.
+
+    Where `TF_CONFIG` names several workers, each of them calls this; the chief writes.
+
+    Args:
+        config: All settings.
+
+    Returns:
+        The finished run's folder, with `metrics.json`, models and pictures; `None`
+        for a worker that is not the chief.
+
+    Raises:
+        UserError: If a setting, file or folder is unusable, or the loss diverges.
+    """
+    if not Cluster.from_environment():
+        require_free(config.run_dir)  # of several workers the chief looks, with all together
+    if config.deterministic:
+        compute_deterministically()
+    strategy = make_strategy(config.devices)
+    if config.mixed_precision == "auto":
+        config = dataclasses.replace(config, mixed_precision=fast_precision())
+    splits = _load_splits(config)
+    model = _build_and_compile(config, splits, strategy)
+    meet(strategy, _what_workers_share(config, splits))
+    run = RunFolder.create(config) if is_chief(strategy) else None
+    with faults_as_user_errors(run):
+        if run:
+            run.remove_partials()
+            run.write_config(config, splits[0].labels)
+            print(f"Run folder: {run.path}", flush=True)
+        return _fit_and_finish(run, config, splits, model, history=[])
+
+
+@lost_workers_as_user_errors()
+def resume(run_dir, **changes) -> RunFolder | None:
+    """Continues a run after its last finished epoch, as if it had never stopped.
+
+    Args:
+        run_dir: The run's folder.
+        **changes: Settings that may differ from the run's: `epochs` to go on
+            beyond its end, and `max_steps`, `devices`, `data_dir`.
+
+    Returns:
+        The run's folder, finished; `None` for a worker that is not the chief. A run
+        that was finished stays as it is.
+
+    Raises:
+        UserError: If the folder is no run, or its files are unusable.
+    """
+    run = RunFolder(run_dir)
+    saved = run.read_config()
+    run.require_known_settings()
+    if Cluster.from_environment():  # may go on with what one machine began
+        changes = {"devices": None, **changes}
+    config = dataclasses.replace(saved, **changes)
+    history = run.read_history()
+    if run.metrics.is_file() and (
+        config.epochs <= len(history)
+        or _stopped_early(history, config)
+        or (saved.max_steps and config.max_steps == saved.max_steps)
+    ):
+        print(f"{run.path} is finished: {len(history)} epochs. Ask for more with --epochs.")
+        return run
+
+    if config.deterministic:
+        compute_deterministically()
+    strategy = make_strategy(config.devices)
+    splits = _load_splits(config)
+    if splits[0].labels != run.read_labels():
+        raise UserError(f"{config.dataset}: its classes are no longer those of {run.path}.")
+    if run.last.is_file():
+        # All weights come from the run: what it began with may be gone by now.
+        bare = dataclasses.replace(config, weights="none", init_from=None)
+        model = _build_and_compile(bare, splits, strategy)
+        with strategy.scope():
+            restore(model, run.last)
+    else:
+        model = _build_and_compile(config, splits, strategy)
+    steps = pipeline.steps_per_epoch(splits[0], config.batch_size)
+    steps_done = int(model.optimizer.iterations.numpy())
+    epochs_done, rest = divmod(steps_done, steps)
+    if config.max_steps and steps_done >= config.max_steps:
+        epochs_done = len(history)  # its last epoch may be cut short
+    elif rest:
+        raise UserError(f"{run.path}: --max-steps ended it within an epoch. Start a new run.")
+    meet(strategy, _what_workers_share(config, splits), steps_done)
+    own = run if is_chief(strategy) else None
+    with faults_as_user_errors(own):
+        if own:
+            own.remove_partials()
+            own.metrics.unlink(missing_ok=True)
+            own.write_config(config, splits[0].labels)
+            print(f"Run folder: {own.path}, after epoch {epochs_done}", flush=True)
+        return _fit_and_finish(own, config, splits, model, history[:epochs_done], steps_done)
+
+
+def build_model(config: TrainConfig, labels: LabelSet) -> keras.Model:
+    """The network that a configuration describes, started from `init_from` where given."""
+    source = None
+    if config.init_from:
+        source = load_model(config.init_from)
+    model = build_fcn(
+        config.backbone,
+        len(labels),
+        config.output_stride,
+        weights=None if source or config.weights == "none" else config.weights,
+        upsampling_initializer=config.upsampling_initializer,
+        # New skips begin with no say (Long et al., section 4.2).
+        skip_initializer="zeros" if source else "glorot_uniform",
+        freeze=config.freeze,
+        synchronized_batchnorm=config.synchronized_batchnorm,
+        dtype="float32" if config.mixed_precision == "off" else f"mixed_{config.mixed_precision}",
+    )
+    if source:
+        copy_weights(source, model)
+    return model
+
+
+def make_schedule(config: TrainConfig, steps: int):
+    """The learning rate of a configuration: a number, or Keras's schedule over `steps`."""
+    schedules = keras.optimizers.schedules
+    rate = config.learning_rate
+    if config.schedule == "poly":
+        rate = schedules.PolynomialDecay(rate, steps, 0.0, power=POLY_POWER)
+    elif config.schedule == "cosine":
+        rate = schedules.CosineDecay(rate, steps)
+    return WarmUp(rate, config.warmup_steps) if config.warmup_steps else rate
+
+
+def make_optimizer(config: TrainConfig, model: keras.Model, steps: int) -> keras.Optimizer:
+    """The optimizer of a configuration, for runs of `steps` optimizer steps."""
+    rate = make_schedule(config, steps)
+    # Keras takes 0 for "decay, by nothing".
+    decay = config.weight_decay or None
+    if config.optimizer == "sgd":
+        optimizer = keras.optimizers.SGD(rate, momentum=config.momentum, weight_decay=decay)
+    else:
+        optimizer = keras.optimizers.AdamW(rate, weight_decay=decay)
+    if decay and not config.decay_all:
+        # Decay would pull the bilinear kernels away from interpolation.
+        exempt = [v for v in model.trainable_variables if len(v.shape) < 2 or "upscore" in v.path]
+        optimizer.exclude_from_weight_decay(var_list=exempt)
+    if config.mixed_precision == "float16":
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    return optimizer
+
+
+def _load_splits(config: TrainConfig) -> tuple[Split, Split]:
+    train_split, val_split = split_of(config, "train"), split_of(config, "val")
+    if len(train_split) < config.batch_size:
+        print(
+            f"Note: {len(train_split)} training images fill a batch of {config.batch_size} by "
+            "repetition; consider a smaller --batch-size.",
+            file=sys.stderr,
+        )
+    if config.freeze != "none" and config.weights == "none" and not config.init_from:
+        print(
+            f"Note: --freeze {config.freeze} keeps random values, as --weights is none.",
+            file=sys.stderr,
+        )
+    return pipeline.cached(train_split, config.cache_mb << 20), val_split
+
+
+def _build_and_compile(config: TrainConfig, splits: tuple[Split, Split], strategy) -> keras.Model:
+    labels = splits[0].labels
+    if config.batch_size % strategy.num_replicas_in_sync:
+        raise UserError(
+            f"--batch-size must be a multiple of the {strategy.num_replicas_in_sync} devices"
+            f"{' of all workers' * several_workers(strategy)}. Received: {config.batch_size}."
+        )
+    if config.class_weights is not None and len(config.class_weights) != len(labels):
+        raise UserError(
+            f"--class-weights needs one weight for each of the {len(labels)} classes. Received: "
+            f"{len(config.class_weights)}."
+        )
+    keras.utils.set_random_seed(config.seed)
+    steps = pipeline.steps_per_epoch(splits[0], config.batch_size) * config.epochs
+    with strategy.scope():
+        model = build_model(config, labels)
+        optimizer = make_optimizer(config, model, steps)
+        model.compile(
+            optimizer,
+            objectives.SegmentationCrossentropy(
+                config.class_weights, jaccard_weight=config.jaccard_weight
+            ),
+            metrics=[objectives.SegmentationMetrics(len(labels))],
+            jit_compile=False,  # XLA doubles a step on processors and can hang under a strategy
+        )
+        optimizer.build(model.trainable_variables)  # so that load_weights finds its state
+    return model
+
+
+def _fit_and_finish(run, config, splits, model, history, steps_done=0) -> RunFolder | None:
+    """The rest of a run; `run` is `None` for all workers but the chief."""
+    train_split, val_split = splits
+    complete = (
+        len(history) >= config.epochs
+        or _stopped_early(history, config)
+        or (config.max_steps and steps_done >= config.max_steps)
+    )
+    steps = pipeline.steps_per_epoch(train_split, config.batch_size)
+    recorder = Recorder(run, history, config.early_stopping, _columns(config))
+    callbacks = [ShareStatistics(), recorder]
+    if run:
+        callbacks.append(TensorBoard(run.logs, val_split))
+    if config.max_steps:
+        callbacks.append(StopAtStep(config.max_steps, steps_done))
+    if not complete:
+        strategy = model.distribute_strategy
+        batches, validation = _data(config, splits, len(history), strategy)
+        prepare_fit(model)
+        with pipeline.bad_files_as_user_errors(), Interruption() as interruption:
+            model.fit(
+                batches,
+                steps_per_epoch=steps,
+                epochs=config.epochs,
+                initial_epoch=len(history),
+                validation_data=validation,
+                validation_steps=-(-len(val_split) // strategy.num_replicas_in_sync),
+                validation_freq=_validated_epochs(config),
+                callbacks=[*callbacks, interruption],
+                shuffle=False,  # training_batches does
+                verbose=0 if not run else 1 if sys.stdout.isatty() else 2,
+            )
+    if run:
+        _finish(run, splits, recorder.history)
+    meet(model.distribute_strategy)  # to the chief, a worker that ends before it looks lost
+    return run
+
+
+def _data(config: TrainConfig, splits: tuple[Split, Split], epochs_done: int, strategy):
+    """Training batches, and validation batches that repeat, as `fit` takes them."""
+    train_split, val_split = splits
+    if several_workers(strategy):
+
+        def training_share(worker, workers, replicas):
+            batches = _training_batches(config, train_split, epochs_done, (worker, workers))
+            return batches.rebatch(config.batch_size // (workers * replicas))
+
+        def evaluation_share(worker, workers, replicas):
+            return pipeline.evaluation_share(val_split, worker, workers, replicas).repeat()
+
+        batches = distribute(strategy, training_share)
+        validation = distribute(strategy, evaluation_share)
+    else:
+        batches = _training_batches(config, train_split, epochs_done)
+        validation = pipeline.evaluation_batches(val_split, strategy.num_replicas_in_sync)
+        validation = strategy.experimental_distribute_dataset(validation.repeat())
+    return batches, with_one_iterator(validation)
+
+
+def _finish(run: RunFolder, splits: tuple[Split, Split], history: list[dict]) -> None:
+    val_split = splits[1]
+    segment = Segmenter.load(run.path)
+    report = evaluate(segment, val_split)
+    examples = val_split.spread(PREDICTION_COLUMNS)
+    images, truths = zip(*map(examples.read, range(len(examples))))
+    predictions = [segment(image) for image in images]
+    figures = {
+        run.curves: charts.draw_curves(history),
+        run.predictions: charts.draw_grid(images, predictions, truths, val_split.labels),
+    }
+    for path, figure in figures.items():
+        with atomic_path(path) as partial:
+            figure.savefig(partial, dpi=120)
+    write_model_card(run, splits, report, history)
+    run.write_metrics(report.to_dict())  # last, as it marks the run as finished
+    print(f"Mean IoU {report.mean_iou:.4f}, pixel accuracy {report.pixel_accuracy:.4f} on val.")
+    print(f"Results: {run.path}{os.sep}metrics.json, curves.png, predictions.png, best.keras")
+
+
+def _what_workers_share(config: TrainConfig, splits: tuple[Split, Split]):
+    """What must be the same for all workers; where the data lie may differ."""
+    elsewhere: dict[str, Any] = dict.fromkeys(("data_dir", "run_dir", "init_from"))
+    elsewhere["dataset"] = ""
+    return dataclasses.replace(config, **elsewhere), [split.ids for split in splits]
+
+
+def _columns(config: TrainConfig):
+    """Maps an epoch to the columns that tell its resolution, if that changes."""
+
+    def columns(epoch: int) -> dict:
+        if not config.coarse_epochs:
+            return {}
+        coarse = epoch < config.coarse_epochs
+        augment = _augmentation(config)
+        return {"crop_height": float((augment.halved() if coarse else augment).crop[0])}
+
+    return columns
+
+
+def _validated_epochs(config: TrainConfig) -> list[int]:
+    every = range(config.validate_every, config.epochs, config.validate_every)
+    return [*every, config.epochs]
+
+
+def _training_batches(config: TrainConfig, split: Split, epochs_done: int, share=(0, 1)):
+    """Batches of the epochs to come: the coarse ones, then those of full size."""
+    augment = _augmentation(config)
+    change = max(epochs_done, min(config.coarse_epochs, config.epochs))
+    stages = ((augment.halved(), epochs_done, change), (augment, change, config.epochs))
+    batches = [
+        pipeline.training_batches(
+            split, stage, config.batch_size, epochs=(first, end), seed=config.seed, share=share
+        )
+        for stage, first, end in stages
+        if first < end
+    ]
+    return batches[0] if len(batches) == 1 else batches[0].concatenate(batches[1])
+
+
+def _augmentation(config: TrainConfig) -> pipeline.Augmentation:
+    names = {field.name for field in dataclasses.fields(pipeline.Augmentation)} - {"halve"}
+    return pipeline.Augmentation(**{name: getattr(config, name) for name in names})
+
+
+def _stopped_early(history: list[dict], config: TrainConfig) -> bool:
+    return out_of_patience(history, config.early_stopping)

@@ -1,0 +1,68 @@
+import numpy as np
+import pytest
+
+from fcn_keras.data.split import LabelSet, Split, voc_palette
+from fcn_keras.errors import UserError
+
+
+def test_palette_follows_the_devkit():
+    palette = voc_palette()
+    assert len(set(palette)) == len(palette) == 256
+    # From VOC's devkit documentation: aeroplane, bicycle, tvmonitor, void.
+    assert [palette[i] for i in (1, 2, 20, 255)] == [
+        (128, 0, 0),
+        (0, 128, 0),
+        (0, 64, 128),
+        (224, 224, 192),
+    ]
+
+
+def test_colors_of_all_bytes():
+    labels = LabelSet(("a", "b"), ((1, 2, 3), (4, 5, 6)))
+    colors = labels.colors()
+    assert colors.dtype == np.uint8 and colors.shape == (256, 3)
+    assert colors[:2].tolist() == [[1, 2, 3], [4, 5, 6]]
+    assert colors[255].tolist() == [224, 224, 192]
+
+
+def test_label_set_from_json_is_the_same():
+    labels = LabelSet(("a", "b"), ((1, 2, 3), (4, 5, 6)))
+    assert LabelSet(["a", "b"], [[1, 2, 3], [4, 5, 6]]) == labels
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([()], "Received: 0 classes"),
+        ([[str(i) for i in range(256)]], "Received: 256 classes"),
+        ([("a", "b", "a")], r"more than once: \['a'\]"),
+        ([("a", "b"), ((0, 0, 0),)], "Received: 1 colours for 2 classes"),
+        (["ab"], "must be a list of texts"),
+        ([("a", 1)], "must be a list of texts"),
+        ([("a", " ")], "none empty"),
+        ([("a", "b\x1b[2J")], "control characters"),
+        ([("a", "\ud800")], "none empty or with control characters"),
+        ([("a",), ((0, 0, 256),)], "three whole numbers in 0..255"),
+        ([("a",), ((0, 0, "1"),)], "three whole numbers in 0..255"),
+        ([("a",), ((0, 0, 0.5),)], "three whole numbers in 0..255"),
+        ([("a",), ((0, 0),)], "three whole numbers in 0..255"),
+        ([("a",), 7], "a list of colours"),
+        ([("a", "b"), (), 1], "The ignore id must be 2 to 255"),
+        ([("a", "b"), (), "255"], "The ignore id must be 2 to 255"),
+    ],
+)
+def test_impossible_label_sets(arguments, message):
+    with pytest.raises(UserError, match=message):
+        LabelSet(*arguments)
+
+
+def test_255_classes_fit():
+    assert len(LabelSet(tuple(map(str, range(255))))) == 255
+
+
+def test_select_and_take():
+    split = Split("train", LabelSet(("a",)), ("x", "y", "z"), read=lambda index: index * 10)
+    chosen = split.select([2, 0])
+    assert chosen.ids == ("z", "x") and [chosen.read(0), chosen.read(1)] == [20, 0]
+    assert chosen.take(1).ids == ("z",) and chosen.take(9).ids == ("z", "x")
+    assert chosen.take(1).read(0) == 20

@@ -1,0 +1,283 @@
+"""The page, by a real process and a real browser."""
+
+import base64
+import contextlib
+import io
+import re
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from support import demo_model
+from support.demo_model import LABELS, SECONDS, Server
+
+from fcn_keras.cli import main
+from fcn_keras.data.overlay import overlay
+from fcn_keras.inference.segmenter import Segmenter
+
+pytest.importorskip("gradio")
+playwright = pytest.importorskip("playwright.sync_api")
+
+CHROMIUM = shutil.which("chromium")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
+QUIET = (
+    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync"
+).split()
+ALERT = "#message [role=alert]"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return demo_model.save_run(tmp_path_factory.mktemp("demo") / "colours")
+
+
+@pytest.fixture(scope="module")
+def segmenter(run):
+    return Segmenter.load(run)
+
+
+@pytest.fixture(scope="module")
+def photograph(tmp_path_factory):
+    return demo_model.save_photograph(tmp_path_factory.mktemp("photo") / "street.jpg")
+
+
+@pytest.fixture(scope="module")
+def server(run):
+    server = Server("--model", run, "--port", 0, "--tile", 64)  # photographs have many tiles
+    try:
+        server.url = server.wait_for("Showing .* at (http://.*)")[1]
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(browser, server):
+    """Opens the page for one more user; no request may leave the machine."""
+    contexts, foreign = [], []
+
+    def note(request):
+        if not request.url.startswith((f"{server.url}/", "data:", "blob:")):
+            foreign.append(request.url)
+
+    def open_page(width=1280, height=800):
+        context = browser.new_context(viewport={"width": width, "height": height})
+        contexts.append(context)
+        context.set_default_timeout(1000 * SECONDS)
+        context.on("request", note)
+        page = context.new_page()
+        page.goto(server.url)
+        page.wait_for_selector("#samples button")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert not foreign
+    assert "FOREIGN" not in server.log and "Traceback" not in server.log
+
+
+def upload(page, file):
+    page.set_input_files("#photograph input[type=file]", file)
+
+
+def wait_for_picture(page, expected):
+    """Waits until the page's picture has these pixels, `(H, W, 3)`."""
+    end, difference = time.monotonic() + SECONDS, "no picture"
+    while time.monotonic() < end:
+        image = page.query_selector("#picture img")
+        answer = page.request.get(image.get_attribute("src")) if image else None
+        if answer and answer.ok:
+            pixels = np.asarray(Image.open(io.BytesIO(answer.body())).convert("RGB"))
+            if pixels.shape == expected.shape and (pixels == expected).all():
+                return
+            difference = f"{pixels.shape} for {expected.shape}"
+            if pixels.shape == expected.shape:
+                difference = f"{(pixels != expected).any(axis=-1).mean():.1%} of the pixels"
+        time.sleep(0.05)
+    pytest.fail(f"The picture differs: {difference}.")
+
+
+def expected_picture(segmenter, photograph, opacity=0.5, shown=(1, 2)):
+    image = np.asarray(Image.open(photograph).transpose(Image.Transpose.ROTATE_270))  # its EXIF's 6
+    return overlay(image, segmenter(photograph), LABELS, opacity, shown)
+
+
+def swatches(page):
+    """The colours beside the toggles, from above."""
+    style = "labels => labels.map(label => getComputedStyle(label, '::after').backgroundColor)"
+    colors = page.locator("#classes label").evaluate_all(style)
+    return [tuple(map(int, re.findall(r"\d+", color))) for color in colors]
+
+
+def test_a_photograph_gets_the_overlay_shares_and_mask_of_predict(
+    open_page, server, run, segmenter, photograph, tmp_path
+):
+    page = open_page()
+    upload(page, photograph)
+    wait_for_picture(page, expected_picture(segmenter, photograph))
+    assert re.search(r"street.jpg: 120 × 200 pixels in \d+\.\d\d s", page.inner_text("#message"))
+    legend = page.locator("#classes label").all_inner_texts()
+    shares = np.bincount(segmenter(photograph).ravel(), minlength=3) / (120 * 200)
+    order = np.argsort(-shares)
+    assert [text.strip() for text in legend] == [
+        f"{LABELS.names[i]} {100 * shares[i]:.1f} %" for i in order
+    ]
+    assert swatches(page) == [LABELS.palette[i] for i in order]
+
+    with page.expect_download() as download:
+        page.click("#download")
+    assert main(["predict", "--model", str(run), "--output", str(tmp_path), str(photograph)]) == 0
+    written = (tmp_path / "street.png").read_bytes()
+    assert Path(download.value.path()).read_bytes() == written
+    assert download.value.suggested_filename == "street_mask.png"
+    assert (np.asarray(Image.open(io.BytesIO(written))) == segmenter(photograph)).all()
+
+    predictions = server.log.count("PREDICTION")
+    page.fill("#opacity input[type=range]", "80")
+    wait_for_picture(page, expected_picture(segmenter, photograph, 0.8))
+    page.get_by_label("background").check()
+    wait_for_picture(page, expected_picture(segmenter, photograph, 0.8, (0, 1, 2)))
+    page.get_by_label("leaf").uncheck()
+    wait_for_picture(page, expected_picture(segmenter, photograph, 0.8, (0, 2)))
+    assert server.log.count("PREDICTION") == predictions > 0
+
+
+def test_users_do_not_see_each_others_photographs(open_page, segmenter, photograph, tmp_path):
+    other = demo_model.save_photograph(tmp_path / "other.jpg", seed=5, size=(90, 140))
+    first, second = open_page(), open_page()
+    upload(first, photograph)
+    upload(second, other)
+    wait_for_picture(first, expected_picture(segmenter, photograph))
+    wait_for_picture(second, expected_picture(segmenter, other))
+    first.fill("#opacity input[type=range]", "20")
+    wait_for_picture(first, expected_picture(segmenter, photograph, 0.2))
+    second.fill("#opacity input[type=range]", "100")
+    wait_for_picture(second, expected_picture(segmenter, other, 1.0))
+
+
+def drop(page, name, data, kind):
+    transfer = page.evaluate_handle(
+        """([name, data, kind]) => {
+            const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
+            const transfer = new DataTransfer();
+            transfer.items.add(new File([bytes], name, {type: kind}));
+            return transfer;
+        }""",
+        [name, base64.b64encode(data).decode(), kind],
+    )
+    page.dispatch_event("#photograph button", "drop", {"dataTransfer": transfer})
+
+
+def test_wrong_files_get_a_message_and_a_good_one_works_after_them(
+    open_page, segmenter, photograph
+):
+    page = open_page()
+    page.click("#samples button >> nth=0")
+    page.wait_for_selector("#picture img")
+    before = swatches(page)
+    whole = photograph.read_bytes()
+    drop(page, "notes <i>.txt", b"no picture", "text/plain")
+    page.wait_for_selector(ALERT)
+    assert not page.query_selector(f"{ALERT} i")
+    assert "txt: not a readable image (of no known kind)" in page.inner_text(ALERT)
+    huge = io.BytesIO()
+    Image.new("1", (20_000, 7_000)).save(huge, "PNG")
+    files = [
+        ("cut.jpg", whole[: len(whole) // 2], "cut.jpg: not a readable image"),
+        ("huge.png", huge.getvalue(), "huge.png: more than 64,000,000 pixels"),
+        ("empty.jpg", b"", "empty.jpg: not a readable image"),
+    ]
+    for name, data, text in files:
+        upload(page, {"name": name, "mimeType": "image/jpeg", "buffer": data})
+        page.locator(ALERT, has_text=text).wait_for()
+    assert swatches(page) == before  # the last answer is still there
+    drop(page, "good.jpg", whole, "image/jpeg")
+    wait_for_picture(page, expected_picture(segmenter, photograph))
+    assert not page.query_selector(ALERT)
+
+
+def test_a_phones_screen_is_wide_enough(open_page, segmenter, photograph):
+    page = open_page(375, 700)
+    width = "document.documentElement.scrollWidth"
+    assert page.evaluate(width) == 375
+    name = "a_name_that_is_too_long_for_the_screen_of_a_telephone_and_has_no_spaces.jpg"
+    upload(page, {"name": name, "mimeType": "image/jpeg", "buffer": photograph.read_bytes()})
+    wait_for_picture(page, expected_picture(segmenter, photograph))
+    assert page.evaluate(width) == 375
+    parts = "#photograph button, #samples button, #message p, #picture img, #opacity input, \
+        #classes label, #download"
+    for selector in parts.split(","):
+        box = page.locator(selector).first.bounding_box()
+        assert box["x"] >= 0 and box["x"] + box["width"] <= 375 and box["width"] > 40, selector
+
+
+def test_the_keyboard_reaches_all_and_the_focus_is_seen(open_page, server):
+    page = open_page()
+    where = """() => {
+        const element = document.activeElement;
+        const part = element.closest("#photograph, #samples, #opacity, #classes, #download");
+        const outlined = element.closest("#classes") ? element.closest("label") : element;
+        const style = getComputedStyle(outlined);
+        return [part && part.id, element.type, style.outlineStyle, parseInt(style.outlineWidth)];
+    }"""
+
+    def tab_to(part, kind):
+        for _ in range(40):
+            page.keyboard.press("Tab")
+            found = page.evaluate(where)
+            if found[:2] == [part, kind]:
+                assert found[2] == "solid" and found[3] >= 2
+                return
+        pytest.fail(f"Tab does not reach {part}.")
+
+    tab_to("photograph", "submit")
+    for _ in range(SECONDS // 5):  # a button is there before its script is
+        with contextlib.suppress(playwright.TimeoutError):
+            with page.expect_file_chooser(timeout=5000):
+                page.keyboard.press("Enter")
+            break
+    else:
+        pytest.fail("Enter does not open the file chooser.")
+    tab_to("samples", "button")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#picture img")
+    tab_to("opacity", "range")
+    changed = "before => document.querySelector('#picture img').src != before"
+    for key, part, kind in (
+        ("ArrowRight", "classes", "checkbox"),
+        ("Space", "download", "submit"),
+    ):
+        before = page.get_attribute("#picture img", "src")
+        page.keyboard.press(key)
+        page.wait_for_function(changed, arg=before)
+        tab_to(part, kind)
+    with page.expect_download():
+        page.keyboard.press("Enter")
+
+
+def test_sigterm_ends_it_although_a_page_is_open(open_page, server):
+    """The last test: it ends the server."""
+    page = open_page()
+    page.click("#samples button >> nth=0")
+    source = page.wait_for_selector("#picture img").get_attribute("src")
+    folder = Path(source.partition("file=")[2]).parent
+    assert folder.is_dir()
+    server.process.send_signal(signal.SIGTERM)
+    assert server.process.wait(SECONDS) == 0
+    server.reader.join(SECONDS)
+    assert server.log.endswith("Stopped.\n")
+    assert not folder.exists()  # nobody's photographs stay

@@ -1,0 +1,97 @@
+import dataclasses
+import math
+
+import pytest
+from support.fake_folder import write_folder
+
+from fcn_keras.errors import UserError
+from fcn_keras.runs.config import DROPPED, GROUPS, TrainConfig, split_of
+from fcn_keras.runs.recipes import RECIPES
+
+
+@pytest.mark.parametrize(
+    ("dataset", "recipe"),
+    [("sample", "sample"), ("voc2012", "voc2012"), ("voc2012_aug", "voc2012"), ("/my", "strong")],
+)
+def test_the_data_set_chooses_the_recipe(dataset, recipe):
+    config = TrainConfig.from_recipe(dataset=dataset)
+    assert (config.recipe, config.dataset) == (recipe, dataset)
+
+
+def test_settings_override_the_recipe():
+    config = TrainConfig.from_recipe("voc2012", batch_size=4, dataset="/my")
+    assert (config.batch_size, config.dataset, config.crop) == (4, "/my", (320, 480))
+
+
+def test_voc2012_steps_as_d2l_does():
+    config = TrainConfig.from_recipe("voc2012")
+    assert (config.batch_size, config.crop, config.epochs) == (32, (320, 480), 5)
+    assert (config.optimizer, config.backbone, config.output_stride) == ("sgd", "resnet18", 32)
+    # One step of PyTorch's SGD(lr=0.001, weight_decay=1e-3) on the sum of 32 losses,
+    # from weight 2 with gradient 0.5 of the mean loss ...
+    theirs = 2 - 0.001 * (32 * 0.5 + 1e-3 * 2)
+    # ... and of Keras's on the mean loss.
+    ours = 2 - config.learning_rate * 0.5 - config.learning_rate * config.weight_decay * 2
+    assert math.isclose(ours, theirs, rel_tol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"batch_size": 0}, "--batch-size must be at least 1. Received: 0."),
+        ({"epochs": -1}, "--epochs must be at least 1"),
+        ({"learning_rate": 0.0}, "--learning-rate must be positive"),
+        ({"learning_rate": math.nan}, "--learning-rate must be finite"),
+        ({"crop": (0, 5)}, "--crop must be at least 1"),
+        ({"scale": (2.0, 1.0)}, "--scale needs 0 < LOW <= HIGH"),
+        ({"output_stride": 4}, "--output-stride must be one of 32, 16, 8. Received: 4"),
+        ({"validate_every": 0}, "--validate-every must be at least 1"),
+        ({"warmup_steps": -1}, "--warmup-steps must be at least 0. Received: -1."),
+        ({"momentum": -0.1}, "--momentum must be at least 0. Received: -0.1."),
+        ({"batch_size": "8"}, "--batch-size must be int. Received: '8'."),
+        ({"batch_size": True}, "--batch-size must be int. Received: True."),
+        ({"batch_size": 1.5}, "--batch-size must be int. Received: 1.5."),
+        ({"seed": 2**32}, "--seed must be at most 4294967295. Received: 4294967296."),
+        ({"learning_rate": None}, "--learning-rate must be float. Received: None."),
+        ({"learning_rate": 10**400}, "--learning-rate must be at most 4294967295"),
+        ({"momentum": math.inf}, "--momentum must be finite. Received: inf."),
+        ({"class_weights": (1, math.nan)}, "--class-weights must be finite"),
+        ({"class_weights": (1, -0.5)}, "--class-weights must be at least 0"),
+        ({"seed": -1}, "--seed must be at least 0"),
+        ({"cache_mb": -1}, "--cache-mb must be at least 0"),
+        ({"hue": -0.1}, "--hue must be at least 0"),
+        ({"limit": 0}, "--limit must be at least 1"),
+        ({"devices": 0}, "--devices must be at least 1"),
+        ({"crop": (3,)}, r"--crop must be tuple\[int, int\]. Received: \(3,\)."),
+        ({"crop": [[3], 4]}, r"--crop must be tuple\[int, int\]"),
+        ({"flip": 1}, "--flip must be bool. Received: 1."),
+        ({"devices": "2"}, r"--devices must be int \| None. Received: '2'."),
+        ({"dataset": "a\0b"}, r"--dataset must not hold control characters. Received: 'a\\x00b'"),
+        ({"data_dir": "\x1b[2J"}, "--data-dir must not hold control characters"),
+        (
+            {"recipe": "best"},
+            "--recipe must be one of sample, voc2012, voc2012_best, camvid, strong",
+        ),
+    ],
+)
+def test_values_out_of_range_are_named(setting, message):
+    with pytest.raises(UserError, match=message):
+        TrainConfig.from_recipe(setting.pop("recipe", None), **setting)
+
+
+def test_recipes_set_existing_fields_and_each_field_has_help():
+    names = {field.name for field in dataclasses.fields(TrainConfig)}
+    for recipe in RECIPES.values():
+        assert set(recipe) <= names
+    assert all(field.metadata["help"] for field in dataclasses.fields(TrainConfig))
+    assert set(GROUPS) <= names and not names & set(DROPPED)
+
+
+def test_a_run_takes_the_first_images_and_drops_small_ones_from_training(tmp_path):
+    folder = write_folder(tmp_path, train=3, val=3, size=(48, 64))
+    config = TrainConfig(dataset=str(folder), limit=2, crop=(48, 64), skip_smaller=True)
+    assert split_of(config, "train").ids == ("train_0", "train_1")
+    larger = dataclasses.replace(config, crop=(49, 64))
+    with pytest.raises(UserError, match="as large as the crop 49×64"):
+        split_of(larger, "train")
+    assert split_of(larger, "val").ids == ("val_0", "val_1")

@@ -1,0 +1,245 @@
+"""Requests that are broken or made to harm: each gets a reason, and the server stays as it is."""
+
+import contextlib
+import gzip
+import json
+import socket
+import time
+import zlib
+
+import pytest
+from support.toy_server import (
+    HEAD,
+    PHOTO,
+    SECONDS,
+    b64,
+    resident_mib,
+    save_version,
+    send_raw,
+    serving,
+)
+
+PATIENCE = 1  # seconds; a minute and more by default
+OPEN_FILES = 160
+PRELUDE = (
+    "import resource; from fcn_keras.serving.server import connection; "
+    f"resource.setrlimit(resource.RLIMIT_NOFILE, ({OPEN_FILES}, {OPEN_FILES})); "
+    f"connection.HEAD_SECONDS = connection.ANSWER_SECONDS = {PATIENCE}"
+)
+GET = "GET /ready HTTP/1.1\r\nHost: x\r\n"
+GOOD = json.dumps({"instances": [b64(PHOTO)]}).encode()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    base = tmp_path_factory.mktemp("models")
+    save_version(base, 1)
+    with serving(base, "--max-body-mb", "1", prelude=PRELUDE) as server:
+        yield server
+
+
+def is_well(server):
+    return server.predict(GOOD)[0] == 200 and not any("Traceback" in line for line in server.lines)
+
+
+@pytest.mark.parametrize(
+    ("head", "body", "code"),
+    [
+        (HEAD + "Content-Length: -5", b"", 400),
+        (HEAD + "Content-Length: +5", b"", 400),
+        (HEAD + "Content-Length: five", b"", 400),
+        (HEAD + f"Content-Length: {'9' * 5000}", b"", 400),
+        (HEAD + "Content-Length: 2\r\nContent-Length: 3", b"{}}", 400),
+        (HEAD + "Content-Length: 2\r\nTransfer-Encoding: chunked", b"2\r\n{}\r\n0\r\n\r\n", 400),
+        (HEAD + "Transfer-Encoding: gzip", b"{}", 400),
+        (HEAD + "Transfer-Encoding: chunked", b"-2\r\n{}\r\n", 400),
+        ("GET / HTTP/1.1", b"", 400),
+        ("PRI * HTTP/2.0", b"SM\r\n\r\n", 404),
+        ("GET /v1/models/f\0n HTTP/1.1\r\nHost: x", b"", 400),
+        ("GET /v1/models/f\xffn HTTP/1.1\r\nHost: x", b"", 400),
+        ("GET http://x/v1/models/fcn HTTP/1.1\r\nHost: x\r\nConnection: close", b"", 404),
+        ("OPTIONS * HTTP/1.1\r\nHost: x\r\nConnection: close", b"", 404),
+        ("CONNECT x:80 HTTP/1.1\r\nHost: x\r\nConnection: close", b"", 404),
+        (GET + "A: \0", b"", 400),
+        ("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"", 400),  # TLS
+    ],
+)
+def test_what_is_no_good_http(server, head, body, code):
+    first, said = send_raw(server, head + "\r\n\r\n", [body])
+    assert first.startswith(f"HTTP/1.1 {code} ") and said
+    assert is_well(server)
+
+
+@pytest.mark.parametrize("sent", ["A: " + "a" * 200_000, "A: b\r\n" * 30_000])
+def test_headers_without_end_are_cut_off(server, sent):
+    """Who still sends when the connection ends may lose the answer."""
+    with socket.create_connection(("127.0.0.1", server.port), SECONDS) as raw:
+        answer = b""
+        with contextlib.suppress(ConnectionError):
+            raw.sendall((GET + sent).encode())
+            while chunk := raw.recv(65536):
+                answer += chunk
+    assert answer == b"" or answer.startswith(b"HTTP/1.1 400 ")
+    assert is_well(server)
+
+
+@pytest.mark.parametrize(
+    ("path", "code", "reason"),
+    [
+        ("/v1/models/../../etc/passwd", 400, "Malformed request: GET /v1/models/../../etc"),
+        ("/v1/models/..%2f..%2fetc%2fpasswd/metadata", 404, "model ../../etc/passwd"),
+        ("/../../etc/passwd", 404, "Not found: GET /../../etc/passwd"),
+        ("/v1/models/%00", 404, "model \0"),
+        ("/v1/models/%ff%ed%a0%80", 404, "model \ufffd"),
+        ("/v1/models/fcn/labels/%0d%0aSet-Cookie%3ax", 400, "label \r\nSet-Cookie:x"),
+        ("/v1/models/fcn/versions/-1", 400, "Malformed request"),
+        ("/docs", 404, "Not found: GET /docs"),
+        ("/openapi.json", 404, "Not found: GET /openapi.json"),
+    ],
+)
+def test_paths_lead_nowhere(server, path, code, reason):
+    found, answer = server.ask("GET", path)
+    assert found == code and reason in answer["error"]
+    assert is_well(server)
+
+
+PACKED = gzip.compress(GOOD)
+IMAGES = '{"signature_name": "predict_images", "instances": '
+BODIES = {
+    "cut gzip": (PACKED[:-30], 400, "it is cut off"),
+    "gzip without checksum": (PACKED[:-8], 400, "it is cut off"),
+    "gzip of another checksum": (PACKED[:-8] + bytes(8), 400, "incorrect data check"),
+    "two gzips": (gzip.compress(GOOD[:9]) + gzip.compress(GOOD[9:]), 400, "follows its end"),
+    "gzip and junk": (PACKED + b"junk", 400, "something follows its end"),
+    "gzip bomb": (gzip.compress(bytes(2**28), 1), 413, "larger than 1 MiB"),
+    "gzip in gzip": (gzip.compress(PACKED), 400, "not JSON"),
+    "deflate": (zlib.compress(GOOD), 400, "Failed to uncompress the gzipped body"),
+    "latin 1": (b'{"instances": ["\xe9"]}', 400, "not JSON: 'utf-8' codec"),
+    "NUL": (b"\0", 400, "not JSON"),
+    "half a character": (b'{"signature_name": "\\ud800", "instances": [1]}', 400, "'\\ud800'"),
+    "half of it raw": (b'{"signature_name": "\xed\xa0\x80", "instances": [1]}', 400, "'\\ud800'"),
+    "half in base64": (b'{"instances": [{"b64": "\\ud800"}]}', 400, "is not base64"),
+    "control characters": (b'{"signature_name": "\\u001b[2J", "instances": [1]}', 400, "\\x1b[2J"),
+    "deep lists": (b'{"instances": ' + b"[" * 900 + b"]" * 900 + b"}", 400, "nested too deeply"),
+    "endless lists": (b"[" * 10**6, 400, "maximum recursion depth"),
+    "endless objects": (b'{"a": ' * 10**5, 400, "maximum recursion depth"),
+    "deep objects": (
+        b'{"instances": ' + b'{"a": ' * 900 + b"1" + b"}" * 901,
+        400,
+        "must be a list",
+    ),
+    "10,000 digits": (f"{IMAGES}[[[[{'1' * 10_000}, 1, 1]]]]}}".encode(), 400, "Exceeds the limit"),
+    "4,000 digits": (
+        f"{IMAGES}[[[[{'1' * 4000}, 1, 1]]]]}}".encode(),
+        400,
+        "out of the range of uint8",
+    ),
+    "infinity": (f"{IMAGES}[[[[1e999, 1, 1]]]]}}".encode(), 400, "images[0][0][0][0]: inf"),
+    "null": (f"{IMAGES}[[[[null, 1, 1]]]]}}".encode(), 400, "images[0][0][0][0]: None"),
+    "no pixels": (f"{IMAGES}[[]]}}".encode(), 400, "has shape [1, 0], the signature has"),
+    "two kinds of rows": (
+        b'{"instances": [{"image_bytes": {"b64": ""}}, {"b64": ""}]}',
+        400,
+        "instances[1]",
+    ),
+    "base64 of a number": (b'{"instances": [{"b64": 5}]}', 400, "with the keys: image_bytes"),
+    "100,000 texts": (json.dumps({"instances": ["x"] * 10**5}).encode(), 400, "image"),
+    "a good one and a bad one": (
+        json.dumps({"instances": [b64(PHOTO), "x"]}).encode(),
+        400,
+        "image",
+    ),
+}
+COMPRESSED = {name for name in BODIES if "gzip" in name or name == "deflate"}
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_bodies_get_a_reason(server, name):
+    body, code, reason = BODIES[name]
+    headers = {"Content-Encoding": "gzip"} if name in COMPRESSED else {}
+    found, answer = server.ask("POST", "/v1/models/fcn:predict", body, headers)
+    assert found == code and reason in answer["error"], answer
+    assert is_well(server)
+
+
+@pytest.mark.parametrize("body", [GOOD.decode().encode("utf-16"), b"\xef\xbb\xbf" + GOOD])
+def test_other_unicode_is_read(server, body):
+    assert server.predict(body)[0] == 200
+
+
+def test_memory_stays_flat(server):
+    def all_bodies():
+        for name, (body, _, _) in BODIES.items():
+            headers = {"Content-Encoding": "gzip"} if name in COMPRESSED else {}
+            server.ask("POST", "/v1/models/fcn:predict", body, headers)
+
+    sizes = []
+    for _ in range(8):
+        all_bodies()
+        sizes.append(resident_mib(server, "VmRSS"))
+    assert sizes[-1] - max(sizes[:4]) < 20  # buffers grow until they are large enough
+
+
+@pytest.mark.parametrize("head", [HEAD.replace(":predict", ""), GET])
+def test_a_body_that_breaks_after_the_answer(server, head):
+    with socket.create_connection(("127.0.0.1", server.port), SECONDS) as raw:
+        raw.sendall(f"{head}Transfer-Encoding: chunked\r\n\r\n2\r\n{{}}\r\n".encode())
+        assert raw.recv(65536).startswith(b"HTTP/1.1 ")
+        raw.sendall(b"zz\r\n")
+        while raw.recv(65536):
+            pass
+    assert is_well(server)
+
+
+@pytest.mark.parametrize("sent", ["", "POST /v1/mod", GET + "\r\n" + GET])
+def test_headers_must_come_in_time(server, sent):
+    """A byte now and then keeps no connection open."""
+    start = time.monotonic()
+    with socket.create_connection(("127.0.0.1", server.port), SECONDS) as raw:
+        raw.sendall(sent.encode())
+        raw.settimeout(0.2)
+        with contextlib.suppress(ConnectionError):
+            while time.monotonic() - start < SECONDS:
+                with contextlib.suppress(TimeoutError):
+                    if raw.recv(65536) == b"":
+                        break
+                if sent:
+                    raw.sendall(b"A")
+    assert PATIENCE - 0.3 < time.monotonic() - start < PATIENCE + 5
+    assert is_well(server)
+
+
+@pytest.mark.slow
+def test_answers_must_be_taken_in_time(server):
+    asked, answered = 4000, 4000
+    for pause in (1, 5, 20):  # a busy machine fills the system's buffers late
+        if answered == asked:
+            answered = answers_taken_late(server, asked, PATIENCE + pause)
+    assert 0 < answered < asked
+    assert is_well(server)
+
+
+def answers_taken_late(server, asked: int, pause: float) -> int:
+    request = (GET.replace("/ready", "/v1/models/fcn/metadata") + "\r\n").encode()
+    with socket.create_connection(("127.0.0.1", server.port), SECONDS) as raw:
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        raw.settimeout(pause)
+        with contextlib.suppress(ConnectionError, TimeoutError):
+            raw.sendall(request * asked)
+        time.sleep(pause)
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**22)  # what is there, at once
+        answers = b""
+        with contextlib.suppress(ConnectionError, TimeoutError):
+            while chunk := raw.recv(2**20):
+                answers += chunk
+    return answers.count(b"HTTP/1.1 200")
+
+
+def test_more_connections_than_open_files(server):
+    """The last test: asyncio logs a traceback when it cannot accept."""
+    idle = []
+    with contextlib.ExitStack() as stack:
+        for _ in range(OPEN_FILES + 40):
+            idle.append(stack.enter_context(socket.create_connection(("127.0.0.1", server.port))))
+        assert server.predict(GOOD)[0] == 200  # when the idle ones have been closed
+    assert server.process.poll() is None

@@ -1,0 +1,329 @@
+"""Whole runs on a few small pictures; those that are killed or span devices are processes."""
+
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+from support.fake_folder import CLASSES
+from support.fake_voc import write_sbd, write_voc_devkit
+from support.processes import finish, start, until_epoch
+from support.runs import QUICK, history_of
+
+from fcn_keras.cli import main
+from fcn_keras.data import load_split
+from fcn_keras.data.sample.dataset import write_sample
+from fcn_keras.errors import UserError
+from fcn_keras.evaluation.scores import evaluate
+from fcn_keras.inference.segmenter import Segmenter
+from fcn_keras.models.fcn import build_fcn
+from fcn_keras.runs.config import TrainConfig
+from fcn_keras.training.train import build_model, make_optimizer, train
+
+
+def train_here(shapes, run_dir, *flags):
+    return main(["train", "--dataset", str(shapes), "--run-dir", str(run_dir), *QUICK, *flags])
+
+
+def final_weights(run_dir):
+    model = keras.models.load_model(Path(run_dir) / "last.keras", compile=False)
+    return model.get_weights()
+
+
+def test_a_run_leaves_all_its_files(finished_run, shapes):
+    names = {path.name for path in finished_run.iterdir()}
+    assert names == {
+        *("config.json", "history.csv", "metrics.json", "best.keras", "last.keras"),
+        *("curves.png", "predictions.png", "logs", "MODEL_CARD.md"),
+    }
+    assert list((finished_run / "logs").rglob("events.out.tfevents.*"))
+    for picture in ("curves.png", "predictions.png"):
+        assert np.ptp(np.asarray(Image.open(finished_run / picture).convert("L"))) > 100
+    assert [row["epoch"] for row in history_of(finished_run)] == ["1", "2"]
+    config = json.loads((finished_run / "config.json").read_text())
+    assert config["train"]["dataset"] == str(shapes) and config["train"]["crop"] == [48, 64]
+    assert config["labels"]["names"] == list(CLASSES)
+    assert config["versions"]["keras"] == keras.__version__
+
+
+def test_metrics_are_those_of_the_best_model_on_whole_images(finished_run, shapes):
+    metrics = json.loads((finished_run / "metrics.json").read_text())
+    segmenter = Segmenter.load(finished_run / "best.keras")
+    assert metrics == evaluate(segmenter, load_split(str(shapes), "val")).to_dict()
+    assert set(metrics["per_class_iou"]) == set(CLASSES)
+    best = max(float(row["val_mean_iou"]) for row in history_of(finished_run))
+    assert metrics["mean_iou"] == pytest.approx(best, abs=1e-5)
+
+
+def test_a_finished_run_says_so_and_goes_on_when_asked(finished_run, tmp_path, capfd):
+    run = shutil.copytree(finished_run, tmp_path / "run")
+    before = (run / "last.keras").stat().st_mtime_ns
+    assert main(["train", "--resume", str(run)]) == 0
+    assert "is finished: 2 epochs" in capfd.readouterr().out
+    assert (run / "last.keras").stat().st_mtime_ns == before
+    assert main(["train", "--resume", str(run), "--epochs", "3"]) == 0
+    assert [row["epoch"] for row in history_of(run)] == ["1", "2", "3"]
+
+
+def test_an_existing_folder_is_never_overwritten(finished_run, shapes, capfd):
+    assert train_here(shapes, finished_run) == 1
+    assert "exists already and is never overwritten" in capfd.readouterr().err
+
+
+def test_training_lowers_the_loss_and_learns(shapes, tmp_path):
+    flags = "--epochs 6 --batch-size 2 --crop 48 64 --scale 1 1 --output-stride 8".split()
+    flags += "--optimizer adamw --learning-rate 1e-2".split()
+    assert train_here(shapes, tmp_path / "run", *flags) == 0
+    losses = [float(row["loss"]) for row in history_of(tmp_path / "run")]
+    assert losses[-1] < 0.2 * losses[0]
+
+
+@pytest.mark.slow
+def test_max_steps_ends_the_run_with_the_schedule_of_the_whole(shapes, tmp_path):
+    flags = "--epochs 10 --batch-size 2 --max-steps 4 --schedule poly".split()  # 3 steps an epoch
+    assert train_here(shapes, tmp_path / "run", *flags) == 0
+    rows = history_of(tmp_path / "run")
+    assert len(rows) == 2 and (tmp_path / "run" / "metrics.json").exists()
+    for _ in range(2):  # as finished, then as killed before its metrics were written
+        assert main(["train", "--resume", str(tmp_path / "run")]) == 0
+        assert len(history_of(tmp_path / "run")) == 2
+        (tmp_path / "run" / "metrics.json").unlink()
+    # Polynomial decay of power 0.9 over 30 steps, after 3 and 4 of them.
+    expected = [0.01 * (1 - step / 30) ** 0.9 for step in (3, 4)]
+    assert [float(row["learning_rate"]) for row in rows] == pytest.approx(expected, rel=1e-4)
+
+
+def test_early_stopping_counts_from_the_best_epoch(shapes, tmp_path):
+    flags = ["--epochs", "9", "--early-stopping", "2", "--learning-rate", "1e-12"]
+    flags += ["--freeze", "backbone"]  # nothing changes: the first epoch stays the best
+    assert train_here(shapes, tmp_path / "run", *flags) == 0
+    assert len(history_of(tmp_path / "run")) == 3
+
+
+@pytest.mark.slow
+def test_coarse_epochs_and_rare_validation_resume_alike(shapes, tmp_path):
+    flags = ["--epochs", "4", "--coarse-epochs", "3", "--validate-every", "3"]
+    flags += ["--warmup-steps", "2", "--schedule", "cosine"]
+    assert train_here(shapes, tmp_path / "whole", *flags) == 0
+    rows = history_of(tmp_path / "whole")
+    assert [row["val_mean_iou"] != "nan" for row in rows] == [False, False, True, True]
+    assert [row["crop_height"] for row in rows] == ["16.0", "16.0", "16.0", "32.0"]
+
+    assert train_here(shapes, tmp_path / "cut", *flags, "--max-steps", "2") == 0
+    (tmp_path / "cut" / "metrics.json").unlink()
+    assert main(["train", "--resume", str(tmp_path / "cut"), "--max-steps", "9"]) == 0
+    again = history_of(tmp_path / "cut")
+    for row, expected in zip(again, rows, strict=True):
+        assert float(row["loss"]) == pytest.approx(float(expected["loss"]), rel=1e-3)
+        assert row["crop_height"] == expected["crop_height"]
+
+
+@pytest.mark.slow
+def test_a_run_resumes_when_what_it_began_with_is_gone(finished_run, shapes, tmp_path):
+    origin = shutil.copytree(finished_run, tmp_path / "origin")
+    flags = ["--init-from", str(origin), "--output-stride", "8", "--epochs", "1"]
+    assert train_here(shapes, tmp_path / "run", *flags) == 0
+    shutil.rmtree(origin)
+    assert main(["train", "--resume", str(tmp_path / "run"), "--epochs", "2"]) == 0
+    assert len(history_of(tmp_path / "run")) == 2
+
+
+def test_damaged_models_are_named(finished_run, shapes, tmp_path, capfd):
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    for path in finished_run.glob("*.*"):
+        (damaged / path.name).write_bytes(
+            path.read_bytes()[: 1000 if path.suffix == ".keras" else None]
+        )
+    (damaged / "metrics.json").unlink()
+    assert main(["train", "--resume", str(damaged)]) == 1
+    assert "last.keras: damaged, or of other settings" in capfd.readouterr().err
+    assert train_here(shapes, tmp_path / "new", "--init-from", str(damaged)) == 1
+    stderr = capfd.readouterr().err
+    assert "best.keras: no .keras model, or a damaged one" in stderr and "Traceback" not in stderr
+
+
+# In one epoch, only the validation loss is bad.
+@pytest.mark.parametrize("epochs", ["1", pytest.param("4", marks=pytest.mark.slow)])
+def test_diverging_loss_is_reported(shapes, tmp_path, capfd, epochs):
+    run_dir = tmp_path / "run"
+    assert train_here(shapes, run_dir, "--epochs", epochs, "--learning-rate", "1e30") == 1
+    assert "loss became nan" in capfd.readouterr().err
+    assert not (run_dir / "metrics.json").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_mixed_precision_trains_and_resumes(shapes, tmp_path, precision):
+    run_dir = tmp_path / "run"
+    assert train_here(shapes, run_dir, "--epochs", "1", "--mixed-precision", precision) == 0
+    assert main(["train", "--resume", str(run_dir), "--epochs", "2"]) == 0
+    assert len(history_of(run_dir)) == 2
+
+
+@pytest.mark.slow
+def test_automatic_precision_is_recorded_as_what_it_was(shapes, tmp_path):
+    run_dir = tmp_path / "run"
+    assert train_here(shapes, run_dir, "--max-steps", "1", "--mixed-precision", "auto") == 0
+    chosen = json.loads((run_dir / "config.json").read_text())["train"]["mixed_precision"]
+    backbone = keras.models.load_model(run_dir / "best.keras").get_layer("backbone")
+    dtypes = {"off": "float32", "bfloat16": "bfloat16"}
+    assert backbone.get_layer("conv1_conv").compute_dtype == dtypes[chosen]
+    fast = any(
+        f" {flag}" in Path("/proc/cpuinfo").read_text() for flag in ("avx512_bf16", "amx_bf")
+    )
+    assert fast == (chosen == "bfloat16")
+
+
+def test_finer_net_starts_from_a_coarser_run(finished_run, shapes):
+    config = TrainConfig.from_recipe(
+        dataset=str(shapes), init_from=str(finished_run), backbone="tiny", output_stride=8, seed=5
+    )
+    labels = load_split(str(shapes), "train").labels
+    coarse = keras.models.load_model(finished_run / "best.keras", compile=False)
+    fine = build_model(config, labels)
+    for name in ("backbone", "score_32", "score_16"):
+        for ours, theirs in zip(fine.get_layer(name).weights, coarse.get_layer(name).weights):
+            np.testing.assert_array_equal(ours, theirs)
+    assert not np.any(fine.get_layer("score_8").kernel)
+    other = TrainConfig.from_recipe(
+        dataset=str(shapes), init_from=str(finished_run), backbone="resnet18"
+    )
+    with pytest.raises(UserError, match="Layer 'backbone' differs"):
+        build_model(other, labels)
+
+
+@pytest.mark.parametrize(
+    ("decay_all", "optimizer"), [(False, "sgd"), (False, "adamw"), (True, "sgd")]
+)
+def test_weight_decay_spares_biases_norms_and_upsampling(decay_all, optimizer):
+    model = build_fcn("tiny", 2, weights=None)
+    config = TrainConfig(
+        optimizer=optimizer, learning_rate=0.1, weight_decay=0.5, decay_all=decay_all
+    )
+    optimizer = make_optimizer(config, model, steps=10)
+    before = [np.array(variable) for variable in model.trainable_variables]
+    optimizer.apply([keras.ops.zeros(v.shape) for v in before], model.trainable_variables)
+    for variable, old in zip(model.trainable_variables, before):
+        spared = not decay_all and (old.ndim < 2 or "upscore" in variable.path)
+        np.testing.assert_allclose(variable, old * (1 if spared else 0.95), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.slow
+def test_train_from_python(shapes, tmp_path):
+    run = train(
+        TrainConfig.from_recipe(
+            dataset=str(shapes),
+            backbone="tiny",
+            epochs=1,
+            batch_size=6,
+            crop=(32, 32),
+            run_dir=str(tmp_path / "r"),
+        )
+    )
+    assert run.read_metrics()["mean_iou"] >= 0
+    assert run.read_config().epochs == 1 and run.read_labels().names == CLASSES
+
+
+@pytest.mark.parametrize(
+    "flags", [["--crop", "64", "96"], pytest.param([], marks=pytest.mark.slow)]
+)
+def test_voc2012_recipe_on_a_small_devkit(tmp_path, flags):
+    write_voc_devkit(tmp_path)
+    flags = ["--backbone", "tiny", "--weights", "none", "--max-steps", "2", *flags]
+    flags += ["--data-dir", str(tmp_path)]
+    run = tmp_path / "run"
+    assert main(["train", "--recipe", "voc2012", "--run-dir", str(run), *flags]) == 0
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert len(metrics["per_class_iou"]) == 21
+
+
+@pytest.mark.slow
+def test_voc2012_best_recipe_on_a_small_devkit(tmp_path):
+    write_voc_devkit(tmp_path)
+    write_sbd(tmp_path)
+    flags = "--backbone tiny --weights none --crop 64 64 --batch-size 2 --epochs 1".split()
+    flags += ["--max-steps", "2"]
+    flags += ["--data-dir", str(tmp_path), "--run-dir", str(tmp_path / "run")]
+    assert main(["train", "--recipe", "voc2012_best", *flags]) == 0
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert len(metrics["per_class_iou"]) == 21
+
+
+@pytest.mark.slow
+def test_killed_run_resumes_to_the_same_weights(shapes, tmp_path):
+    flags = ["--dataset", shapes, *QUICK, "--epochs", "5", "--batch-size", "2", "--flip"]
+    flags += ["--scale", "0.5", "2", "--optimizer", "adamw", "--learning-rate", "1e-4"]
+    flags += ["--schedule", "poly"]
+    finish("train.py", *flags, "--run-dir", tmp_path / "whole")
+
+    process = start("train.py", *flags, "--run-dir", tmp_path / "killed")
+    until_epoch(process, 3)
+    time.sleep(0.2)
+    process.kill()
+    process.wait()
+    assert len(history_of(tmp_path / "killed")) == 2
+    assert not (tmp_path / "killed" / "metrics.json").exists()
+
+    assert "after epoch 2" in finish("train.py", "--resume", tmp_path / "killed")
+    whole, resumed = history_of(tmp_path / "whole"), history_of(tmp_path / "killed")
+    assert [row["epoch"] for row in resumed] == ["1", "2", "3", "4", "5"]
+    for row, expected in zip(resumed, whole):
+        assert float(row["loss"]) == pytest.approx(float(expected["loss"]), rel=1e-3)
+        assert row["learning_rate"] == expected["learning_rate"]
+    pairs = list(zip(final_weights(tmp_path / "killed"), final_weights(tmp_path / "whole")))
+    assert max(np.abs(ours - theirs).max() for ours, theirs in pairs) < 1e-4
+
+
+@pytest.mark.slow
+def test_two_devices_give_the_losses_of_one(tmp_path):
+    folder = tmp_path / "data"
+    write_sample(folder, train=8, val=3, size=(64, 96))
+    for path in (folder / "SegmentationClass").iterdir():  # label what was not
+        mask = np.array(Image.open(path))
+        Image.fromarray(np.where(mask == 255, 0, mask)).save(path)
+    # One step an epoch, so that the history has the loss of every step. The rate is
+    # low: float error changes gradients by 0.2 to 1 %, probably by switching ReLUs.
+    flags = ["--dataset", folder, "--batch-size", "8", "--crop", "64", "96", "--epochs", "5"]
+    flags += ["--output-stride", "32", "--scale", "1", "1", "--learning-rate", "2e-5"]
+    losses = {}
+    for devices in (1, 2):
+        run_dir = tmp_path / str(devices)
+        options = ["--synchronized-batchnorm", "--devices", devices, "--run-dir", run_dir]
+        finish("train.py", *flags, *options)
+        losses[devices] = [float(row["loss"]) for row in history_of(run_dir)]
+    assert losses[1] == pytest.approx(losses[2], abs=1e-4)
+    assert losses[1][0] - losses[1][4] > 0.02  # steps of the right length, not only a right start
+
+
+@pytest.mark.slow
+def test_two_devices_validate_the_statistics_that_are_saved(shapes, tmp_path):
+    """Without synchronised BatchNorm each replica has moving statistics of its own."""
+    flags = ["--dataset", shapes, *QUICK, "--epochs", "2", "--devices", "2"]
+    finish("train.py", *flags, "--run-dir", tmp_path)
+    best = max(float(row["val_mean_iou"]) for row in history_of(tmp_path))
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["mean_iou"] == pytest.approx(best, abs=1e-5)
+
+
+@pytest.mark.slow
+def test_sample_run_learns(tmp_path):
+    finish("train.py", "--run-dir", tmp_path / "run")
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["mean_iou"] >= 0.60
+
+
+@pytest.mark.slow
+def test_camvid_loss_falls(tmp_path):
+    camvid = os.environ.get("CAMVID_DIR")
+    if not camvid:
+        pytest.skip("set CAMVID_DIR to CamVid in VOC's layout")
+    flags = ["--dataset", camvid, "--epochs", "3", "--batch-size", "8"]
+    finish("train.py", *flags, "--run-dir", tmp_path / "run")
+    losses = [float(row["loss"]) for row in history_of(tmp_path / "run")]
+    assert losses[0] > losses[1] > losses[2]
