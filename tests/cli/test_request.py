@@ -244,7 +244,7 @@ def test_an_exported_model_on_fcn_keras_serve(
         assert "4 of 5 images segmented, 1 failed." in captured.out
         assert f"cut.png: {url} refused the request" in captured.err
         assert request(url, tmp_path / "out", "--version", "2", photographs) == 1
-        assert "no such model (Servable not found" in capfd.readouterr().err
+        assert "no such model (Version 2 of model fcn is not served)" in capfd.readouterr().err
     finally:
         process.terminate()
         process.communicate(timeout=60)

@@ -134,7 +134,7 @@ class GrpcClient:
             raise self._explained(error) from error
 
     def _explained(self, error: grpc.RpcError) -> UserError:
-        code, said = error.code(), one_line(error.details())
+        code, said = error.code(), one_line(error.details()).removesuffix(".")
         if code == grpc.StatusCode.UNAVAILABLE:
             return unreachable(self.url, said)
         if code == grpc.StatusCode.DEADLINE_EXCEEDED:

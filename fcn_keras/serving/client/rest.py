@@ -154,6 +154,7 @@ class RestClient:
         if response.ok and answer is not None and not said:
             return answer
         said = one_line(said or (content.decode(errors="replace") if answer else status))
+        said = said.removesuffix(".")
         if response.status_code in TEMPORARY:
             raise TemporaryError(
                 f"{self.url} is overloaded or not ready ({said}). Try later.",
