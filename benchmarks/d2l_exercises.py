@@ -126,7 +126,7 @@ def skips(arguments) -> str:
 def test_images(arguments) -> str:
     """Exercise 3: every image's mask, the measures over all, the worst and best images."""
     from fcn_keras import load_split
-    from fcn_keras.evaluation.scores import Report, confusion_matrix, format_report
+    from fcn_keras.evaluation.scores import Scores, confusion_matrix, format_scores
 
     model = arguments.model or finished_run(arguments, "model", seed=arguments.seeds[0]).path
     split = load_split(arguments.dataset, arguments.split)
@@ -134,7 +134,7 @@ def test_images(arguments) -> str:
     masks = predicted_masks(model, split, arguments.out / "predictions")
     classes = len(split.labels)
     matrices = [confusion_matrix(split.read(i)[1], masks[i], classes) for i in range(len(split))]
-    reports = [Report(split.labels, matrix) for matrix in matrices]
+    reports = [Scores(split.labels, matrix) for matrix in matrices]
     order = sorted(range(len(split)), key=lambda index: reports[index].mean_iou)
     lines = [row("image", "mean IoU", "pixel accuracy")]
     for name, indices in {"worst": order[:SHOWN], "best": order[::-1][:SHOWN]}.items():
@@ -143,7 +143,7 @@ def test_images(arguments) -> str:
             lines.append(row(label, report.mean_iou, report.pixel_accuracy))
         draw(split, masks, indices, arguments.out / f"{name}.png")
     print(f"Masks and overlays: {arguments.out / 'predictions'}; pictures: worst.png, best.png")
-    return format_report(Report(split.labels, sum(matrices))) + "\n\n" + table(lines)
+    return format_scores(Scores(split.labels, sum(matrices))) + "\n\n" + table(lines)
 
 
 def draw(split, masks: list[np.ndarray], indices: list[int], path: Path) -> None:

@@ -59,7 +59,7 @@ def _evaluate(arguments) -> int:
         raise UserError(f"--boundary must be at least 1 pixel. Received: {arguments.boundary}.")
     segmenter = load_segmenter(arguments)
     from fcn_keras.evaluation import charts
-    from fcn_keras.evaluation.scores import evaluate, format_report, require_same_classes
+    from fcn_keras.evaluation.scores import evaluate, format_scores, require_same_classes
     from fcn_keras.evaluation.subsets import d2l_examples, near_boundaries
     from fcn_keras.files.writing import write_file
 
@@ -69,12 +69,12 @@ def _evaluate(arguments) -> int:
         split = d2l_examples(split, arguments.crop, arguments.void == "background")
     if arguments.boundary:
         split = near_boundaries(split, arguments.boundary)
-    report = evaluate(segmenter, split, progress)
-    print(format_report(report))
+    scores = evaluate(segmenter, split, progress)
+    print(format_scores(scores))
     if arguments.json:
-        text = json.dumps(report.to_dict(), indent=2) + "\n"
+        text = json.dumps(scores.to_dict(), indent=2) + "\n"
         write_file(arguments.json, lambda path: path.write_text(text))
     if arguments.confusion:
-        figure = charts.draw_confusion(report)
+        figure = charts.draw_confusion(scores)
         write_file(arguments.confusion, lambda path: figure.savefig(path, dpi=120, format="png"))
     return 0

@@ -7,13 +7,13 @@ from matplotlib.figure import Figure
 
 from fcn_keras.data.overlay import color_mask, legend_patches
 from fcn_keras.data.split import LabelSet
+from fcn_keras.evaluation.scores import Scores
 
 
-def draw_confusion(report) -> Figure:
-    """Draws a `Report`'s confusion matrix, each row of the truth as shares of its pixels."""
-    labels = report.labels
-    totals = report.confusion.sum(axis=1, keepdims=True)
-    shares = report.confusion / np.maximum(totals, 1)
+def draw_confusion(scores: Scores) -> Figure:
+    """Draws a confusion matrix, each row of the truth as shares of its pixels."""
+    labels = scores.labels
+    shares = scores.confusion_shares
     side = 2.2 + 0.42 * len(labels)
     figure = Figure(figsize=(side, side), layout="constrained")
     axes = figure.subplots()

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from fcn_keras.data import pipeline
 from fcn_keras.data.split import Split
-from fcn_keras.evaluation.scores import Report
+from fcn_keras.evaluation.scores import Scores
 from fcn_keras.files.writing import atomic_path
 from fcn_keras.runs.command import changed_settings, train_command
 from fcn_keras.runs.config import TrainConfig
@@ -36,14 +36,14 @@ tags:
 
 
 def write_model_card(
-    run: RunFolder, splits: tuple[Split, Split], report: Report, history: list[dict]
+    run: RunFolder, splits: tuple[Split, Split], scores: Scores, history: list[dict]
 ) -> None:
     """Writes the card of a run, from its files and from what was measured.
 
     Args:
         run: The run, with its `config.json` and `best.keras`.
         splits: The images that it trained on, and those of validation.
-        report: The measures of `best.keras` on validation, those of `metrics.json`.
+        scores: The measures of `best.keras` on validation, those of `metrics.json`.
         history: The rows of `history.csv`.
     """
     config, origin = run.read_config(), run.read_origin()
@@ -51,8 +51,8 @@ def write_model_card(
     sections = {
         "Data": _data(config, splits),
         "Training": _training(config, splits[0], history),
-        "Figures": _figures(report, history),
-        "Intended use and limits": _limits(config, splits, report),
+        "Figures": _figures(scores, history),
+        "Intended use and limits": _limits(config, splits, scores),
         "How to load": _loading(run, config),
         "Provenance": _provenance(run, origin),
     }
@@ -107,12 +107,12 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def _figures(report: Report, history: list[dict]) -> str:
-    measures = report.to_dict()
+def _figures(scores: Scores, history: list[dict]) -> str:
+    measures = scores.to_dict()
     ious = measures.pop("per_class_iou")
     rows = [
         (_escaped(name), "–" if iou is None else f"{iou:.4f}", f"{share:.2%}")
-        for (name, iou), share in zip(ious.items(), _shares(report))
+        for (name, iou), share in zip(ious.items(), _shares(scores))
     ]
     return "\n\n".join(
         [
@@ -127,12 +127,12 @@ def _figures(report: Report, history: list[dict]) -> str:
     )
 
 
-def _limits(config: TrainConfig, splits, report: Report) -> str:
+def _limits(config: TrainConfig, splits, scores: Scores) -> str:
     train, val = splits
-    shares, names = _shares(report), list(map(_escaped, report.labels.names))
+    shares, names = _shares(scores), list(map(_escaped, scores.labels.names))
     weak = [
         f"{name} ({iou:.2f})"
-        for name, iou, share in zip(names, report.class_iou, shares)
+        for name, iou, share in zip(names, scores.class_iou, shares)
         if 0 < share < RARE and iou < WEAK
     ]
     absent = [name for name, share in zip(names, shares) if share == 0]
@@ -186,8 +186,8 @@ def _provenance(run: RunFolder, origin: dict) -> str:
     return _list(lines)
 
 
-def _shares(report: Report) -> list[float]:
-    truth = report.confusion.sum(axis=1)
+def _shares(scores: Scores) -> list[float]:
+    truth = scores.confusion.sum(axis=1)
     return list(truth / max(1, truth.sum()))
 
 

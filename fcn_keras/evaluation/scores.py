@@ -16,7 +16,7 @@ from fcn_keras.runs.folder import MEASURES
 
 
 @dataclasses.dataclass(frozen=True)
-class Report:
+class Scores:
     """A confusion matrix and the measures that follow from it.
 
     Classes that neither truth nor prediction contains are left out of the means.
@@ -59,6 +59,11 @@ class Report:
         truth = self.confusion.sum(axis=1)
         return _ratio(np.nansum(self.class_iou * truth), truth.sum())
 
+    @property
+    def confusion_shares(self) -> np.ndarray:
+        """The confusion matrix with each row as shares of the true class's pixels."""
+        return self.confusion / np.maximum(self.confusion.sum(axis=1, keepdims=True), 1)
+
     def to_dict(self) -> dict:
         """The measures as `metrics.json` holds them; `None` stands for a class left out."""
         ious = [None if np.isnan(iou) else float(iou) for iou in self.class_iou]
@@ -66,7 +71,7 @@ class Report:
         return {**measures, "per_class_iou": dict(zip(self.labels.names, ious))}
 
 
-def evaluate(segment: Callable, split: Split, progress=lambda items: items) -> Report:
+def evaluate(segment: Callable, split: Split, progress=lambda items: items) -> Scores:
     """Compares predictions and truth, an image at a time.
 
     Args:
@@ -76,7 +81,7 @@ def evaluate(segment: Callable, split: Split, progress=lambda items: items) -> R
         progress: Wraps the sequence of indices, to show how far it is.
 
     Returns:
-        The `Report` of all labelled pixels.
+        The `Scores` of all labelled pixels.
 
     Raises:
         UserError: If an example cannot be read.
@@ -86,7 +91,7 @@ def evaluate(segment: Callable, split: Split, progress=lambda items: items) -> R
     for index in progress(range(len(split))):
         image, mask = split.read(index)
         confusion += confusion_matrix(mask, segment(image), classes)
-    return Report(split.labels, confusion)
+    return Scores(split.labels, confusion)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,22 +101,22 @@ class ImageScore:
     Args:
         index: Its place in the split.
         id: Its name there.
-        report: The `Report` of this image alone.
+        scores: The `Scores` of this image alone.
     """
 
     index: int
     id: str
-    report: Report
+    scores: Scores
 
     @property
     def mean_iou(self) -> float:
         """Mean IoU over the classes that the image's truth or prediction contains."""
-        return self.report.mean_iou
+        return self.scores.mean_iou
 
     @property
     def pixel_accuracy(self) -> float:
         """Share of the image's labelled pixels that are right."""
-        return self.report.pixel_accuracy
+        return self.scores.pixel_accuracy
 
 
 def image_scores(segment: Callable, split: Split, progress=lambda items: items) -> list[ImageScore]:
@@ -125,7 +130,7 @@ def image_scores(segment: Callable, split: Split, progress=lambda items: items) 
     Returns:
         An `ImageScore` an image, the lowest mean IoU first; of equal ones the lower
         pixel accuracy, then the split's order. Images without a labelled pixel have
-        no score and are left out. `total_report` puts them together again.
+        no score and are left out. `total_scores` puts them together again.
 
     Raises:
         UserError: If an example cannot be read.
@@ -136,14 +141,14 @@ def image_scores(segment: Callable, split: Split, progress=lambda items: items) 
         image, mask = split.read(index)
         confusion = confusion_matrix(mask, segment(image), classes)
         if confusion.any():
-            scores.append(ImageScore(index, split.ids[index], Report(split.labels, confusion)))
+            scores.append(ImageScore(index, split.ids[index], Scores(split.labels, confusion)))
     return sorted(scores, key=lambda score: (score.mean_iou, score.pixel_accuracy))
 
 
-def total_report(labels: LabelSet, scores: Iterable[ImageScore]) -> Report:
-    """The `Report` over the images of all scores: that of `evaluate`, without predicting again."""
+def total_scores(labels: LabelSet, images: Iterable[ImageScore]) -> Scores:
+    """The `Scores` of all images together: those of `evaluate`, without predicting again."""
     confusion = np.zeros((len(labels), len(labels)), np.int64)
-    return Report(labels, sum((score.report.confusion for score in scores), confusion))
+    return Scores(labels, sum((image.scores.confusion for image in images), confusion))
 
 
 def require_same_classes(model_labels: LabelSet, data_labels: LabelSet) -> None:
@@ -161,14 +166,14 @@ def require_same_classes(model_labels: LabelSet, data_labels: LabelSet) -> None:
         )
 
 
-def format_report(report: Report) -> str:
+def format_scores(scores: Scores) -> str:
     """The measures and a line for each class, as text; "–" stands for a class left out."""
-    lines = [f"{title:22}  {getattr(report, name):.4f}" for name, title in MEASURES.items()]
-    width = max(5, *map(len, report.labels.names))
+    lines = [f"{title:22}  {getattr(scores, name):.4f}" for name, title in MEASURES.items()]
+    width = max(5, *map(len, scores.labels.names))
     lines.append(f"\n{'class':{width}}     IoU  accuracy       pixels")
-    truth = report.confusion.sum(axis=1)
+    truth = scores.confusion.sum(axis=1)
     for name, iou, hits, pixels in zip(
-        report.labels.names, report.class_iou, np.diag(report.confusion), truth
+        scores.labels.names, scores.class_iou, np.diag(scores.confusion), truth
     ):
         iou_text = "–" if np.isnan(iou) else f"{iou:.4f}"
         accuracy = f"{hits / pixels:.4f}" if pixels else "–"

@@ -300,7 +300,7 @@ def _data(config: TrainConfig, splits: tuple[Split, Split], epochs_done: int, st
 def _finish(run: RunFolder, splits: tuple[Split, Split], history: list[dict]) -> None:
     val_split = splits[1]
     segment = Segmenter.load(run.path)
-    report = evaluate(segment, val_split)
+    scores = evaluate(segment, val_split)
     examples = val_split.spread(PREDICTION_COLUMNS)
     images, truths = zip(*map(examples.read, range(len(examples))))
     predictions = [segment(image) for image in images]
@@ -311,9 +311,9 @@ def _finish(run: RunFolder, splits: tuple[Split, Split], history: list[dict]) ->
     for path, figure in figures.items():
         with atomic_path(path) as partial:
             figure.savefig(partial, dpi=120)
-    write_model_card(run, splits, report, history)
-    run.write_metrics(report.to_dict())  # last, as it marks the run as finished
-    print(f"Mean IoU {report.mean_iou:.4f}, pixel accuracy {report.pixel_accuracy:.4f} on val.")
+    write_model_card(run, splits, scores, history)
+    run.write_metrics(scores.to_dict())  # last, as it marks the run as finished
+    print(f"Mean IoU {scores.mean_iou:.4f}, pixel accuracy {scores.pixel_accuracy:.4f} on val.")
     print(f"Results: {run.path}{os.sep}metrics.json, curves.png, predictions.png, best.keras")
 
 

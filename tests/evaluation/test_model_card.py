@@ -16,7 +16,7 @@ from support.runs import history_of
 from fcn_keras.cli import main
 from fcn_keras.data import load_split
 from fcn_keras.evaluation.model_card import _limits
-from fcn_keras.evaluation.scores import Report
+from fcn_keras.evaluation.scores import Scores
 from fcn_keras.runs.config import TrainConfig
 from fcn_keras.runs.folder import MEASURES, RunFolder
 from fcn_keras.runs.history import training_time
@@ -122,7 +122,7 @@ def test_limits_name_rare_and_unmeasured_classes(shapes):
     splits = load_split(str(shapes), "train"), load_split(str(shapes), "val")
     # Truth by prediction: of 1000 pixels 995 are class 0 and 5 are class 1, one of them
     # found: IoU 1 / 5 = 0.2. Class 2 is in the prediction only.
-    report = Report(splits[0].labels, np.array([[994, 0, 1], [4, 1, 0], [0, 0, 0]]))
+    report = Scores(splits[0].labels, np.array([[994, 0, 1], [4, 1, 0], [0, 0, 0]]))
     text = _limits(TrainConfig(), splits, report)
     assert "IoU under 0.5: box (0.20)" in text and "not measured: bar" in text
     assert "6 images, and was measured on 5" in text and "random weights" in text

@@ -3,11 +3,11 @@ import pytest
 
 from fcn_keras.data.split import LabelSet, Split
 from fcn_keras.evaluation.scores import (
-    Report,
+    Scores,
     confusion_matrix,
     evaluate,
     image_scores,
-    total_report,
+    total_scores,
 )
 
 LABELS = LabelSet(("a", "b", "c", "d"))
@@ -69,7 +69,7 @@ def test_confusion_matrix_counts_exactly():
 
 
 def test_nothing_labelled_is_no_division_by_zero():
-    report = Report(LABELS, np.zeros((4, 4), np.int64))
+    report = Scores(LABELS, np.zeros((4, 4), np.int64))
     assert report.mean_iou == report.pixel_accuracy == report.frequency_weighted_iou == 0
 
 
@@ -91,7 +91,7 @@ def test_image_scores_come_worst_first_and_add_up_to_the_report():
     assert [(score.index, score.id) for score in scores] == [(1, "v"), (3, "x"), (0, "u")]
     assert [score.mean_iou for score in scores] == pytest.approx([1 / 4, 7 / 12, 1])
     assert [score.pixel_accuracy for score in scores] == pytest.approx([2 / 4, 3 / 4, 1])
-    total, whole = total_report(LABELS, scores), evaluate(oracle, split)
+    total, whole = total_scores(LABELS, scores), evaluate(oracle, split)
     assert total.confusion.tolist() == whole.confusion.tolist()
 
 
@@ -109,4 +109,4 @@ def test_images_of_equal_iou_are_sorted_by_pixel_accuracy():
 
 
 def test_a_report_of_no_images_is_empty():
-    assert total_report(LABELS, []).to_dict()["mean_iou"] == 0
+    assert total_scores(LABELS, []).to_dict()["mean_iou"] == 0

@@ -15,10 +15,10 @@ from fcn_keras.data.split import LabelSet
 from fcn_keras.errors import UserError
 from fcn_keras.evaluation.scores import (
     ImageScore,
-    Report,
+    Scores,
     image_scores,
     require_same_classes,
-    total_report,
+    total_scores,
 )
 from fcn_keras.inference.segmenter import Segmenter
 from fcn_keras.runs.config import TrainConfig, split_of
@@ -59,7 +59,7 @@ class Contents:
         metrics: The content of `metrics.json`, `None` before the run is finished.
         notes: Sentences on what is missing or odd.
         counts: Images by part of the data set.
-        report: The measures of `best.keras` on validation.
+        scores: The measures of `best.keras` on validation.
         worst: Examples of the lowest mean IoU, the lowest first.
         best: Examples of the highest, the highest first.
     """
@@ -72,14 +72,14 @@ class Contents:
     metrics: dict | None
     notes: list[str]
     counts: dict[str, int] = dataclasses.field(default_factory=dict)
-    report: Report | None = None
+    scores: Scores | None = None
     worst: list[Example] = dataclasses.field(default_factory=list)
     best: list[Example] = dataclasses.field(default_factory=list)
 
     @property
     def measures(self) -> dict | None:
         """The measures as in `metrics.json`, of this evaluation where there was one."""
-        return self.report.to_dict() if self.report else self.metrics
+        return self.scores.to_dict() if self.scores else self.metrics
 
 
 def gather(
@@ -141,8 +141,8 @@ def _measure(contents: Contents, config: TrainConfig, images: int, progress) -> 
     require_same_classes(labels, val.labels)
     segment = Segmenter.load(contents.run.best)
     require_same_classes(labels, segment.labels)
-    scores = image_scores(segment, val, progress)
-    if not scores:
+    ranked = image_scores(segment, val, progress)
+    if not ranked:
         raise UserError(f"{config.dataset}: no validation image has a labelled pixel.")
 
     def examples(chosen):
@@ -152,17 +152,17 @@ def _measure(contents: Contents, config: TrainConfig, images: int, progress) -> 
             yield Example(score, at_most(image, MAX_SIDE, Image.Resampling.LANCZOS), *masks)
 
     # No image is among the worst and the best.
-    half = min(images, -(-len(scores) // 2))
-    contents.worst = list(examples(scores[:half]))
-    contents.best = list(examples(scores[half:][: -images - 1 : -1]))
-    contents.report = total_report(labels, scores)
+    half = min(images, -(-len(ranked) // 2))
+    contents.worst = list(examples(ranked[:half]))
+    contents.best = list(examples(ranked[half:][: -images - 1 : -1]))
+    contents.scores = total_scores(labels, ranked)
     contents.counts["val"] = len(val)
     with contextlib.suppress(UserError):  # validation alone may be there
         contents.counts["train"] = len(split_of(config, "train"))
-    _compare(contents, contents.report)
+    _compare(contents, contents.scores)
 
 
-def _compare(contents: Contents, report: Report) -> None:
+def _compare(contents: Contents, scores: Scores) -> None:
     """Notes where the measures are no longer those that training found."""
     if contents.metrics:
         before, where = contents.metrics["mean_iou"], "metrics.json"
@@ -170,7 +170,7 @@ def _compare(contents: Contents, report: Report) -> None:
         best = best_epoch(contents.history)
         before = next(r["val_mean_iou"] for r in contents.history if r["epoch"] == best)
         where = "history.csv"
-    now = report.mean_iou
+    now = scores.mean_iou
     if abs(now - before) > CHANGED:
         contents.notes.append(
             f"The mean IoU is {now:.3f} now and was {before:.3f} in {where}: the validation "

@@ -13,7 +13,7 @@ import numpy as np
 from fcn_keras.evaluation.report.contents import Contents
 from fcn_keras.evaluation.report.curves import HEIGHT, WIDTH, charts
 from fcn_keras.evaluation.report.thumbnails import picture_rows
-from fcn_keras.evaluation.scores import Report
+from fcn_keras.evaluation.scores import Scores
 from fcn_keras.files.writing import write_file
 from fcn_keras.runs.command import changed_settings, train_command
 from fcn_keras.runs.config import TrainConfig
@@ -59,9 +59,9 @@ def render(contents: Contents) -> str:
         columns=list(history[-1]),
         history=history,
         all_epochs=len(history) == len(contents.history),
-        evaluated=contents.report is not None,
+        evaluated=contents.scores is not None,
         classes=_class_rows(contents),
-        confusion=_confusion_rows(contents.report) if contents.report else [],
+        confusion=_confusion_rows(contents.scores) if contents.scores else [],
         names=labels.names,
         groups=[("Worst images", worst), ("Best images", best)],
         counts=contents.counts,
@@ -105,9 +105,9 @@ def _class_rows(contents: Contents) -> list[dict]:
         {"name": name, "color": "#{:02x}{:02x}{:02x}".format(*rgb), "iou": ious.get(name)}
         for name, rgb in zip(contents.labels.names, contents.labels.palette)
     ]
-    if contents.report is None:
+    if contents.scores is None:
         return rows if ious else []
-    confusion = contents.report.confusion
+    confusion = contents.scores.confusion
     truth = confusion.sum(axis=1)
     for index, (row, pixels) in enumerate(zip(rows, truth)):
         row["accuracy"] = confusion[index, index] / pixels if pixels else None
@@ -126,12 +126,11 @@ def _most_confused(confusion: np.ndarray, index: int, names: tuple[str, ...]) ->
     return f"{names[other]} {100 * counts[other] / pixels:.0f} %"
 
 
-def _confusion_rows(report: Report) -> list[dict]:
-    totals = report.confusion.sum(axis=1, keepdims=True)
-    shares = report.confusion / np.maximum(totals, 1)
+def _confusion_rows(scores: Scores) -> list[dict]:
+    shares = scores.confusion_shares
     return [
         {"name": name, "cells": [share if share >= SHOWN else None for share in row]}
-        for name, row in zip(report.labels.names, shares.tolist())
+        for name, row in zip(scores.labels.names, shares.tolist())
     ]
 
 

@@ -20,7 +20,7 @@ from fcn_keras.evaluation.report.contents import Example
 from fcn_keras.evaluation.report.curves import HEIGHT, charts
 from fcn_keras.evaluation.report.page import _thinned
 from fcn_keras.evaluation.report.thumbnails import BUDGET, picture_rows
-from fcn_keras.evaluation.scores import Report, confusion_matrix
+from fcn_keras.evaluation.scores import Scores, confusion_matrix
 from fcn_keras.inference.segmenter import Segmenter
 from fcn_keras.runs.folder import RunFolder
 
@@ -126,7 +126,7 @@ def test_worst_and_best_images_are_those_and_show_the_models_masks(page, finishe
     ious = {}
     for index, name in enumerate(split.ids):
         truth = split.read(index)[1]
-        ious[name] = Report(split.labels, confusion_matrix(truth, masks[name], 3)).mean_iou
+        ious[name] = Scores(split.labels, confusion_matrix(truth, masks[name], 3)).mean_iou
     ranked = sorted(ious, key=ious.get)
     assert len(set(ious.values())) == 5
     expected = [ranked[0], ranked[1], ranked[-1], ranked[-2]]
