@@ -244,7 +244,8 @@ def test_a_run_that_finishes_second_uses_the_first_ones_set(tmp_path, monkeypatc
 
 def test_two_processes_at_once_both_end_well(tmp_path):
     code = (
-        "import sys; from fcn_keras.data import sample; write = sample.write_sample\n"
+        "import sys; from fcn_keras.data.sample import dataset as sample\n"
+        "write = sample.write_sample\n"
         "sample.write_sample = lambda root: write(root, 20, 10, size=(64, 96))\n"
         "print(sample._cached_sample(sys.argv[1]))"
     )
