@@ -17,7 +17,7 @@ def add_model_flags(parser) -> None:
         "--model", required=True, metavar="RUN_OR_FILE", help="a run's folder, or a .keras file"
     )
     parser.add_argument(
-        "--tile", type=int, default=1408, metavar="N", help="largest side processed in one piece"
+        "--tile", type=int, metavar="N", help="largest side processed in one piece (1408)"
     )
     parser.add_argument(
         "--blend",
@@ -27,7 +27,7 @@ def add_model_flags(parser) -> None:
         "averages their overlapping logits, smooth does so with a smooth window",
     )
     parser.add_argument(
-        "--overlap", type=int, default=256, metavar="N", help="of pieces that are averaged"
+        "--overlap", type=int, metavar="N", help="overlap of pieces that are averaged (256)"
     )
     parser.add_argument(
         "--scales", type=float, nargs="+", default=[1.0], metavar="S", help="sizes to average over"
@@ -63,11 +63,11 @@ def load_segmenter(arguments, **options):
     import_tensorflow()
     from fcn_keras.inference.segmenter import Segmenter
 
+    sizes = {"tile": arguments.tile, "overlap": arguments.overlap}
+    options |= {name: value for name, value in sizes.items() if value is not None}
     return Segmenter.load(
         arguments.model,
-        tile=arguments.tile,
         blend=arguments.blend,
-        overlap=arguments.overlap,
         scales=tuple(arguments.scales),
         flip=arguments.flip,
         progress=_tile_progress,

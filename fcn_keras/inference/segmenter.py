@@ -58,9 +58,9 @@ class Segmenter:
 
     model: keras.Model
     labels: LabelSet
-    tile: int = 1408
+    tile: int = tiling.TILE
     blend: str = "exact"
-    overlap: int = 256
+    overlap: int = tiling.OVERLAP
     scales: tuple[float, ...] = (1.0,)
     flip: bool = False
     progress: Callable = lambda pieces, total: pieces

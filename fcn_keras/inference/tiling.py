@@ -15,6 +15,9 @@ from typing import Any
 
 import numpy as np
 
+TILE = 1408  # the largest side that is processed in one piece: it bounds the memory
+OVERLAP = 256  # of tiles that are averaged
+
 Piece = tuple[int, int, np.ndarray]
 
 

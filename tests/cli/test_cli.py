@@ -176,3 +176,13 @@ def test_data_check_of_a_good_and_a_bad_folder(folder, capfd):
     captured = capfd.readouterr()
     assert "problem: " in captured.err and "train_1.jpg" in captured.err
     assert "1 problem." in captured.out
+
+
+def test_help_tells_the_tiles_that_are_used(capsys):
+    from fcn_keras.inference.tiling import OVERLAP, TILE
+
+    with pytest.raises(SystemExit):
+        main(["predict", "--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    assert f"processed in one piece ({TILE})" in told
+    assert f"pieces that are averaged ({OVERLAP})" in told
