@@ -4,7 +4,7 @@ import sys
 
 import hypothesis
 import pytest
-from support.fake_folder import CLASSES, write_folder
+from support.fake_folder import CLASSES, draw_example, write_folder
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # At each conversion OpenVINO would fork this process to send a message to its makers.
@@ -45,15 +45,21 @@ def finished_run(shapes, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def untrained_run(tmp_path_factory):
-    """A folder with an untrained FCN-8s and the classes of the fake data set."""
+    """A folder with an untrained FCN-8s, whose masks have all classes of the fake data set."""
     import keras
+    import numpy as np
 
     from fcn_keras.data.split import voc_palette
     from fcn_keras.models.fcn import build_fcn
 
     folder = tmp_path_factory.mktemp("run")
     keras.utils.set_random_seed(1)
-    build_fcn("tiny", len(CLASSES), 8, weights=None).save(folder / "best.keras")
+    model = build_fcn("tiny", len(CLASSES), 8, weights=None)
+    # Its random scores would favour one class everywhere.
+    image, _ = draw_example(np.random.default_rng(1), (64, 96), void=False)
+    logits = model(image[None].astype("float32")).numpy()
+    model.get_layer("score_8").bias.assign(-logits.mean(axis=(0, 1, 2)))
+    model.save(folder / "best.keras")
     labels = {"names": CLASSES, "palette": voc_palette(len(CLASSES))}
     (folder / "config.json").write_text(json.dumps({"labels": labels, "git_commit": "abc"}))
     return folder
