@@ -1,6 +1,6 @@
 """Draws who imports whom: the rooms of the package by floors, and circles if there are any.
 
-python docs/rooms.py [ROOT]      ROOT is the folder that holds fcn_keras, by default this checkout
+python docs/imports.py [ROOT]      ROOT is the folder that holds fcn_keras, by default this checkout
 
 A room is a folder or file in `fcn_keras/`. It is on the floor above the highest room that it
 imports. Imports within functions count, too.
