@@ -16,11 +16,6 @@ from fcn_keras.errors import UserError
 from fcn_keras.inference.segmenter import Segmenter
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    return demo_model.save_run(tmp_path_factory.mktemp("demo") / "colours")
-
-
 def test_a_port_in_use_is_named_in_one_line(capfd):
     pytest.importorskip("gradio")
     with socket.create_server(("127.0.0.1", 0)) as taken:

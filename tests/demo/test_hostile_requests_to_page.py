@@ -9,27 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from support import demo_model
-from support.demo_model import Server
 from support.image_files import encoded, png
 
 pytest.importorskip("gradio")
 
-MAX_PIXELS = 1_000_000
-
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("demo")
-    run = demo_model.save_run(folder / "colours")
-    server = Server("--model", run, "--port", 0, "--max-pixels", MAX_PIXELS)
-    server.secret = folder / "secret.png"
-    server.secret.write_bytes(PHOTO)
-    try:
-        server.port = int(server.wait_for("Showing .* at http://.*:([0-9]+)")[1])
-        yield server
-    finally:
-        server.stop()
+def secret(tmp_path_factory):
+    """A file that the page must not send."""
+    path = tmp_path_factory.mktemp("elsewhere") / "secret.png"
+    path.write_bytes(PHOTO)
+    return path
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +34,7 @@ PHOTO = encoded(Image.fromarray(NOISE))
 
 
 def ask(server, method, path, body=None, headers=None):
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+    connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=60)
     try:
         connection.request(method, path, body, headers or {})
         response = connection.getresponse()
@@ -70,7 +60,7 @@ def call(server, event, data, event_data=None):
     status, said, _ = ask(server, "POST", "/gradio_api/queue/join", json.dumps(body), kind)
     if status != 200:
         return False, said.decode()
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+    connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=60)
     connection.request("GET", f"/gradio_api/queue/data?session_hash={session}")
     for line in connection.getresponse():
         message = json.loads(line[5:]) if line.startswith(b"data:") else {}
@@ -163,27 +153,27 @@ def test_uploads_are_not_shown_as_pages(server):
         "/gradio_api/file={folder}",
         "/static/%2e%2e/%2e%2e/%2e%2e/%2e%2e/etc/passwd",
         "/assets/..%2f..%2f..%2f..%2fetc/passwd",
-        "/gradio_api/proxy=http://127.0.0.1:{port}/config",
+        "/gradio_api/proxy={url}/config",
     ],
 )
-def test_no_other_files_are_sent(server, path):
+def test_no_other_files_are_sent(server, secret, path):
     folder = Path(upload(server, "x.png", PHOTO)[1]).parent.parent
-    path = path.format(secret=server.secret, folder=folder, port=server.port)
+    path = path.format(secret=secret, folder=folder, url=server.url)
     status, said, _ = ask(server, "GET", path)
     assert 400 <= status < 500 and b"root:" not in said and PHOTO not in said
 
 
-def test_no_other_files_are_segmented(server):
+def test_no_other_files_are_segmented(server, secret):
     """Gradio would read any file that a request names."""
     own = upload(server, "x.png", PHOTO)[1]
     folder = str(Path(own).parent.parent)
-    forged = [str(server.secret), "/etc/passwd", "/dev/zero", folder, "setup.cfg", "a\0b", "\ud800"]
-    forged += [f"{folder}/../{server.secret}", "http://127.0.0.1:1/x.png", "http://example.com/", 5]
+    forged = [str(secret), "/etc/passwd", "/dev/zero", folder, "setup.cfg", "a\0b", "\ud800"]
+    forged += [f"{folder}/../{secret}", "http://127.0.0.1:1/x.png", "http://example.com/", 5]
     for path in forged:
         for data in ([file_data(path), 50], [file_data(own), file_data(path)]):
             done, output = call(server, 0, data)
             assert not done and "Not a file that was uploaded here." in output, path
-    done, output = call(server, 2, [None, file_data(str(server.secret)), []])
+    done, output = call(server, 2, [None, file_data(str(secret)), []])
     assert not done and "Not a file that was uploaded here." in output
     assert call(server, 0, [file_data(own), 50])[0]
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from support import demo_model
-from support.demo_model import LABELS, SECONDS, Server
+from support.demo_model import LABELS, SECONDS
 
 from fcn_keras.cli import main
 from fcn_keras.data.overlay import overlay
@@ -32,11 +32,6 @@ ALERT = "#message [role=alert]"
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    return demo_model.save_run(tmp_path_factory.mktemp("demo") / "colours")
-
-
-@pytest.fixture(scope="module")
 def segmenter(run):
     return Segmenter.load(run)
 
@@ -44,16 +39,6 @@ def segmenter(run):
 @pytest.fixture(scope="module")
 def photograph(tmp_path_factory):
     return demo_model.save_photograph(tmp_path_factory.mktemp("photo") / "street.jpg")
-
-
-@pytest.fixture(scope="module")
-def server(run):
-    server = Server("--model", run, "--port", 0, "--tile", 64)  # photographs have many tiles
-    try:
-        server.url = server.wait_for("Showing .* at (http://.*)")[1]
-        yield server
-    finally:
-        server.stop()
 
 
 @pytest.fixture(scope="module")
@@ -198,7 +183,7 @@ def test_wrong_files_get_a_message_and_a_good_one_works_after_them(
     Image.new("1", (20_000, 7_000)).save(huge, "PNG")
     files = [
         ("cut.jpg", whole[: len(whole) // 2], "cut.jpg: not a readable image"),
-        ("huge.png", huge.getvalue(), "huge.png: more than 64,000,000 pixels"),
+        ("huge.png", huge.getvalue(), "huge.png: more than 1,000,000 pixels"),
         ("empty.jpg", b"", "empty.jpg: not a readable image"),
     ]
     for name, data, text in files:
@@ -270,7 +255,7 @@ def test_the_keyboard_reaches_all_and_the_focus_is_seen(open_page, server):
 
 
 def test_sigterm_ends_it_although_a_page_is_open(open_page, server):
-    """The last test: it ends the server."""
+    """The last test: it ends the server of all."""
     page = open_page()
     page.click("#samples button >> nth=0")
     source = page.wait_for_selector("#picture img").get_attribute("src")
