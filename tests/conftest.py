@@ -1,3 +1,4 @@
+import gc
 import json
 import os
 import sys
@@ -23,6 +24,12 @@ SHARED = {
 hypothesis.settings.register_profile("default", max_examples=50, derandomize=True, **SHARED)
 hypothesis.settings.register_profile("long", max_examples=20_000, print_blob=True, **SHARED)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+def pytest_collection_finish():
+    """What the imports have made stays: whoever looks for garbage need not look there."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
