@@ -6,6 +6,7 @@ import sys
 import hypothesis
 import pytest
 from support.fake_folder import CLASSES, draw_example, write_folder
+from support.runs import QUICK
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # At each conversion OpenVINO would fork this process to send a message to its makers.
@@ -47,6 +48,19 @@ def finished_run(shapes, tmp_path_factory):
     flags = "--backbone tiny --output-stride 16 --batch-size 2 --crop 48 64 --scale 1 1".split()
     flags += "--epochs 2 --optimizer adamw --learning-rate 1e-2".split()
     assert main(["train", "--dataset", str(shapes), "--run-dir", str(run_dir), *flags]) == 0
+    return run_dir
+
+
+@pytest.fixture(scope="session")
+def resumed_run(shapes, tmp_path_factory):
+    """A run of two epochs that then went on to four, validated in the second and fourth."""
+    from fcn_keras.cli import main
+
+    run_dir = tmp_path_factory.mktemp("runs") / "resumed"
+    flags = ["--epochs", "2", "--validate-every", "2", "--schedule", "poly"]
+    command = ["train", "--dataset", str(shapes), "--run-dir", str(run_dir), *QUICK, *flags]
+    assert main(command) == 0
+    assert main(["train", "--resume", str(run_dir), "--epochs", "4"]) == 0
     return run_dir
 
 

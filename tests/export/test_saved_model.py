@@ -115,12 +115,13 @@ def test_the_c_api_gives_the_ids_of_predict(exported, untrained_run, photos, tmp
     model = saved_model_pb2.SavedModel.FromString((exported / "saved_model.pb").read_bytes())
     signature = model.meta_graphs[0].signature_def["serving_default"]
     tensors = [signature.inputs["image_bytes"].name, signature.outputs["mask_png_bytes"].name]
-    program = [sys.executable, c_api.__file__]
+    answers = [tmp_path / f"{path.stem}.png" for path in photos]
+    files = [file for pair in zip(photos, answers) for file in pair]
+    program = [sys.executable, c_api.__file__, exported, *tensors, *files]
+    subprocess.run(program, check=True, env=QUIET)
     segmenter = Segmenter.load(untrained_run)
-    for path in photos[:2]:
-        target = tmp_path / "answer.png"
-        subprocess.run([*program, exported, *tensors, path, target], check=True, env=QUIET)
-        np.testing.assert_array_equal(np.asarray(Image.open(target)), segmenter(path))
+    for path, answer in zip(photos, answers):
+        np.testing.assert_array_equal(np.asarray(Image.open(answer)), segmenter(path))
 
 
 @pytest.fixture(scope="module")

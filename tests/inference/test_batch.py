@@ -11,15 +11,18 @@ import pytest
 from PIL import Image
 from support.fake_folder import CLASSES, write_folder
 from support.processes import FCN_KERAS, ROOT
+from support.runs import save_colour_run
 
 from fcn_keras.cli import main
+from fcn_keras.data.split import voc_palette
 from fcn_keras.inference.batch import jobs_of_paths
 from fcn_keras.inference.segmenter import Segmenter
 
 
-@pytest.fixture
-def run(untrained_run):
-    return untrained_run
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """The smallest model, as the network is not the point."""
+    return save_colour_run(tmp_path_factory.mktemp("run"), CLASSES, voc_palette(3))
 
 
 @pytest.fixture(scope="module")
@@ -243,8 +246,8 @@ def test_evaluate_refuses_other_classes(run, tmp_path, capfd):
 def test_killed_prediction_goes_on_and_no_file_is_half_written(run, data, tmp_path):
     inputs, output = tmp_path / "in", tmp_path / "out"
     inputs.mkdir()
-    pixels = np.random.default_rng(0).integers(0, 256, (120, 160, 3)).astype(np.uint8)
-    for index in range(200):
+    pixels = np.random.default_rng(0).integers(0, 256, (240, 320, 3)).astype(np.uint8)
+    for index in range(300):
         Image.fromarray(np.roll(pixels, index, axis=1)).save(inputs / f"{index:03}.jpg")
     command = [*FCN_KERAS, "predict", "--model", run, "--output", output, "--skip-existing", inputs]
     process = subprocess.Popen(command, cwd=ROOT)
@@ -253,9 +256,9 @@ def test_killed_prediction_goes_on_and_no_file_is_half_written(run, data, tmp_pa
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     done = list(output.glob("[0-9]*.png"))
-    assert 60 <= len(done) < 200
+    assert 60 <= len(done) < 300
     for path in done:
-        assert np.asarray(Image.open(path)).shape == (120, 160)
+        assert np.asarray(Image.open(path)).shape == (240, 320)
     assert predict(run, output, "--skip-existing", inputs) == 0
-    assert len(list(output.glob("[0-9]*.png"))) == 200
+    assert len(list(output.glob("[0-9]*.png"))) == 300
     assert not list(output.glob(".partial-*"))

@@ -70,7 +70,7 @@ def test_scores_are_xavier_and_upsampling_is_bilinear(models):
 
 def test_upsampling_can_be_xavier_or_fixed():
     model = build_fcn(
-        "resnet18",
+        "tiny",
         3,
         weights=None,
         upsampling_initializer="glorot_uniform",
@@ -82,9 +82,9 @@ def test_upsampling_can_be_xavier_or_fixed():
 
 
 def test_freezing():
-    frozen = build_fcn("resnet18", 3, weights=None, freeze="backbone")
+    frozen = build_fcn("tiny", 3, weights=None, freeze="backbone")
     assert {v.path.split("/")[0] for v in frozen.trainable_variables} == {"score_32", "upscore_32"}
-    batchnorm = build_fcn("resnet18", 3, weights=None, freeze="batchnorm")
+    batchnorm = build_fcn("tiny", 3, weights=None, freeze="batchnorm")
     assert not [v for v in batchnorm.trainable_variables if v.name in ("gamma", "beta")]
     assert [v for v in batchnorm.trainable_variables if "conv1_conv" in v.path]
     before = np.array(batchnorm.get_layer("backbone").get_layer("conv1_bn").moving_mean)
@@ -94,7 +94,7 @@ def test_freezing():
 
 
 def test_mixed_precision_keeps_float32_logits():
-    model = build_fcn("resnet18", 3, 8, weights=None, dtype="mixed_bfloat16")
+    model = build_fcn("tiny", 3, 8, weights=None, dtype="mixed_bfloat16")
     assert model.get_layer("backbone").get_layer("conv1_conv").compute_dtype == "bfloat16"
     logits = model(random_image(40, 40))
     assert keras.backend.standardize_dtype(logits.dtype) == "float32"
@@ -115,8 +115,8 @@ def test_saved_file_loads_elsewhere_without_custom_objects(models, tmp_path):
 
 
 def test_copy_weights_by_layer_name(models):
-    coarse = build_fcn("resnet18", 5, 32, weights=None)
-    fine = build_fcn("resnet18", 5, 16, weights=None, skip_initializer="zeros")
+    coarse = build_fcn("tiny", 5, 32, weights=None)
+    fine = build_fcn("tiny", 5, 16, weights=None, skip_initializer="zeros")
     copied = copy_weights(coarse, fine)
     assert copied == ["backbone", "score_32"]
     np.testing.assert_array_equal(
@@ -148,4 +148,4 @@ def test_copy_weights_refuses_other_shapes(models):
 )
 def test_mistakes_name_the_value(arguments, message):
     with pytest.raises(UserError, match=message):
-        build_fcn("resnet18", weights=None, **arguments)
+        build_fcn("tiny", weights=None, **arguments)

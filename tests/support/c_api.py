@@ -1,9 +1,9 @@
 """Runs a SavedModel through TensorFlow's C API alone: no graph code in Python.
 
-    python c_api.py MODEL_DIR INPUT_TENSOR OUTPUT_TENSOR FILE_IN FILE_OUT
+    python c_api.py MODEL_DIR INPUT_TENSOR OUTPUT_TENSOR FILE_IN FILE_OUT [FILE_IN FILE_OUT ...]
 
-It loads the model with the C++ loader that TF Serving uses, feeds the bytes of
-FILE_IN as a batch of one string and writes the first string of the output.
+It loads the model with the C++ loader that TF Serving uses, feeds the bytes of each
+FILE_IN as a batch of one string and writes the first string of the output to FILE_OUT.
 """
 
 import ctypes
@@ -49,7 +49,7 @@ def load_library():
     return library
 
 
-def main(model, input_name, output_name, source, target):
+def main(model, input_name, output_name, *files):
     tf = load_library()
     status = tf.TF_NewStatus()
 
@@ -68,21 +68,22 @@ def main(model, input_name, output_name, source, target):
         operation, index = name.split(":")
         return Output(tf.TF_GraphOperationByName(graph, operation.encode()), int(index))
 
-    data = Path(source).read_bytes()
-    tensor = tf.TF_AllocateTensor(TF_STRING, (ctypes.c_int64 * 1)(1), 1, TSTRING_SIZE)
-    tf.TF_StringInit(tf.TF_TensorData(tensor))
-    tf.TF_StringCopy(tf.TF_TensorData(tensor), data, len(data))
-    results = (ctypes.c_void_p * 1)()
-    tf.TF_SessionRun(
-        *(session, None),
-        *((Output * 1)(output(input_name)), (ctypes.c_void_p * 1)(tensor), 1),
-        *((Output * 1)(output(output_name)), results, 1),
-        *(None, 0, None, status),
-    )
-    check()
-    string = tf.TF_TensorData(results[0])
-    answer = ctypes.string_at(tf.TF_StringGetDataPointer(string), tf.TF_StringGetSize(string))
-    Path(target).write_bytes(answer)
+    for source, target in zip(files[::2], files[1::2], strict=True):
+        data = Path(source).read_bytes()
+        tensor = tf.TF_AllocateTensor(TF_STRING, (ctypes.c_int64 * 1)(1), 1, TSTRING_SIZE)
+        tf.TF_StringInit(tf.TF_TensorData(tensor))
+        tf.TF_StringCopy(tf.TF_TensorData(tensor), data, len(data))
+        results = (ctypes.c_void_p * 1)()
+        tf.TF_SessionRun(
+            *(session, None),
+            *((Output * 1)(output(input_name)), (ctypes.c_void_p * 1)(tensor), 1),
+            *((Output * 1)(output(output_name)), results, 1),
+            *(None, 0, None, status),
+        )
+        check()
+        string = tf.TF_TensorData(results[0])
+        answer = ctypes.string_at(tf.TF_StringGetDataPointer(string), tf.TF_StringGetSize(string))
+        Path(target).write_bytes(answer)
 
 
 if __name__ == "__main__":

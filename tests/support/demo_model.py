@@ -3,7 +3,6 @@
 The model sees leaves where green is largest, water where blue is.
 """
 
-import json
 import re
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from PIL import Image
 
 from fcn_keras.data.split import LabelSet
 from support import processes
+from support.runs import save_colour_run
 
 PROCESS = Path(__file__).with_name("demo_process.py")
 SECONDS = 300  # for anything; a busy machine is slow
@@ -58,17 +58,7 @@ class Server:
 
 
 def save_run(folder):
-    import keras
-
-    inputs = keras.Input((None, None, 3))
-    outputs = keras.layers.Conv2D(3, 1)(inputs)
-    model = keras.Model(inputs, outputs)
-    model.layers[-1].set_weights([np.eye(3)[None, None], np.zeros(3)])
-    folder.mkdir()
-    model.save(folder / "best.keras")
-    labels = {"names": LABELS.names, "palette": LABELS.palette}
-    (folder / "config.json").write_text(json.dumps({"labels": labels}))
-    return folder
+    return save_colour_run(folder, LABELS.names, LABELS.palette)
 
 
 def save_photograph(path, seed=0, size=(120, 200)):

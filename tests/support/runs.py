@@ -1,11 +1,29 @@
 """Short training runs and what they leave."""
 
 import csv
+import json
 from pathlib import Path
+
+import numpy as np
 
 # One step per epoch, as fast as a run can be.
 QUICK = "--backbone tiny --batch-size 6 --crop 32 32 --output-stride 32".split()
 QUICK += ["--learning-rate", "0.01"]
+
+
+def save_colour_run(folder, names, palette) -> Path:
+    """A run whose model takes the class of the channel that is largest: red, green or blue."""
+    import keras
+
+    inputs = keras.Input((None, None, 3))
+    model = keras.Model(inputs, keras.layers.Conv2D(3, 1)(inputs))
+    model.layers[-1].set_weights([np.eye(3)[None, None], np.zeros(3)])
+    folder = Path(folder)
+    folder.mkdir(exist_ok=True)
+    model.save(folder / "best.keras")
+    labels = {"names": names, "palette": palette}
+    (folder / "config.json").write_text(json.dumps({"labels": labels}))
+    return folder
 
 
 def history_of(run_dir) -> list[dict[str, str]]:

@@ -6,34 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from support.fake_folder import write_folder
 from support.processes import start, until_epoch
 from support.runs import QUICK, history_of
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util import tensor_util
 
-from fcn_keras.cli import main
 from fcn_keras.data import load_split
 from fcn_keras.data.split import voc_palette
 from fcn_keras.inference.segmenter import Segmenter
 
 GROUP = "photo | prediction | truth/"
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return write_folder(tmp_path_factory.mktemp("data") / "shapes", val=6)
-
-
-@pytest.fixture(scope="module")
-def resumed(folder, tmp_path_factory):
-    """A run of two epochs that was then taken to four, validated in the second and fourth."""
-    run_dir = tmp_path_factory.mktemp("runs") / "run"
-    flags = ["--epochs", "2", "--validate-every", "2", "--schedule", "poly"]
-    command = ["train", "--dataset", str(folder), "--run-dir", str(run_dir), *QUICK, *flags]
-    assert main(command) == 0
-    assert main(["train", "--resume", str(run_dir), "--epochs", "4"]) == 0
-    return run_dir
 
 
 def read(run_dir, part):
@@ -60,9 +42,9 @@ def image_tags(accumulator):
     return [tag for tag in accumulator.Tags()["tensors"] if tag.startswith(GROUP)]
 
 
-def test_curves_and_learning_rate_are_those_of_the_history(resumed):
-    rows, parts = history_of(resumed), {"": "train", "val_": "validation"}
-    logs = {part: read(resumed, part) for part in parts.values()}
+def test_curves_and_learning_rate_are_those_of_the_history(resumed_run):
+    rows, parts = history_of(resumed_run), {"": "train", "val_": "validation"}
+    logs = {part: read(resumed_run, part) for part in parts.values()}
     for prefix, part in parts.items():
         for name in ("loss", "mean_iou", "pixel_accuracy"):
             values = {int(row["epoch"]): float(row[prefix + name]) for row in rows}
@@ -74,11 +56,11 @@ def test_curves_and_learning_rate_are_those_of_the_history(resumed):
     assert len(set(rates.values())) > 2
 
 
-def test_images_show_photo_prediction_and_truth(resumed, folder):
-    logs, split = read(resumed, "validation"), load_split(str(folder), "val")
-    # Four at most of six, evenly spread: every second.
+def test_images_show_photo_prediction_and_truth(resumed_run, shapes):
+    logs, split = read(resumed_run, "validation"), load_split(str(shapes), "val")
+    # Four at most of five, evenly spread: every second.
     assert image_tags(logs) == [GROUP + name for name in ("val_0", "val_2", "val_4")]
-    segment = Segmenter.load(resumed / "last.keras")
+    segment = Segmenter.load(resumed_run / "last.keras")
     colors = np.full((256, 3), (224, 224, 192), np.uint8)
     colors[:3] = voc_palette(3)
     for index in (0, 2, 4):
@@ -93,9 +75,9 @@ def test_images_show_photo_prediction_and_truth(resumed, folder):
 
 
 @pytest.mark.slow
-def test_a_killed_run_on_two_devices_has_logged_its_finished_epochs(folder, tmp_path):
+def test_a_killed_run_on_two_devices_has_logged_its_finished_epochs(shapes, tmp_path):
     flags = ["--epochs", "50", "--devices", "2", "--run-dir", str(tmp_path)]
-    process = start("train.py", "--dataset", folder, *QUICK, *flags)
+    process = start("train.py", "--dataset", shapes, *QUICK, *flags)
     output = until_epoch(process, 3)
     process.kill()
     process.wait()
@@ -104,6 +86,6 @@ def test_a_killed_run_on_two_devices_has_logged_its_finished_epochs(folder, tmp_
         assert list(scalars(log, "epoch_loss"))[:2] == [1, 2], output
     drawn = pictures(logs["validation"], f"{GROUP}val_0")
     assert list(drawn)[:2] == [1, 2]
-    image, _ = load_split(str(folder), "val").read(0)
+    image, _ = load_split(str(shapes), "val").read(0)
     assert drawn[2].shape == (48, 3 * 64 + 8, 3)
     np.testing.assert_array_equal(drawn[2][:, :64], image)
