@@ -98,6 +98,12 @@ def with_constants(model: keras.Model):
     return tf.function(lambda images: {"logits": constant(images)[0]}, input_signature=[images])
 
 
+def write_graph(model: keras.Model, path: Path) -> None:
+    """Writes a model as TensorFlow's frozen graph, from images to logits."""
+    graph = convert_variables_to_constants_v2(traced(model)).graph
+    path.write_bytes(graph.as_graph_def().SerializeToString())
+
+
 def write_onnx(model: keras.Model, texts: dict[str, str], path: Path) -> None:
     """Writes a model of float32 with texts for its metadata; needs the packages of `[onnx]`."""
     import onnx

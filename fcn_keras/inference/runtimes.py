@@ -18,7 +18,7 @@ from fcn_keras.inference.conversion import (
     fast_copy,
     in_bfloat16,
     in_float32,
-    traced,
+    write_graph,
     write_onnx,
 )
 
@@ -116,8 +116,12 @@ class _OpenVino:
     def __init__(self, model: keras.Model, precision: str, threads: int | None):
         import openvino
 
-        self._graph = openvino.convert_model(traced(model))
         self._core = openvino.Core()
+        # By way of a file, as `openvino.convert_model` fails on Python 3.13 (OpenVINO 2026.4).
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "model.pb")
+            write_graph(model, path)
+            self._graph = self._core.read_model(path)
         self._options: dict[str, str | int] = {"INFERENCE_PRECISION_HINT": precision}
         if threads:
             self._options["INFERENCE_NUM_THREADS"] = threads
