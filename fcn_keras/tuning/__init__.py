@@ -1,1 +1,1 @@
-"""Hyperparameter search: `search` (what is searched), `tuner` (Optuna), `report`."""
+"""Hyperparameter search: `search` (what is searched), `tuner` (Optuna), `summary`."""
