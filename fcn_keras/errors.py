@@ -36,7 +36,7 @@ def first_line(error) -> str:
 def require_packages(what: str, extra: str, *packages: str, load: bool = True) -> None:
     """Raises `missing_package` unless `what` finds the packages of an extra.
 
-    They are imported, or without `load`, as that may take seconds, looked for alone.
+    Imports them; with `load=False` only looks for them, since importing may take seconds.
     """
     for package in packages:
         try:

@@ -28,7 +28,7 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default")
 
 
 def pytest_collection_finish():
-    """What the imports have made stays: whoever looks for garbage need not look there."""
+    """Keeps the garbage collector from scanning what imports have created, which stays."""
     gc.collect()
     gc.freeze()
 
@@ -80,6 +80,8 @@ def untrained_run(tmp_path_factory):
     image, _ = draw_example(np.random.default_rng(1), (64, 96), void=False)
     logits = model(image[None].astype("float32")).numpy()
     model.get_layer("score_8").bias.assign(-logits.mean(axis=(0, 1, 2)))
+    classes = model(image[None].astype("float32")).numpy().argmax(axis=-1)
+    assert len(np.unique(classes)) == len(CLASSES)
     model.save(folder / "best.keras")
     labels = {"names": CLASSES, "palette": voc_palette(len(CLASSES))}
     (folder / "config.json").write_text(json.dumps({"labels": labels, "git_commit": "abc"}))

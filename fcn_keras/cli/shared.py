@@ -57,6 +57,9 @@ def add_split_flags(parser) -> None:
 
 
 def load_segmenter(arguments, **options):
+    max_pixels = options.get("max_pixels", 1)
+    if max_pixels < 1:
+        raise UserError(f"--max-pixels must be at least 1. Received: {max_pixels}.")
     from fcn_keras.runs.folder import model_file  # needs NumPy, which not every command does
 
     model_file(arguments.model)  # a wrong path is told before TensorFlow's import

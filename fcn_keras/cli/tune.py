@@ -36,10 +36,10 @@ def add(commands) -> None:
         "ones; hyperband is random and stops trials early that are not promising (random)",
     )
     search.add_argument(
-        "--trials", type=int, metavar="N", help="how many (12; hyperband needs a number)"
+        "--trials", type=int, metavar="N", help="number of trials (12; required for hyperband)"
     )
     search.add_argument(
-        "--steps", type=int, metavar="N", help="optimizer steps a trial, in place of --epochs"
+        "--steps", type=int, metavar="N", help="optimizer steps per trial, in place of --epochs"
     )
     for name in ("learning-rates", "weight-decays"):
         search.add_argument(
@@ -53,7 +53,11 @@ def add(commands) -> None:
         "--crops", type=_crop, nargs="+", metavar="HxW", help="sizes (the recipe's and its half)"
     )
     search.add_argument(
-        "--batch-sizes", type=int, nargs="+", metavar="N", help="(the recipe's and its half)"
+        "--batch-sizes",
+        type=int,
+        nargs="+",
+        metavar="N",
+        help="batch sizes to try (the recipe's and its half)",
     )
     add_config_flags(parser, left_out=("run_dir", "max_steps"))
 

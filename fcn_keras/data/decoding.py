@@ -1,4 +1,4 @@
-"""Bytes of an image or mask file -> arrays, by the rule of `photographs`.
+"""Bytes of an image or mask file -> arrays, by the rule of `files.images`.
 
 Pillow decodes masks too, so that palettes keep their indices (TensorFlow's PNG
 decoder expands them to RGB).

@@ -1,6 +1,6 @@
 """Model + split -> the four measures of Long et al. 2015, section 5.
 
-Which pixels are measured may be changed first (`protocols`).
+Which pixels are measured may be changed first (`subsets`).
 """
 
 from __future__ import annotations

@@ -25,11 +25,12 @@ def d2l_examples(split: Split, crop: tuple[int, int] | None, void_is_background:
         UserError: If no image is as large as the crop.
     """
     chosen = drop_smaller(split, crop) if crop else split
+    numbers = {name: number for number, name in enumerate(split.ids)}
 
     def read(position):
         image, mask = chosen.read(position)
         if crop:
-            rng = np.random.default_rng(split.ids.index(chosen.ids[position]))
+            rng = np.random.default_rng(numbers[chosen.ids[position]])
             top = rng.integers(mask.shape[0] - crop[0] + 1)
             left = rng.integers(mask.shape[1] - crop[1] + 1)
             window = np.s_[top : top + crop[0], left : left + crop[1]]

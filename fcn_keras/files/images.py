@@ -47,9 +47,10 @@ def open_photograph(source, name: str, max_pixels: int = MAX_PIXELS) -> Image.Im
     Raises:
         UserError: If it is no complete image, or too large.
     """
-    with bad_files_named(name), _pillow_accepting(max_pixels):
-        image = _open(source, name, FORMATS, max_pixels)
-        image.load()
+    with bad_files_named(name):
+        with _pillow_accepting(max_pixels):
+            image = _open(source, name, FORMATS, max_pixels)
+            image.load()
         for other in OTHER_ORIENTATIONS:
             image.info.pop(other, None)
         with contextlib.suppress(Exception):  # what could be read of damaged data is kept
@@ -122,8 +123,8 @@ def _open(source, name: str, formats, max_pixels: int) -> Any:
         return image
     except Image.DecompressionBombError as error:
         raise UserError(
-            f"{name}: more than {max_pixels:,} pixels. If you trust the file, allow as many by "
-            "--max-pixels of predict, or make it smaller."
+            f"{name}: more than {max_pixels:,} pixels. Make it smaller or, if you trust it, raise "
+            "--max-pixels (of predict and demo)."
         ) from error
 
 

@@ -65,7 +65,7 @@ def as_object(value, what: str) -> dict:
 
 
 def build(kind: type[T], values) -> T:
-    """A dataclass of what a file says of its fields; raises `ValueError` if these are others."""
+    """Builds a dataclass from a file's fields; raises `ValueError` where they are others."""
     try:
         inspect.signature(kind).bind(**values)
     except TypeError as error:

@@ -27,7 +27,7 @@ TOLERANCES = {
 
 
 def deviation(kind: str, actual: np.ndarray, expected: np.ndarray) -> str:
-    """Says in what a converted model deviates from its original.
+    """Describes how a converted model deviates from its original.
 
     Args:
         kind: A key of `TOLERANCES`.

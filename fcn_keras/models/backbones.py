@@ -21,7 +21,6 @@ RESNETS = {
     # For tests in which the size of the network is not the point: with 8 to 64 filters.
     "tiny": ("basic_block", [1, 1, 1, 1]),
 }
-NO_IMAGENET = ("resnet34", "tiny")  # KerasHub has no such preset
 
 
 def build_features(
@@ -92,10 +91,12 @@ def _load_resnet(name: str, weights: str | None, dtype):
             block_type=block_type,
             dtype=dtype,
         )
-    if weights == "imagenet" and name in NO_IMAGENET:
+    if name == "tiny":
+        raise UserError(f"tiny has random weights only. Use --weights none. Received: {weights!r}.")
+    if weights == "imagenet" and name == "resnet34":
         raise UserError(
-            f"KerasHub has no ImageNet weights for {name}. Use --weights none, "
-            f"hf://timm/{name}.tv_in1k, or another backbone."
+            "KerasHub has no ImageNet weights for resnet34. Use --weights none, "
+            "hf://timm/resnet34.tv_in1k, or another backbone."
         )
     preset = f"resnet_{name.removeprefix('resnet')}_imagenet" if weights == "imagenet" else weights
     resnet = _load_preset(ResNetBackbone, preset, name, dtype)

@@ -1,4 +1,4 @@
-"""What a functional model is made of, and a copy of it."""
+"""The calls and layers of a functional model, and a copy of it."""
 
 from __future__ import annotations
 

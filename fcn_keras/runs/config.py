@@ -144,7 +144,10 @@ class TrainConfig:
         False, "bit-identical weights from the same seed on the same machine"
     )
     devices: int | None = _setting(
-        None, "GPUs to use (all of them), or CPU devices without a GPU", metavar="N", minimum=1
+        None,
+        "number of GPUs (default: all), or of CPU devices if there is no GPU",
+        metavar="N",
+        minimum=1,
     )
     mixed_precision: str = _setting(
         "off",

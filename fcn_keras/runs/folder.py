@@ -105,12 +105,13 @@ class RunFolder:
         """
         with self._config_damage():
             settings = self._read_settings()
-            for name, value in DROPPED.items():
-                if settings.get(name, value) != value:
-                    raise UserError(
-                        f"{self.config}: trained with {name} {settings[name]}, which this version "
-                        f"fixes at {value}. Train anew, or go on with the version that made it."
-                    )
+        for name, fixed in DROPPED.items():
+            value = settings.get(name, fixed)
+            if value != fixed:
+                raise UserError(
+                    f"{self.config}: trained with {name} {value}, which this version fixes at "
+                    f"{fixed}. Train again, or continue with the version that made it."
+                )
 
     def read_labels(self) -> LabelSet:
         """The run's classes; raises `UserError` like `read_config`."""

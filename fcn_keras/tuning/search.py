@@ -39,11 +39,11 @@ class Search:
         train: The settings that all trials share.
         tuner: `"random"`, `"bayesian"` or `"hyperband"`.
         trials: How many.
-        steps: Optimizer steps a trial; `None` for `train.epochs`.
+        steps: Optimizer steps per trial; `None` for `train.epochs`.
         learning_rates: Smallest and largest, searched on a logarithmic scale.
         weight_decays: The same.
         crops: Sizes such as `"160x224"`, height first.
-        batch_sizes: Images a step.
+        batch_sizes: Images per step.
 
     Raises:
         UserError: If a value is of another type or out of its range.

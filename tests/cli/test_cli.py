@@ -5,11 +5,12 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 from support.fake_folder import save_palette_png, write_folder
 from support.processes import ROOT
 from support.runs import QUICK
 
-from fcn_keras.cli import main
+from fcn_keras.cli import _parser, main
 
 
 def run_process(*arguments, cwd=ROOT):
@@ -96,6 +97,10 @@ BAD_FOLDERS = {
         lambda d: cut(d / "JPEGImages/val_1.jpg"),
         "val_1.jpg: not a readable",
     ),
+    "unknown colour": (
+        lambda d: Image.new("RGB", (64, 48), (1, 2, 3)).save(d / "SegmentationClass/train_1.png"),
+        "train_1.png: the mask has the colour (1, 2, 3)",
+    ),
     "mask with id 200": (
         lambda d: overwrite_mask(d / "SegmentationClass/train_1.png", 200),
         "train_1.png: the mask has id 200",
@@ -180,3 +185,7 @@ def test_help_tells_the_tiles_that_are_used(capsys):
     told = " ".join(capsys.readouterr().out.split())
     assert f"processed in one piece ({TILE})" in told
     assert f"pieces that are averaged ({OVERLAP})" in told
+
+
+def test_the_page_accepts_photographs_of_64_million_pixels():
+    assert _parser().parse_args(["demo", "--model", "run"]).max_pixels == 64_000_000

@@ -10,11 +10,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def server(run):
-    """A page for all tests; the last one of `test_page.py` ends it."""
-    flags = ["--tile", 64, "--max-pixels", 1_000_000]  # photographs have many tiles
-    server = demo_model.Server("--model", run, "--port", 0, *flags)
-    try:
-        server.url = server.wait_for("Showing .* at (http://.*)")[1]
+    """A page for all tests."""
+    # Photographs have many tiles.
+    with demo_model.serving("--model", run, "--tile", 64, "--max-pixels", 1_000_000) as server:
         yield server
-    finally:
-        server.stop()

@@ -40,7 +40,7 @@ def test_gradio_missing_names_the_extra(monkeypatch, capfd):
     ("flags", "message"),
     [
         (["--port", "70000"], "--port must be 0 to 65535. Received: 70000."),
-        (["--port", "0", "--max-pixels", "0"], "max_pixels must be at least 1. Received: 0."),
+        (["--port", "0", "--max-pixels", "0"], "--max-pixels must be at least 1. Received: 0."),
         (["--port", "0", "--model", "no/such"], "no/such: no such"),
     ],
 )

@@ -254,15 +254,18 @@ def test_the_keyboard_reaches_all_and_the_focus_is_seen(open_page, server):
         page.keyboard.press("Enter")
 
 
-def test_sigterm_ends_it_although_a_page_is_open(open_page, server):
-    """The last test: it ends the server of all."""
-    page = open_page()
-    page.click("#samples button >> nth=0")
-    source = page.wait_for_selector("#picture img").get_attribute("src")
-    folder = Path(source.partition("file=")[2]).parent
-    assert folder.is_dir()
-    server.process.send_signal(signal.SIGTERM)
-    assert server.process.wait(SECONDS) == 0
-    server.reader.join(SECONDS)
-    assert server.log.endswith("Stopped.\n")
-    assert not folder.exists()  # nobody's photographs stay
+def test_sigterm_ends_it_although_a_page_is_open(browser, run):
+    with demo_model.serving("--model", run) as server:
+        page = browser.new_page()
+        page.set_default_timeout(1000 * SECONDS)
+        page.goto(server.url)
+        page.click("#samples button >> nth=0")
+        source = page.wait_for_selector("#picture img").get_attribute("src")
+        folder = Path(source.partition("file=")[2]).parent
+        assert folder.is_dir()
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(SECONDS) == 0
+        server.reader.join(SECONDS)
+        assert server.log.endswith("Stopped.\n")
+        assert not folder.exists()  # nobody's photographs stay
+        page.close()

@@ -22,12 +22,16 @@ def run(tmp_path):
     return run
 
 
-@pytest.fixture
-def run_with_dropped_setting(run):
+DROPPED = {"trainable_upsampling": False, "tensorboard_images": 0}
+
+
+@pytest.fixture(params=DROPPED)
+def dropped(request, run):
+    """The run with another value than today's of a setting that was dropped."""
     content = json.loads(run.config.read_text())
-    content["train"]["trainable_upsampling"] = False
+    content["train"][request.param] = DROPPED[request.param]
     run.config.write_text(json.dumps(content))
-    return run
+    return request.param
 
 
 def test_its_model_gives_the_same_logits(run):
@@ -45,12 +49,15 @@ def test_it_can_be_resumed(run):
     assert run.read_metrics()
 
 
-def test_one_with_a_dropped_setting_is_evaluated_but_not_trained(run_with_dropped_setting, capsys):
-    path = str(run_with_dropped_setting.path)
-    evaluation = ["evaluate", "--model", path, "--dataset", "sample", "--limit", "1"]
-    assert main(evaluation) == 0
-    assert run_with_dropped_setting.read_config().output_stride == 8
+def test_one_with_a_dropped_setting_is_used_but_not_trained(run, dropped, tmp_path, capsys):
+    assert run.read_config().output_stride == 8
+    path, data = str(run.path), ["--dataset", "sample", "--limit", "1"]
+    assert main(["evaluate", "--model", path, *data]) == 0
+    assert main(["predict", "--model", path, *data, "--output", str(tmp_path / "masks")]) == 0
+    exported = str(tmp_path / "model.keras")
+    assert main(["export", "--model", path, "--format", "keras", "--output", exported]) == 0
     for flag in ("--resume", "--config"):
+        capsys.readouterr()
         assert main(["train", flag, path]) == 1
         [line] = capsys.readouterr().err.splitlines()
-        assert "trained with trainable_upsampling False, which this version fixes at True" in line
+        assert f"trained with {dropped} {DROPPED[dropped]}, which this version fixes" in line

@@ -3,6 +3,7 @@
 The model sees leaves where green is largest, water where blue is.
 """
 
+import contextlib
 import re
 import subprocess
 import sys
@@ -55,6 +56,17 @@ class Server:
 
     def stop(self):
         processes.end(self.process)
+
+
+@contextlib.contextmanager
+def serving(*flags):
+    """A `Server` that is ready at a free port, with its address as `url`."""
+    server = Server(*flags, "--port", 0)
+    try:
+        server.url = server.wait_for("Showing .* at (http://.*)")[1]
+        yield server
+    finally:
+        server.stop()
 
 
 def save_run(folder):

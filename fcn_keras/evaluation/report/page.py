@@ -22,6 +22,7 @@ from fcn_keras.runs.history import best_epoch, training_time
 
 MOST_EPOCHS = 200  # rows and points of longer histories would be too many to read
 CONFUSED = 0.01  # share of a class's pixels from which it is worth telling what they became
+TILES = ("mean_iou", "pixel_accuracy", "mean_accuracy", "frequency_weighted_iou")
 SHOWN = 0.005  # share from which a cell of the confusion matrix has a number
 
 
@@ -53,7 +54,7 @@ def render(contents: Contents) -> str:
         epochs=len(contents.history),
         best_epoch=best_epoch(contents.history),
         training_time=training_time(contents.history),
-        tiles=[(title, measures[name]) for name, title in MEASURES.items()] if measures else [],
+        tiles=[(MEASURES[name], measures[name]) for name in TILES] if measures else [],
         charts=charts(history),
         chart_size=(WIDTH, HEIGHT),
         columns=list(history[-1]),

@@ -22,7 +22,7 @@ from tensorflow_serving.apis import (
 
 from fcn_keras.errors import first_line
 from fcn_keras.serving.server.json_tensor import RequestError
-from fcn_keras.serving.server.model_versions import ModelVersions
+from fcn_keras.serving.server.model_versions import MAX_VERSION, ModelVersions
 from fcn_keras.serving.server.rest_codec import encode_predict, parse_predict
 from fcn_keras.serving.server.saved_model import LoadedModel
 
@@ -82,6 +82,8 @@ def parse_path(method: str, target: str) -> Call:
     if not found:
         raise RequestError(f"Malformed request: {method} {target}")
     name, version, label, verb = found.group("name", "version", "label", "verb")
+    if version and int(version) > MAX_VERSION:
+        raise RequestError(f"Malformed request: version {version} is too large.")
     return Call(
         verb or "status",
         urllib.parse.unquote(name),

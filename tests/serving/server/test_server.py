@@ -159,6 +159,7 @@ def test_broken_requests_get_a_reason(server, content, reason):
         ("POST", "/v1/models/fcn/versions/one:predict", 400, "Malformed request"),
         ("POST", "/v1/models/fcn/versions/1/labels/stable:predict", 400, "Malformed request"),
         ("POST", f"/v1/models/fcn/versions/{2**64}:predict", 400, "Malformed request"),
+        ("POST", f"/v1/models/fcn/versions/{2**63}:predict", 400, "Malformed request"),
         ("POST", f"/v1/models/fcn/versions/{'9' * 5000}:predict", 400, "Malformed request"),
         ("POST", "/v1/models/half:predict", 404, "model half"),
         ("POST", "/v1/models/half/versions/5:predict", 404, "model half"),
