@@ -228,13 +228,15 @@ def test_train_from_python(shapes, tmp_path):
     assert run.read_config().epochs == 1 and run.read_labels().names == CLASSES
 
 
+# Whole crops need the recipe's own network: TensorFlow 2.21 crashes in the gradient of a
+# convolution of stride 2 with fewer than 16 channels on maps of that size.
 @pytest.mark.parametrize(
-    "flags", [["--crop", "64", "96"], pytest.param([], marks=pytest.mark.slow)]
+    "flags",
+    [["--backbone", "tiny", "--crop", "64", "96"], pytest.param([], marks=pytest.mark.slow)],
 )
 def test_voc2012_recipe_on_a_small_devkit(tmp_path, flags):
     write_voc_devkit(tmp_path)
-    flags = ["--backbone", "tiny", "--weights", "none", "--max-steps", "2", *flags]
-    flags += ["--data-dir", str(tmp_path)]
+    flags = ["--data-dir", str(tmp_path), "--weights", "none", "--max-steps", "2", *flags]
     run = tmp_path / "run"
     assert main(["train", "--recipe", "voc2012", "--run-dir", str(run), *flags]) == 0
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
