@@ -153,7 +153,7 @@ def test_large_images_need_leave(run, tmp_path, capfd):
         (["--scales", "nan", "--dataset", "sample"], "scales must be positive"),
         (["a.jpg", "--limit", "3"], "--limit and --split go with --dataset"),
         (["--dataset", "sample", "--max-pixels", "9"], "--max-pixels goes with files, not with"),
-        (["a.jpg", "--max-pixels", "-3"], "max_pixels must be at least 1. Received: -3"),
+        (["a.jpg", "--max-pixels", "-3"], "--max-pixels must be at least 1. Received: -3"),
         (["a.jpg", "--tile", "0"], "tile must be at least 1. Received: 0"),
         (["a.jpg", "--blend", "average", "--overlap", "9999"], "overlap must be 0 to 1407"),
     ],
