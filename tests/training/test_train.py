@@ -259,7 +259,7 @@ def test_voc2012_best_recipe_on_a_small_devkit(tmp_path):
 def test_killed_run_resumes_to_the_same_weights(shapes, tmp_path):
     flags = ["--dataset", shapes, *QUICK, "--epochs", "5", "--batch-size", "2", "--flip"]
     flags += ["--scale", "0.5", "2", "--optimizer", "adamw", "--learning-rate", "1e-4"]
-    flags += ["--schedule", "poly"]
+    flags += ["--schedule", "poly", "--backbone", "resnet18"]  # whose epochs take a while
     finish("train.py", *flags, "--run-dir", tmp_path / "whole")
 
     process = start("train.py", *flags, "--run-dir", tmp_path / "killed")
