@@ -22,7 +22,7 @@ from fcn_keras.runs.history import best_epoch, training_time
 
 MOST_EPOCHS = 200  # rows and points of longer histories would be too many to read
 CONFUSED = 0.01  # share of a class's pixels from which it is worth telling what they became
-TILES = ("mean_iou", "pixel_accuracy", "mean_accuracy", "frequency_weighted_iou")
+TILES = sorted(MEASURES, key="mean_iou".__ne__)  # the mean IoU first
 SHOWN = 0.005  # share from which a cell of the confusion matrix has a number
 
 

@@ -102,6 +102,7 @@ def test_figures_are_those_of_metrics_json_and_of_the_history(page, finished_run
         assert page.row(name)[1] == f"{iou:.3f}"
     for value in metrics.values():
         assert f"{value:.3f}" in page.texts["dd"]
+    assert page.texts["dt"].startswith("mean IoU")
     last = RunFolder(finished_run).read_history()[-1]
     row = page.row("2")
     assert row[1] == f"{last['loss']:.4g}" and f"{last['val_mean_iou']:.4g}" in row
