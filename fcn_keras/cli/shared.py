@@ -45,8 +45,8 @@ def add_runtime_flags(parser) -> None:
     parser.add_argument(
         "--precision",
         choices=("float32", "bfloat16"),
-        help="bfloat16 is faster on processors that compute it, and less exact (tensorflow: as "
-        "the model was trained; openvino: float32)",
+        default="float32",
+        help="bfloat16 is faster on processors that compute it, and less exact (float32)",
     )
 
 
@@ -75,7 +75,7 @@ def load_segmenter(arguments, **options):
         flip=arguments.flip,
         progress=_tile_progress,
         runtime=getattr(arguments, "runtime", "tensorflow"),
-        precision=getattr(arguments, "precision", None),
+        precision=getattr(arguments, "precision", "float32"),
         **options,
     )
 

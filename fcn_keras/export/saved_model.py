@@ -24,7 +24,7 @@ from fcn_keras.export import MAX_PIXELS, MAX_SIDE
 from fcn_keras.export.signatures import add_signatures
 from fcn_keras.files.images import encode_image
 from fcn_keras.files.writing import PARTIAL, partial_folder
-from fcn_keras.inference.conversion import deviation, fast_copy
+from fcn_keras.inference.conversion import deviation, fast_copy, in_float32
 from fcn_keras.inference.segmenter import Segmenter
 
 ABANDONED_SECONDS = 3600
@@ -40,8 +40,9 @@ def export_saved_model(
 ) -> Path:
     """Writes a model as `<directory>/<version>/`, which TF Serving loads.
 
-    The version is the next free number. The folder takes that name when all is
-    in it and the model in it has given this segmenter's masks, so that a server
+    The version is the next free number. The model computes in float32, whatever it
+    was trained in. The folder takes that name when all is
+    in it and the model in it has given the masks of `Segmenter.load`, so that a server
     that watches the directory sees a whole model or none. In it are:
 
     - the signatures of `export.signatures.add_signatures`
@@ -79,7 +80,7 @@ def export_saved_model(
     try:
         _remove_abandoned(directory)
         with partial_folder(directory) as partial:
-            model = fast_copy(segmenter.model)  # what `Segmenter.load` runs
+            model = fast_copy(in_float32(segmenter.model))  # what `Segmenter.load` runs
             _write(model, segmenter.labels, partial, json.dumps(metadata), max_side, max_pixels)
             _verify(model, partial, max_side)
             return _publish(partial, directory)
@@ -141,7 +142,7 @@ def _verify(model: keras.Model, folder: Path, max_side: int) -> None:
     if max(image.shape) > max_side:
         return  # the exported model sees it smaller
     expected = model.predict_on_batch(decode_image(data, "")[None].astype(np.float32))
-    found = deviation("saved_model", mask[None], expected)
+    found = deviation("float32", mask[None], expected)
     if found:
         raise UserError(
             f"{folder.parent.parent}: not written, as the exported model deviates from the model: "

@@ -41,8 +41,7 @@ def export_file(segmenter: Segmenter, path, format: str, provenance: dict | None
 
     Images are RGB `(B, H, W, 3)` in 0..255, logits `(B, H, W, C)`. Classes and
     provenance of the latter two are members of the file, which is a zip archive
-    or has one at its end. A model of mixed precision computes in float32 in the
-    former two.
+    or has one at its end. The model computes in float32, whatever it was trained in.
 
     Args:
         segmenter: The model and its labels. Its options for tiles, scales and
@@ -68,7 +67,7 @@ def export_file(segmenter: Segmenter, path, format: str, provenance: dict | None
             f"{path}: format {format} writes {target.suffix} files. Call it "
             f"{path.stem or 'model'}{target.suffix}, or choose another --format."
         )
-    model = segmenter.model if format == "keras" else in_float32(segmenter.model)
+    model = in_float32(segmenter.model)
     texts = {
         LABELS_FILE: json.dumps(dataclasses.asdict(segmenter.labels)),
         PROVENANCE_FILE: json.dumps({"model": model.name, **software(), **(provenance or {})}),
@@ -91,9 +90,10 @@ def _verify(model: keras.Model, partial: Path, path: Path, format: str) -> None:
         scenes = [draw_scene(np.random.default_rng(seed), (height, width)) for seed in range(batch)]
         images = np.stack([image for image, _ in scenes]).astype(np.float32)
         expected = logits_of(model, images)
-        found = deviation(format, FORMATS[format].run(partial, images), expected)
+        target = FORMATS[format]
+        found = deviation(target.precision, target.run(partial, images), expected)
         if found:
-            names = (name.partition(".")[0] for name in FORMATS[format].packages)
+            names = (name.partition(".")[0] for name in target.packages)
             packages = ", ".join(("tensorflow", *names))
             raise UserError(
                 f"{path}: not written, as it deviates from the model: {found}. Try other versions "

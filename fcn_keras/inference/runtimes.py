@@ -70,20 +70,20 @@ def load_network(
 
     | runtime | what computes |
     |---|---|
-    | `keras` | the model itself, with what training changes later |
+    | `keras` | the model itself, in its own precision, with what training changes later |
     | `tensorflow` | a `fast_copy` |
     | `openvino` | that copy in OpenVINO, on the processor |
     | `onnx` | that copy in ONNX Runtime, on the processor |
 
-    The first result of the latter two, and of bfloat16, is compared with that of
-    the model in float32.
+    All but `keras` compute in float32, whatever the model was trained in, unless
+    bfloat16 is asked for. The first result of the latter two, and of bfloat16, is
+    compared with that of the model in float32.
 
     Args:
         model: Such as `build_fcn`'s.
         runtime: A name from the table.
-        precision: `"float32"` or `"bfloat16"`, which is faster where the processor
-            computes it. `None` is the model's own for `tensorflow`, and float32
-            for `openvino` and `onnx`.
+        precision: `"float32"`, the default, or `"bfloat16"`, which is faster where the
+            processor computes it. Not for `keras`.
         threads: Of `openvino` and `onnx`; as many as they choose where `None`.
 
     Returns:
@@ -96,18 +96,17 @@ def load_network(
     require_runtime(runtime, precision)
     if runtime == "keras":
         return model.predict_on_batch
-    own = runtime == "tensorflow" and precision is None
-    plain = model if own else in_float32(model)
-    bfloat16 = precision == "bfloat16"
-    converted = in_bfloat16(plain) if bfloat16 and runtime == "tensorflow" else plain
-    fast = fast_copy(converted)
+    plain, bfloat16 = in_float32(model), precision == "bfloat16"
+    fast = fast_copy(in_bfloat16(plain) if bfloat16 and runtime == "tensorflow" else plain)
     if runtime == "tensorflow":
         network = fast.predict_on_batch
+        if not bfloat16:
+            return network
     elif runtime == "openvino":
         network = _OpenVino(fast, "bf16" if bfloat16 else "f32", threads)
     else:
         network = _onnx(fast, threads)
-    return network if own else _checked(network, plain, runtime, precision or "float32")
+    return _checked(network, plain, runtime, precision or "float32")
 
 
 class _OpenVino:
@@ -164,7 +163,7 @@ def _checked(network: Network, model: keras.Model, runtime: str, precision: str)
         logits = network(images)
         if todo:
             expected = todo[0].predict_on_batch(images)
-            found = deviation(f"runtime in {precision}", logits, expected)
+            found = deviation(precision, logits, expected)
             if found:  # and so at each further image
                 raise NetworkError(
                     f"The runtime {runtime} in {precision} deviates from the model at the first "

@@ -50,7 +50,8 @@ class Segmenter:
         runtime: What computes; see `load_network`. `"keras"` is the model as it is
             at each call. The others, which are faster, take its weights at the
             first call; `load` chooses `"tensorflow"`.
-        precision: Of the runtime; its default where `None`.
+        precision: Of the runtime: `"bfloat16"` or `"float32"`, which `None` is, too; a
+            runtime `"keras"` computes as the model does.
         threads: Of the runtimes other than TensorFlow; their default where `None`.
         max_pixels: The largest image file to accept; by default Pillow's limit for
             decompression bombs. Give more only where the files are trusted.

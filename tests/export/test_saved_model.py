@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from tensorflow_serving.apis import prediction_log_pb2
 from fcn_keras.cli import main
 from fcn_keras.errors import UserError
 from fcn_keras.export.saved_model import _verify
+from fcn_keras.inference.conversion import in_bfloat16
 from fcn_keras.inference.loading import load_model
 from fcn_keras.inference.segmenter import Segmenter
 
@@ -145,6 +147,28 @@ def test_tensor_signatures_agree_with_the_model(signatures, untrained_run):
     for name, dtype in (("predict_images", tf.uint8), ("predict_float_images", tf.float32)):
         mask = signatures[name](images=tf.constant(images, dtype))["mask"]
         np.testing.assert_array_equal(mask, logits.argmax(axis=-1))
+
+
+@pytest.fixture(scope="module")
+def mixed_run(untrained_run, tmp_path_factory):
+    """That run with a backbone in bfloat16, in which some pixels have another class."""
+    folder = tmp_path_factory.mktemp("mixed")
+    shutil.copy(untrained_run / "config.json", folder)
+    in_bfloat16(load_model(untrained_run)).save(folder / "best.keras")
+    return folder
+
+
+def test_a_run_in_mixed_precision_is_served_in_float32(mixed_run, untrained_run, photos, tmp_path):
+    assert main(["export", "--model", str(mixed_run), "--output", str(tmp_path)]) == 0
+    signatures = tf.saved_model.load(str(tmp_path / "1")).signatures
+    own, plain = Segmenter(load_model(mixed_run), CLASSES), Segmenter.load(untrained_run)
+    predict, differing = Segmenter.load(mixed_run), 0
+    for photo in photos:
+        mask = plain(photo)
+        differing += np.count_nonzero(own(photo) != mask)
+        np.testing.assert_array_equal(segment(signatures, photo.read_bytes())[0], mask)
+        np.testing.assert_array_equal(predict(photo), mask)
+    assert differing > 10  # so computing in bfloat16 would show
 
 
 def test_another_models_export_is_noticed(exported, untrained_run):

@@ -182,7 +182,7 @@ def test_labels_of_a_keras_file_go_before_its_neighbours(segmenter, folder, tmp_
             Segmenter.load(tmp_path / "o.keras")
 
 
-@pytest.mark.parametrize("format", ["onnx", "litert"])
+@pytest.mark.parametrize("format", FORMATS)
 def test_mixed_precision_is_exported_in_float32(format, tmp_path):
     model, suffix = small_fcn(dtype="mixed_bfloat16"), FORMATS[format].suffix
     assert model.get_layer("backbone").layers[-1].compute_dtype == "bfloat16"
@@ -212,13 +212,13 @@ def test_another_models_file_is_refused(format, seed, folder, tmp_path, monkeypa
         export_file(segmenter, path, format)
         assert path.read_bytes() == (folder / path.name).read_bytes()
     else:
-        with pytest.raises(UserError, match="deviates from the model: probabilities differ by"):
+        with pytest.raises(UserError, match=r"deviates from the model: .*% of the pixels"):
             export_file(segmenter, path, format)
         assert path.read_text() == "former"
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
 
 
-@pytest.mark.parametrize("wrong", [np.nan, 0.003])
+@pytest.mark.parametrize("wrong", [np.nan, 0.01])
 def test_results_that_are_no_numbers_or_a_little_off_are_refused(
     wrong, segmenter, folder, tmp_path, monkeypatch
 ):
