@@ -55,6 +55,11 @@ def missing_package(what: str, package: str, error: ImportError, extra: str = ""
     return UserError(f"{what} needs the package {package} ({error}). Run: pip install {wanted}")
 
 
+def few(names) -> str:
+    """The first of some names, for a message."""
+    return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
+
+
 def printable(text: str) -> str:
     """The text in one line for a terminal, whatever names of files are in it.
 

@@ -124,6 +124,6 @@ def _config(run_or_file: str | None, settings: dict) -> TrainConfig:
 def _recipe_summary(name: str) -> str:
     config = TrainConfig.from_recipe(name)
     return (
-        f"FCN-{config.output_stride}s, {config.epochs} epochs, batch {config.batch_size}, "
-        f"{config.optimizer} {config.learning_rate:g}"
+        f"FCN-{config.output_stride}s, {config.epochs} epochs, "
+        f"batch {config.batch_size or 'automatic'}, {config.optimizer} {config.learning_rate:g}"
     )

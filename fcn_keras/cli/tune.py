@@ -116,6 +116,7 @@ def _default(field: str, value) -> list:
         sizes = [(side // 2 or 1 for side in value), value]
         return ["x".join(map(str, size)) for size in sizes]
     if field == "batch_size":
+        value = value or 16  # where it would follow the number of images
         return sorted({value // 2 or 1, value})
     value = value or 1e-4  # a range on a logarithmic scale has no 0
     return [float(f"{value / 10:.4g}"), float(f"{value * 10:.4g}")]

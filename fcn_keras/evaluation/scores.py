@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from fcn_keras.data.split import LabelSet, Split
-from fcn_keras.errors import UserError
+from fcn_keras.errors import UserError, few
 from fcn_keras.runs.folder import MEASURES
 
 
@@ -156,13 +156,13 @@ def require_same_classes(model_labels: LabelSet, data_labels: LabelSet) -> None:
 
     Only their number counts for a model whose classes have no names.
     """
-    nameless = all(name == f"class_{index}" for index, name in enumerate(model_labels.names))
+    nameless = model_labels.names == LabelSet.nameless(len(model_labels)).names
     if len(model_labels) != len(data_labels) or not (
         nameless or model_labels.names == data_labels.names
     ):
         raise UserError(
-            f"The model has the {len(model_labels)} classes {_few(model_labels)}, the data set the "
-            f"{len(data_labels)} classes {_few(data_labels)}. They must be the same."
+            f"The model has the {len(model_labels)} classes {few(model_labels.names)}, the data "
+            f"set the {len(data_labels)} classes {few(data_labels.names)}. They must be the same."
         )
 
 
@@ -195,10 +195,6 @@ def confusion_matrix(truth: np.ndarray, prediction: np.ndarray, num_classes: int
     labelled = truth < num_classes
     pairs = truth[labelled].astype(np.int64) * num_classes + prediction[labelled]
     return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
-
-
-def _few(labels: LabelSet) -> str:
-    return ", ".join(labels.names[:4]) + (", ..." if len(labels) > 4 else "")
 
 
 def _mean(values: np.ndarray) -> float:

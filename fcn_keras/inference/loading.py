@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import keras
 
+from fcn_keras.data.split import LabelSet
 from fcn_keras.errors import UserError, first_line
+from fcn_keras.files.reading import build, damage_as_user_errors, parse_json
 from fcn_keras.models.untrusted import check_model_file
-from fcn_keras.runs.folder import model_file
+from fcn_keras.runs.folder import RunFolder, model_file
 
 LABELS_FILE = "labels.json"  # in .keras files that were exported
 
@@ -48,3 +51,26 @@ def restore(model: keras.Model, path) -> None:
             f"{path}: damaged, or of other settings than config.json ({first_line(error)}). The "
             f"run cannot go on; start a new one with --init-from {Path(path).parent}."
         ) from error
+
+
+def read_labels(path: Path, classes: int) -> LabelSet | None:
+    """The classes of a `.keras` file: its own, or those of the run whose folder it is in.
+
+    Raises:
+        UserError: If they are damaged, or not as many as the model's `classes`.
+    """
+    run = RunFolder(path.parent)
+    labels, place = _labels_within(path), f"its {LABELS_FILE}"
+    if labels is None and run.config.is_file():
+        labels, place = run.read_labels(), "the config.json beside it"
+    if labels and len(labels) != classes:
+        raise UserError(f"{path}: it has {classes} classes, but {place} {len(labels)}.")
+    return labels
+
+
+def _labels_within(path: Path) -> LabelSet | None:
+    with zipfile.ZipFile(path) as archive:
+        if LABELS_FILE not in archive.namelist():
+            return None
+        with damage_as_user_errors(f"{path}: its {LABELS_FILE} is damaged", "Give another."):
+            return build(LabelSet, parse_json(archive.read(LABELS_FILE)))

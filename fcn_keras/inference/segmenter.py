@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import math
 import os
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,12 +18,11 @@ from fcn_keras.data.overlay import overlay
 from fcn_keras.data.split import LabelSet
 from fcn_keras.errors import UserError
 from fcn_keras.files.images import MAX_PIXELS, open_photograph, to_rgb
-from fcn_keras.files.reading import build, damage_as_user_errors, parse_json
 from fcn_keras.inference import tiling
-from fcn_keras.inference.loading import LABELS_FILE, load_model
+from fcn_keras.inference.loading import load_model, read_labels
 from fcn_keras.inference.receptive_field import Field, receptive_field
 from fcn_keras.inference.runtimes import Network, load_network, require_runtime
-from fcn_keras.runs.folder import RunFolder, model_file
+from fcn_keras.runs.folder import model_file
 
 MAX_SCALE = 8
 BLENDS = ("exact", "average", "smooth")
@@ -112,7 +110,9 @@ class Segmenter:
         path = model_file(run_or_file)
         model = load_model(path)
         _require_network(model, path)
-        return cls(model, _labels_of(path, model.output_shape[-1]), **options)
+        classes = model.output_shape[-1]
+        labels = read_labels(path, classes)
+        return cls(model, labels or LabelSet.nameless(classes), **options)
 
     def __call__(self, image) -> np.ndarray:
         """The most likely class of every pixel.
@@ -223,26 +223,6 @@ def _require_network(model: keras.Model, path: Path) -> None:
             f"{path}: it does not map images (B, H, W, 3) to logits (B, H, W, C), but "
             f"{shapes[0]} to {shapes[1]}. Give a model that does."
         )
-
-
-def _labels_of(path: Path, classes: int) -> LabelSet:
-    run = RunFolder(path.parent)
-    labels, place = _labels_within(path), "its labels.json"
-    if labels is None and run.config.is_file():
-        labels, place = run.read_labels(), "the config.json beside it"
-    if labels is None:
-        return LabelSet(tuple(f"class_{index}" for index in range(classes)))
-    if len(labels) != classes:
-        raise UserError(f"{path}: it has {classes} classes, but {place} {len(labels)}.")
-    return labels
-
-
-def _labels_within(path: Path) -> LabelSet | None:
-    with zipfile.ZipFile(path) as archive:
-        if LABELS_FILE not in archive.namelist():
-            return None
-        with damage_as_user_errors(f"{path}: its {LABELS_FILE} is damaged", "Give another."):
-            return build(LabelSet, parse_json(archive.read(LABELS_FILE)))
 
 
 def as_image(image, max_pixels: int = MAX_PIXELS) -> Image.Image:

@@ -134,10 +134,10 @@ def _load_preset(backbone_class, preset: str, name: str, dtype):
             ) from error
         reason = "no connection" if isinstance(error, OSError) else type(error).__name__
         raise UserError(
-            f"The weights {preset!r} could not be fetched ({reason}). Use --weights none, or "
-            "--weights DIR with a directory made on a machine with network by:",
-            "  import keras_hub",
-            f'  keras_hub.models.ResNetBackbone.from_preset("{preset}").save_to_preset("DIR")',
+            f"The weights {preset!r} could not be fetched ({reason}). Use --weights none for "
+            "random values, or --weights DIR with a directory made where there is a connection by:",
+            "  python -c 'import keras_hub; keras_hub.models.ResNetBackbone.from_preset("
+            f'"{preset}").save_to_preset("DIR")\'',
         ) from error
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import keras
+import numpy as np
 
 from fcn_keras.errors import UserError
 from fcn_keras.models.backbones import STRIDES, build_features
@@ -123,7 +126,9 @@ def build_fcn(
     return keras.Model(images, logits, name=f"fcn_{output_stride}s")
 
 
-def copy_weights(source: keras.Model, target: keras.Model) -> list[str]:
+def copy_weights(
+    source: keras.Model, target: keras.Model, classes: Sequence[int | None] | None = None
+) -> list[str]:
     """Copies the weights of all layers that two FCNs share by name.
 
     So FCN-16s starts from a trained FCN-32s (Long et al., section 4.2), which
@@ -132,27 +137,47 @@ def copy_weights(source: keras.Model, target: keras.Model) -> list[str]:
     Args:
         source: The trained model.
         target: The model to change.
+        classes: For each class of the target its id in the source, or `None` for a class that
+            keeps the target's scores and upsampling. Left out: the classes are the same.
 
     Returns:
         The names of the copied top-level layers.
 
     Raises:
-        UserError: If a layer of that name has another shape in the two.
+        UserError: If a layer of that name has another shape in the two, or the source has no
+            backbone.
     """
-    copied = []
+    copied, names = [], {layer.name for layer in source.layers}
+    if "backbone" not in names:
+        raise UserError("The model to start from is no FCN of this package: no layer 'backbone'.")
     for layer in target.layers:
-        if not layer.weights or layer.name not in {other.name for other in source.layers}:
+        if not layer.weights or layer.name not in names:
             continue
         values = source.get_layer(layer.name).get_weights()
+        if classes is not None and layer.name.startswith(("score_", "upscore_")):
+            values = _values_by_class(layer, values, classes)
         shapes = [value.shape for value in values], [tuple(w.shape) for w in layer.weights]
         if shapes[0] != shapes[1]:
             raise UserError(
-                f"Layer {layer.name!r} differs between the two models: use the same backbone and "
-                f"the same classes. Received: {_first_difference(*shapes)}."
+                f"Layer {layer.name!r} differs between the two models: both need the same "
+                f"backbone. Received: {_first_difference(*shapes)}."
             )
         layer.set_weights(values)
         copied.append(layer.name)
     return copied
+
+
+def _values_by_class(layer, source_values: list, classes: Sequence[int | None]) -> list:
+    """A layer's values, with those of the source for the classes that it has."""
+    own = np.array([index for index, id in enumerate(classes) if id is not None], int)
+    theirs = np.array([id for id in classes if id is not None], int)
+    values = layer.get_weights()
+    for value, source in zip(values, source_values):
+        if value.ndim == 4 and isinstance(layer, keras.layers.Conv2DTranspose):  # (h, w, out, in)
+            value[..., own[:, None], own] = source[..., theirs[:, None], theirs]
+        else:
+            value[..., own] = source[..., theirs]
+    return values
 
 
 def _initializer(identifier):

@@ -64,7 +64,9 @@ class TrainConfig:
     # Model
     backbone: str = _setting("resnet18", "resnet18, resnet34, resnet50, resnet101 or resnet152")
     weights: str = _setting(
-        "none", "backbone's weights: imagenet, none, a preset's directory, or a KerasHub handle"
+        "none",
+        "backbone's weights: imagenet, none, auto for imagenet if it can be fetched, a preset's "
+        "directory, or a KerasHub handle",
     )
     init_from: str | None = _setting(
         None, "run or .keras file whose layers initialize this model", metavar="RUN"
@@ -103,7 +105,12 @@ class TrainConfig:
     coarse_epochs: int = _setting(
         0, "number of first epochs at half the scale and crop", metavar="EPOCHS", minimum=0
     )
-    batch_size: int = _setting(32, "images per step, over all devices", metavar="N", minimum=1)
+    batch_size: int = _setting(
+        32,
+        "images per step, over all devices; 0 is up to 16, by the number of images",
+        metavar="N",
+        minimum=0,
+    )
 
     # Optimization
     epochs: int = _setting(5, "passes over the training images", metavar="N", minimum=1)

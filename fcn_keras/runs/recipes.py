@@ -83,8 +83,9 @@ RECIPES: dict[str, dict[str, Any]] = {
     # in DeepLab (Chen et al. 2017), skips of strides 16 and 8.
     "strong": dict(
         dataset="voc2012",
+        weights="auto",
         crop=(320, 480),
-        batch_size=16,
+        batch_size=0,  # at most 16
         epochs=60,
         output_stride=8,
         scale=(0.5, 2.0),

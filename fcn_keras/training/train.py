@@ -16,9 +16,9 @@ from fcn_keras.evaluation import charts
 from fcn_keras.evaluation.model_card import write_model_card
 from fcn_keras.evaluation.scores import evaluate
 from fcn_keras.files.writing import atomic_path
-from fcn_keras.inference.loading import load_model, restore
+from fcn_keras.inference.loading import restore
 from fcn_keras.inference.segmenter import Segmenter
-from fcn_keras.models.fcn import build_fcn, copy_weights
+from fcn_keras.models.fcn import build_fcn
 from fcn_keras.runs.config import TrainConfig, split_of
 from fcn_keras.runs.folder import RunFolder, require_free
 from fcn_keras.runs.history import out_of_patience
@@ -28,7 +28,6 @@ from fcn_keras.training.cluster import Cluster
 from fcn_keras.training.devices import (
     compute_deterministically,
     distribute,
-    fast_precision,
     is_chief,
     lost_workers_as_user_errors,
     make_strategy,
@@ -38,6 +37,7 @@ from fcn_keras.training.devices import (
 from fcn_keras.training.faults import faults_as_user_errors
 from fcn_keras.training.keras_bridge import prepare_fit, with_one_iterator
 from fcn_keras.training.schedules import WarmUp
+from fcn_keras.training.start import copy_run, pace_statistics, plan, settle
 from fcn_keras.training.tensorboard import TensorBoard
 
 POLY_POWER = 0.9
@@ -65,9 +65,9 @@ def train(config: TrainConfig) -> RunFolder | None:
     if config.deterministic:
         compute_deterministically()
     strategy = make_strategy(config.devices)
-    if config.mixed_precision == "auto":
-        config = dataclasses.replace(config, mixed_precision=fast_precision())
     splits = _load_splits(config)
+    config = settle(config, len(splits[0]), strategy.num_replicas_in_sync)
+    _note_doubts(config, len(splits[0]))
     model = _build_and_compile(config, splits, strategy)
     meet(strategy, _what_workers_share(config, splits))
     run = RunFolder.create(config) if is_chief(strategy) else None
@@ -75,7 +75,7 @@ def train(config: TrainConfig) -> RunFolder | None:
         if run:
             run.remove_partials()
             run.write_config(config, splits[0].labels)
-            print(f"Run folder: {run.path}", flush=True)
+            print(f"{plan(config, splits)}\nRun folder: {run.path}", flush=True)
         return _fit_and_finish(run, config, splits, model, history=[])
 
 
@@ -144,23 +144,20 @@ def resume(run_dir, **changes) -> RunFolder | None:
 
 def build_model(config: TrainConfig, labels: LabelSet) -> keras.Model:
     """The network that a configuration describes, started from `init_from` where given."""
-    source = None
-    if config.init_from:
-        source = load_model(config.init_from)
     model = build_fcn(
         config.backbone,
         len(labels),
         config.output_stride,
-        weights=None if source or config.weights == "none" else config.weights,
+        weights=None if config.init_from or config.weights == "none" else config.weights,
         upsampling_initializer=config.upsampling_initializer,
         # New skips begin with no say (Long et al., section 4.2).
-        skip_initializer="zeros" if source else "glorot_uniform",
+        skip_initializer="zeros" if config.init_from else "glorot_uniform",
         freeze=config.freeze,
         synchronized_batchnorm=config.synchronized_batchnorm,
         dtype="float32" if config.mixed_precision == "off" else f"mixed_{config.mixed_precision}",
     )
-    if source:
-        copy_weights(source, model)
+    if config.init_from:
+        copy_run(config.init_from, model, labels)
     return model
 
 
@@ -195,9 +192,14 @@ def make_optimizer(config: TrainConfig, model: keras.Model, steps: int) -> keras
 
 def _load_splits(config: TrainConfig) -> tuple[Split, Split]:
     train_split, val_split = split_of(config, "train"), split_of(config, "val")
-    if len(train_split) < config.batch_size:
+    return pipeline.cached(train_split, config.cache_mb << 20), val_split
+
+
+def _note_doubts(config: TrainConfig, images: int) -> None:
+    """Notes settings that most likely were not meant together."""
+    if images < config.batch_size:
         print(
-            f"Note: {len(train_split)} training images fill a batch of {config.batch_size} by "
+            f"Note: {images} training images fill a batch of {config.batch_size} by "
             "repetition; consider a smaller --batch-size.",
             file=sys.stderr,
         )
@@ -206,7 +208,6 @@ def _load_splits(config: TrainConfig) -> tuple[Split, Split]:
             f"Note: --freeze {config.freeze} keeps random values, as --weights is none.",
             file=sys.stderr,
         )
-    return pipeline.cached(train_split, config.cache_mb << 20), val_split
 
 
 def _build_and_compile(config: TrainConfig, splits: tuple[Split, Split], strategy) -> keras.Model:
@@ -225,6 +226,7 @@ def _build_and_compile(config: TrainConfig, splits: tuple[Split, Split], strateg
     steps = pipeline.steps_per_epoch(splits[0], config.batch_size) * config.epochs
     with strategy.scope():
         model = build_model(config, labels)
+        pace_statistics(model, min(steps, config.max_steps or steps))
         optimizer = make_optimizer(config, model, steps)
         model.compile(
             optimizer,

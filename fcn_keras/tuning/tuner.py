@@ -14,13 +14,14 @@ import keras
 import optuna
 from optuna.trial import TrialState
 
-from fcn_keras.data import load_split, pipeline
+from fcn_keras.data import pipeline
 from fcn_keras.errors import UserError
 from fcn_keras.runs.config import TrainConfig, split_of
 from fcn_keras.runs.folder import RunFolder
 from fcn_keras.runs.history import BEST_BY, validated
 from fcn_keras.training import train as training
 from fcn_keras.training.cluster import Cluster
+from fcn_keras.training.start import settle
 from fcn_keras.tuning.search import FIELDS, Search, claim_folder, open_study, trial_run
 
 SAMPLERS = {
@@ -47,9 +48,12 @@ def run_search(search: Search, directory) -> None:
     """
     if Cluster.from_environment():
         raise UserError("A search runs on one machine, but TF_CONFIG names several. Unset it.")
-    training.make_strategy(search.train.devices)  # while TensorFlow has not started
-    load_split(search.train.dataset, "train", search.train.data_dir)  # a mistake shows at once
+    # While TensorFlow has not started.
+    replicas = training.make_strategy(search.train.devices).num_replicas_in_sync
+    images = len(split_of(search.train, "train"))  # a mistake shows at once
     goes_on = claim_folder(search, directory)
+    train = settle(search.train, images, replicas)  # once for all trials
+    search = dataclasses.replace(search, train=train)
     study = open_study(directory)
     if search.tuner == "hyperband":
         study.pruner = optuna.pruners.HyperbandPruner(1, search.train.epochs, REDUCTION)

@@ -1,0 +1,115 @@
+"""What a run starts from: settings that follow the machine and the data, and weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+
+import keras
+
+from fcn_keras.data import pipeline
+from fcn_keras.data.split import LabelSet, Split
+from fcn_keras.errors import UserError, few
+from fcn_keras.inference.loading import load_model, read_labels
+from fcn_keras.models.backbones import build_features
+from fcn_keras.models.fcn import copy_weights
+from fcn_keras.models.graph import nested_layers
+from fcn_keras.runs.config import TrainConfig
+from fcn_keras.runs.folder import model_file
+from fcn_keras.training.devices import fast_precision
+
+# Bounds of the automatic batch size. BatchNorm's statistics of fewer images vary too much.
+LEAST_BATCH, LARGEST_BATCH = 4, 16
+FEW_STEPS = 200  # in which a network hardly learns
+
+
+def settle(config: TrainConfig, images: int, replicas: int) -> TrainConfig:
+    """The settings with what the automatic ones become here.
+
+    Args:
+        config: With `weights` or `mixed_precision` of `"auto"`, or `batch_size` of 0.
+        images: How many there are for training.
+        replicas: Devices that share a batch.
+    """
+    changes: dict = {}
+    if config.mixed_precision == "auto":
+        changes["mixed_precision"] = fast_precision()
+    if config.weights == "auto":
+        changes["weights"] = "none" if config.init_from else imagenet_or_none(config.backbone)
+    if not config.batch_size:
+        size = batch_size_for(images, config.epochs)
+        changes["batch_size"] = -(-size // replicas) * replicas
+    return dataclasses.replace(config, **changes)
+
+
+def imagenet_or_none(backbone: str) -> str:
+    """`"imagenet"` if those weights are cached or can be fetched; else `"none"`, with a note."""
+    try:
+        build_features(backbone, "imagenet")
+    except UserError as error:
+        print(f"Note: --weights auto starts from random values. {error}", file=sys.stderr)
+        return "none"
+    return "imagenet"
+
+
+def batch_size_for(images: int, epochs: int) -> int:
+    """Images per step with which a run has enough steps to learn, within the bounds above."""
+    size = LARGEST_BATCH
+    while size > LEAST_BATCH and images * epochs < FEW_STEPS * size:
+        size //= 2
+    return size
+
+
+def pace_statistics(model: keras.Model, steps: int) -> None:
+    """Lets the moving averages of BatchNorm settle within a run of few steps.
+
+    An average over ten steps, which a momentum of 0.9 gives, is kept by a run of at least
+    `FEW_STEPS`; shorter ones average over a twentieth of their steps.
+    """
+    for layer in nested_layers(model):
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = min(layer.momentum, max(0.5, 1 - 20 / steps))
+
+
+def copy_run(init_from: str, model: keras.Model, labels: LabelSet) -> None:
+    """Gives a network the layers of a run or `.keras` file, with a note where its classes differ.
+
+    Raises:
+        UserError: If that cannot be loaded, or has another backbone.
+    """
+    source = load_model(init_from)
+    known = read_labels(model_file(init_from), source.output_shape[-1])
+    names = (known or LabelSet.nameless(source.output_shape[-1])).names
+    nameless = names == LabelSet.nameless(len(names)).names
+    same = names == labels.names or (nameless and len(names) == len(labels))
+    ids = [names.index(name) if name in names else None for name in labels.names]
+    try:
+        copied = copy_weights(source, model, None if same else ids)
+    except UserError as error:
+        raise UserError(f"--init-from {init_from}: {error}") from error
+    if names == labels.names:
+        return
+    if same:
+        note = f"does not name its classes, which are taken for {few(labels.names)} in this order."
+    else:
+        kept = [name for name in labels.names if name in names]
+        anew = [name for name in labels.names if name not in names]
+        layers = ", ".join(name for name in copied if name.startswith(("score_", "upscore_")))
+        note = f"has other classes ({few(names)}): {layers} "
+        note += f"keep the values of {few(kept)}" if kept else ""
+        note += " and " if kept and anew else ""
+        note += f"begin anew for {few(anew)}" if anew else ""
+        note += "; the backbone is copied."
+    print(f"Note: --init-from {init_from} {note}", file=sys.stderr)
+
+
+def plan(config: TrainConfig, splits: tuple[Split, Split]) -> str:
+    """A run in a sentence or two: network, start, images and steps."""
+    weights = {"none": "random values", "imagenet": "ImageNet weights"}
+    start = config.init_from or weights.get(config.weights, config.weights)
+    steps = pipeline.steps_per_epoch(splits[0], config.batch_size)
+    return (
+        f"FCN-{config.output_stride}s on {config.backbone}, which starts from {start}. "
+        f"{len(splits[0])} training and {len(splits[1])} validation images; {config.epochs} epochs "
+        f"of {steps} steps of {config.batch_size} images."
+    )

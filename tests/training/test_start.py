@@ -1,0 +1,192 @@
+"""What a run starts from: automatic settings, and the weights of a run with other classes."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import keras
+import keras_hub
+import numpy as np
+import pytest
+from kagglehub import cache
+from kagglehub.handle import parse_model_handle
+from support.fake_folder import CLASSES
+from support.runs import QUICK
+
+from fcn_keras.cli import main
+from fcn_keras.data import load_split
+from fcn_keras.data.split import LabelSet
+from fcn_keras.errors import UserError
+from fcn_keras.inference.loading import load_model
+from fcn_keras.models.backbones import build_features
+from fcn_keras.models.fcn import build_fcn
+from fcn_keras.runs.config import TrainConfig
+from fcn_keras.training.start import batch_size_for, copy_run, pace_statistics, plan, settle
+
+
+def fcn_8s(classes, backbone="tiny"):
+    keras.utils.set_random_seed(5)
+    return build_fcn(backbone, classes, 8, weights=None)
+
+
+def kernel(model, layer):
+    return np.asarray(model.get_layer(layer).kernel)
+
+
+def same_values(model, other, layer="backbone"):
+    pairs = zip(model.get_layer(layer).get_weights(), other.get_layer(layer).get_weights())
+    return all(np.array_equal(*pair) for pair in pairs)
+
+
+@pytest.mark.parametrize(
+    ("names", "note"),
+    [
+        (("cat", "dog"), r"other classes \(ground, box, bar\): .* begin anew for cat, dog;"),
+        (("cat", "dog", "cow"), "begin anew for cat, dog, cow; the backbone is copied"),
+        (("cat", "bar"), "score_32, .*score_8, .* keep the values of bar and begin anew for cat;"),
+        (("bar", "ground", "box"), "keep the values of bar, ground, box; the backbone"),
+        ((*CLASSES, "cat"), "keep the values of ground, box, bar and begin anew for cat;"),
+    ],
+)
+def test_classes_keep_their_values_by_name(names, note, untrained_run, capfd):
+    source = load_model(untrained_run)
+    model, fresh = fcn_8s(len(names)), fcn_8s(len(names))
+    copy_run(str(untrained_run), model, LabelSet(names))
+    errors = capfd.readouterr().err
+    assert errors.startswith(f"Note: --init-from {untrained_run} has ") and errors.count("\n") == 1
+    assert re.search(note, errors)
+    assert same_values(model, source) and not same_values(model, fresh)
+    known = [name for name in names if name in CLASSES]
+    for layer in ("score_32", "score_16", "score_8"):
+        for index, name in enumerate(names):
+            origin = source if name in known else fresh
+            theirs = CLASSES.index(name) if name in known else index
+            ours = kernel(model, layer)[..., index]
+            np.testing.assert_array_equal(ours, kernel(origin, layer)[..., theirs])
+    for name in known:  # what the upsampling mixes in, too
+        ours = kernel(model, "upscore_8")[..., names.index(name), [*map(names.index, known)]]
+        theirs = kernel(source, "upscore_8")[..., CLASSES.index(name), :]
+        np.testing.assert_array_equal(ours, theirs[..., [*map(CLASSES.index, known)]])
+
+
+def test_a_source_of_the_same_classes_is_copied_whole(untrained_run, tmp_path, capfd):
+    source, model = load_model(untrained_run), fcn_8s(3)
+    copy_run(str(untrained_run), model, LabelSet(CLASSES))
+    assert capfd.readouterr().err == ""
+    assert all(map(np.array_equal, model.get_weights(), source.get_weights()))
+    # A file away from its run has no names.
+    alone = shutil.copy(untrained_run / "best.keras", tmp_path)
+    again = fcn_8s(3)
+    copy_run(str(alone), again, LabelSet(("a", "b", "c")))
+    assert "does not name its classes, which are taken for a, b, c in" in capfd.readouterr().err
+    assert all(map(np.array_equal, again.get_weights(), source.get_weights()))
+    other = fcn_8s(2)
+    copy_run(str(alone), other, LabelSet(("a", "class_1")))
+    assert "(class_0, class_1, class_2): " in capfd.readouterr().err
+    assert same_values(other, source) and same_values(other, fcn_8s(2), "score_32") is False
+
+
+def test_a_source_of_another_network_is_named(untrained_run, tmp_path):
+    with pytest.raises(UserError, match="--init-from .*'backbone' differs .* same backbone"):
+        copy_run(str(untrained_run), fcn_8s(3, "resnet18"), LabelSet(CLASSES))
+    inputs = keras.Input((None, None, 3))
+    keras.Model(inputs, keras.layers.Conv2D(3, 1)(inputs)).save(tmp_path / "other.keras")
+    with pytest.raises(UserError, match="other.keras: .* no FCN of this package"):
+        copy_run(str(tmp_path / "other.keras"), fcn_8s(3), LabelSet(CLASSES))
+
+
+def test_a_run_on_other_classes_starts_from_another(finished_run, shapes, tmp_path, capfd):
+    data = shutil.copytree(shapes, tmp_path / "data")
+    (data / "classes.txt").write_text("ground\ncrate\nbar\nwheel\n")
+    flags = ["--epochs", "1", "--init-from", str(finished_run), "--run-dir", str(tmp_path / "run")]
+    assert main(["train", "--dataset", str(data), *QUICK, *flags]) == 0
+    out, errors = capfd.readouterr()
+    assert "score_32 keep the values of ground, bar and begin anew for crate, wheel;" in errors
+    assert f"FCN-32s on tiny, which starts from {finished_run}." in out
+
+
+def test_automatic_weights_are_imagenet_only_where_they_can_be_had(
+    monkeypatch, tmp_path, shapes, capfd
+):
+    config = TrainConfig.from_recipe(dataset=str(shapes))
+    assert (config.recipe, config.weights, config.batch_size) == ("strong", "auto", 0)
+    monkeypatch.setenv("KAGGLEHUB_CACHE", str(tmp_path))
+    for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # a port that refuses
+    assert settle(config, 6, 1).weights == "none"
+    errors = capfd.readouterr().err
+    assert errors.startswith("Note: --weights auto starts from random values. The weights 'resn")
+    assert "python -c 'import keras_hub; " in errors and '.save_to_preset("DIR")\'' in errors
+
+    # As KerasHub's cache has it after a download.
+    address = keras_hub.models.ResNetBackbone.presets["resnet_18_imagenet"]["kaggle_handle"]
+    handle = parse_model_handle(address.removeprefix("kaggle://"))
+    cached = Path(cache.get_cached_path(handle))
+    preset = keras_hub.models.ResNetBackbone(
+        [64], [7], [64, 128, 256, 512], [2, 2, 2, 2], [1, 2, 2, 2], "basic_block"
+    )
+    preset.save_to_preset(str(cached))
+    for file in cached.iterdir():
+        cache.Cache().mark_as_complete(handle, file.name)
+    assert settle(config, 6, 1).weights == "imagenet" and capfd.readouterr().err == ""
+    features = build_features("resnet18", "imagenet")
+    assert np.array_equal(*(net.get_layer("conv1_conv").kernel for net in (features, preset)))
+
+
+def test_automatic_weights_of_a_backbone_without_any(shapes, capfd):
+    config = TrainConfig.from_recipe(dataset=str(shapes), backbone="resnet34")
+    assert settle(config, 6, 1).weights == "none"
+    assert "no ImageNet weights for resnet34" in capfd.readouterr().err
+    begun = TrainConfig.from_recipe(dataset=str(shapes), init_from="run")
+    assert settle(begun, 6, 1).weights == "none" and capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("images", "epochs", "size"),
+    # 16 need 200 * 16 examples in all, 8 half of that.
+    [(40, 10, 4), (2, 1, 4), (54, 60, 16), (53, 60, 8), (160, 10, 8), (10_000, 60, 16)],
+)
+def test_few_images_make_small_batches(images, epochs, size):
+    assert batch_size_for(images, epochs) == size
+    config = TrainConfig.from_recipe("strong", weights="none", epochs=epochs)
+    assert settle(config, images, 1).batch_size == size
+    assert settle(config, images, 3).batch_size % 3 == 0 < settle(config, images, 3).batch_size
+    given = TrainConfig.from_recipe("strong", weights="none", batch_size=7)
+    assert settle(given, images, 1) == given
+
+
+@pytest.mark.parametrize(("steps", "momentum"), [(20, 0.5), (100, 0.8), (200, 0.9), (9999, 0.9)])
+def test_statistics_settle_in_short_runs(steps, momentum):
+    model = fcn_8s(3)
+    pace_statistics(model, steps)
+    assert model.get_layer("backbone").get_layer("conv1_bn").momentum == pytest.approx(momentum)
+    images = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype(np.float32)
+    layer = model.get_layer("backbone").get_layer("conv1_bn")
+    before, after = np.asarray(layer.moving_variance), None
+    model(images, training=True)
+    after = np.asarray(layer.moving_variance)
+    batch = (after - momentum * before) / (1 - momentum)
+    model(images, training=True)
+    again = np.asarray(layer.moving_variance)
+    np.testing.assert_allclose(again, momentum * after + (1 - momentum) * batch, rtol=1e-3)
+
+
+def test_the_plan_says_what_the_run_starts_from(shapes):
+    splits = load_split(str(shapes), "train"), load_split(str(shapes), "val")
+    config = TrainConfig.from_recipe(dataset=str(shapes), weights="none", batch_size=2, epochs=7)
+    assert plan(config, splits) == (
+        "FCN-8s on resnet18, which starts from random values. 6 training and 5 validation images; "
+        "7 epochs of 3 steps of 2 images."
+    )
+    imagenet = TrainConfig.from_recipe("voc2012")
+    assert "FCN-32s on resnet18, which starts from ImageNet weights. " in plan(imagenet, splits)
+
+
+def test_the_configuration_holds_what_automatic_settings_became(shapes, tmp_path, capfd):
+    quick = [flag for flag in QUICK if flag not in ("--batch-size", "6")]
+    flags = ["--epochs", "1", "--run-dir", str(tmp_path / "run")]
+    assert main(["train", "--dataset", str(shapes), *quick, *flags]) == 0
+    settings = json.loads((tmp_path / "run" / "config.json").read_text())["train"]
+    assert (settings["weights"], settings["batch_size"]) == ("none", 4)
+    assert "tiny has random weights only" in capfd.readouterr().err
