@@ -91,13 +91,22 @@ def load_network(
         float32 logits `(B, H, W, C)`. It raises `NetworkError` if it deviates.
 
     Raises:
-        NetworkError: As `require_runtime`.
+        NetworkError: As `require_runtime`; or if a model without a layer `backbone` is asked for
+            in bfloat16 of `tensorflow`.
     """
     require_runtime(runtime, precision)
     if runtime == "keras":
         return model.predict_on_batch
     plain, bfloat16 = in_float32(model), precision == "bfloat16"
-    fast = fast_copy(in_bfloat16(plain) if bfloat16 and runtime == "tensorflow" else plain)
+    converted = plain
+    if bfloat16 and runtime == "tensorflow":
+        if not any(layer.name == "backbone" for layer in model.layers):
+            raise NetworkError(
+                "tensorflow computes the layer 'backbone' of FCNs in bfloat16, and this model has "
+                "none. Use --precision float32."
+            )
+        converted = in_bfloat16(plain)
+    fast = fast_copy(converted)
     if runtime == "tensorflow":
         network = fast.predict_on_batch
         if not bfloat16:

@@ -57,7 +57,7 @@ def batch_size_for(images: int, epochs: int) -> int:
     size = LARGEST_BATCH
     while size > LEAST_BATCH and images * epochs < FEW_STEPS * size:
         size //= 2
-    return size
+    return min(size, images)
 
 
 def pace_statistics(model: keras.Model, steps: int) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.fake_folder import write_folder
+from support.runs import save_colour_run
 
 from fcn_keras import Segmenter, UserError
 from fcn_keras.cli import main
@@ -138,6 +139,14 @@ def test_a_missing_package_is_named(runtime, package, monkeypatch, untrained_run
 def test_mistakes_are_named(model, options, message):
     with pytest.raises(UserError, match=message):
         Segmenter(model, ("a", "b", "c"), **options)
+
+
+def test_bfloat16_of_a_model_without_backbone_ends_the_command(tmp_path, capfd):
+    run = save_colour_run(tmp_path / "run", ["a", "b", "c"], [[0, 0, 0]] * 3)
+    Image.fromarray(scene(0, (40, 50))).save(tmp_path / "a.png")
+    command = ["predict", "--model", run, "--output", tmp_path / "out", tmp_path / "a.png"]
+    assert main([*map(str, command), "--precision", "bfloat16"]) == 1
+    assert "this model has none. Use --precision float32." in capfd.readouterr().err
 
 
 def test_a_segmenter_prepares_its_network_once_and_can_be_pickled(monkeypatch):

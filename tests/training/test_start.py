@@ -145,7 +145,7 @@ def test_automatic_weights_of_a_backbone_without_any(shapes, capfd):
 @pytest.mark.parametrize(
     ("images", "epochs", "size"),
     # 16 need 200 * 16 examples in all, 8 half of that.
-    [(40, 10, 4), (2, 1, 4), (54, 60, 16), (53, 60, 8), (160, 10, 8), (10_000, 60, 16)],
+    [(40, 10, 4), (2, 1, 2), (54, 60, 16), (53, 60, 8), (160, 10, 8), (10_000, 60, 16)],
 )
 def test_few_images_make_small_batches(images, epochs, size):
     assert batch_size_for(images, epochs) == size
