@@ -62,7 +62,7 @@ def draw_folder(root: Path, count: int) -> Path:
 
 def trained(folder: Path, run: Path) -> tuple[float, float, float]:
     """Seconds to the run folder, to the end of the epoch, and the memory's peak in MB."""
-    options = "--crop 32 32 --batch-size 2 --epochs 1 --cache-mb 0".split()
+    options = "--weights none --crop 32 32 --batch-size 2 --epochs 1 --cache-mb 0".split()
     command = [sys.executable, ROOT / "train.py", "--dataset", folder, "--run-dir", run, *options]
     begin, start = time.perf_counter(), None
     process = subprocess.Popen(

@@ -92,7 +92,9 @@ def train_ours(arguments, seed: int) -> dict:
         flags = ["--resume", run]
     else:
         flags = ["--dataset", one_validation_image(arguments), "--run-dir", run, "--seed", seed]
-        flags += "--recipe strong --backbone resnet18 --output-stride 8 --flip".split()
+        flags += (
+            "--recipe strong --weights none --backbone resnet18 --output-stride 8 --flip".split()
+        )
         flags += "--optimizer adamw --momentum 0 --schedule poly".split()
         for name in SETTINGS[:-1]:
             value = getattr(arguments, name)

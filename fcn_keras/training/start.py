@@ -20,7 +20,7 @@ from fcn_keras.training.devices import fast_precision
 
 # Bounds of the automatic batch size. BatchNorm's statistics of fewer images vary too much.
 LEAST_BATCH, LARGEST_BATCH = 4, 16
-FEW_STEPS = 200  # in which a network hardly learns
+FEW_STEPS = 200  # in which a network learns little
 
 
 def settle(config: TrainConfig, images: int, replicas: int) -> TrainConfig:
@@ -63,12 +63,12 @@ def batch_size_for(images: int, epochs: int) -> int:
 def pace_statistics(model: keras.Model, steps: int) -> None:
     """Lets the moving averages of BatchNorm settle within a run of few steps.
 
-    An average over ten steps, which a momentum of 0.9 gives, is kept by a run of at least
-    `FEW_STEPS`; shorter ones average over a twentieth of their steps.
+    A momentum of 0.9 averages over some ten steps. Runs of less than a hundred average over a
+    tenth of theirs, but at least over two.
     """
     for layer in nested_layers(model):
         if isinstance(layer, keras.layers.BatchNormalization):
-            layer.momentum = min(layer.momentum, max(0.5, 1 - 20 / steps))
+            layer.momentum = min(layer.momentum, max(0.5, 1 - 10 / steps))
 
 
 def copy_run(init_from: str, model: keras.Model, labels: LabelSet) -> None:

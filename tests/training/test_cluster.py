@@ -19,7 +19,9 @@ from fcn_keras.training.cluster import Cluster
 TWO = {"worker": ["a:1", "b:2"]}
 FIRST = {"type": "worker", "index": 0}
 # One step an epoch, so that the history has the loss of every step.
-FLAGS = "--batch-size 8 --crop 64 64 --output-stride 32 --scale 1 1 --epochs 4".split()
+FLAGS = (
+    "--weights none --batch-size 8 --crop 64 64 --output-stride 32 --scale 1 1 --epochs 4".split()
+)
 # Float error changes gradients by up to a percent, probably by switching ReLUs.
 FLAGS += "--learning-rate 2e-5 --validate-every 2 --no-flip --brightness 0 --contrast 0".split()
 

@@ -32,7 +32,7 @@ pytestmark = pytest.mark.slow
 KILLS = int(os.environ.get("KILLS", "10"))
 EPOCHS = 8
 FLAGS = "--batch-size 2 --crop 32 32 --output-stride 32 --momentum 0 --learning-rate 1e-3".split()
-FLAGS += ["--deterministic", "--cache-mb", "0", "--epochs", str(EPOCHS)]
+FLAGS += ["--weights", "none", "--deterministic", "--cache-mb", "0", "--epochs", str(EPOCHS)]
 CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, PR_CAPBSET_DROP = 1, 2, 24
 
 

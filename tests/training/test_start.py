@@ -156,7 +156,7 @@ def test_few_images_make_small_batches(images, epochs, size):
     assert settle(given, images, 1) == given
 
 
-@pytest.mark.parametrize(("steps", "momentum"), [(20, 0.5), (100, 0.8), (200, 0.9), (9999, 0.9)])
+@pytest.mark.parametrize(("steps", "momentum"), [(10, 0.5), (50, 0.8), (100, 0.9), (9999, 0.9)])
 def test_statistics_settle_in_short_runs(steps, momentum):
     model = fcn_8s(3)
     pace_statistics(model, steps)

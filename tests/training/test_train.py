@@ -291,6 +291,7 @@ def test_two_devices_give_the_losses_of_one(tmp_path):
     # low: float error changes gradients by 0.2 to 1 %, probably by switching ReLUs.
     flags = ["--dataset", folder, "--batch-size", "8", "--crop", "64", "96", "--epochs", "5"]
     flags += ["--output-stride", "32", "--scale", "1", "1", "--learning-rate", "2e-5"]
+    flags += ["--weights", "none"]
     losses = {}
     for devices in (1, 2):
         run_dir = tmp_path / str(devices)
@@ -323,7 +324,7 @@ def test_camvid_loss_falls(tmp_path):
     camvid = os.environ.get("CAMVID_DIR")
     if not camvid:
         pytest.skip("set CAMVID_DIR to CamVid in VOC's layout")
-    flags = ["--dataset", camvid, "--epochs", "3", "--batch-size", "8"]
+    flags = ["--dataset", camvid, "--epochs", "3", "--batch-size", "8", "--weights", "none"]
     finish("train.py", *flags, "--run-dir", tmp_path / "run")
     losses = [float(row["loss"]) for row in history_of(tmp_path / "run")]
     assert losses[0] > losses[1] > losses[2]
