@@ -5,6 +5,7 @@ from __future__ import annotations
 from fcn_keras.cli.shared import import_tensorflow
 from fcn_keras.errors import UserError
 from fcn_keras.export import MAX_PIXELS, MAX_SIDE
+from fcn_keras.files.writing import require_replaceable
 
 FILE_FORMATS = ("onnx", "litert", "keras")
 
@@ -60,6 +61,8 @@ def _export(arguments) -> int:
     from fcn_keras.runs.folder import model_file, provenance
 
     model_file(arguments.model)  # a wrong path is told before TensorFlow's import
+    if arguments.format != "saved_model":
+        require_replaceable("--output", arguments.output, b'"fcn_keras": ["n]')  # its provenance
     import_tensorflow()
     from fcn_keras.inference.segmenter import Segmenter
 

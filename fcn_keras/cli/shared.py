@@ -56,6 +56,15 @@ def add_split_flags(parser) -> None:
     parser.add_argument("--limit", type=int, metavar="N", help="the first N images only")
 
 
+def add_overwrite_flag(parser) -> None:
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="let results replace the images themselves, and files that no earlier call has "
+        "written",
+    )
+
+
 def load_segmenter(arguments, **options):
     max_pixels = options.get("max_pixels", 1)
     if max_pixels < 1:
