@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from fcn_keras.cli.shared import import_tensorflow
+from fcn_keras.cli.shared import import_tensorflow, print_next
 from fcn_keras.errors import UserError
 from fcn_keras.export import MAX_PIXELS, MAX_SIDE
 from fcn_keras.files.writing import require_replaceable
 
+PROVENANCE = b'"fcn_keras": ["n]'  # in what is exported: the version of this package
 FILE_FORMATS = ("onnx", "litert", "keras")
 
 
@@ -62,7 +63,7 @@ def _export(arguments) -> int:
 
     model_file(arguments.model)  # a wrong path is told before TensorFlow's import
     if arguments.format != "saved_model":
-        require_replaceable("--output", arguments.output, b'"fcn_keras": ["n]')  # its provenance
+        require_replaceable("--output", arguments.output, PROVENANCE)
     import_tensorflow()
     from fcn_keras.inference.segmenter import Segmenter
 
@@ -77,4 +78,6 @@ def _export(arguments) -> int:
 
         path = export_file(segmenter, arguments.output, arguments.format, origin)
     print(f"Exported and verified: {path}")
+    if arguments.format == "saved_model":
+        print_next(("serve", "--model-base-path", arguments.output))
     return 0
