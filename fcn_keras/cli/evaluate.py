@@ -82,6 +82,9 @@ def _evaluate(arguments) -> int:
         write_file(arguments.json, lambda path: path.write_text(text))
     if arguments.confusion:
         figure = charts.draw_confusion(scores)
-        options = {"dpi": 120, "format": "png", "metadata": {"Software": SOFTWARE}}
-        write_file(arguments.confusion, lambda path: figure.savefig(path, **options))
+        metadata = {"Software": SOFTWARE}
+        write_file(
+            arguments.confusion,
+            lambda path: figure.savefig(path, dpi=120, format="png", metadata=metadata),
+        )
     return 0
