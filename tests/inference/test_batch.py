@@ -320,10 +320,17 @@ def a_second_of_the_name(folder):  # x of one folder, x_2 of the other
     return [folder / "a.jpg", folder / "c" / "a.bmp", "--output", folder]
 
 
+def a_link_to_nowhere(folder):
+    (folder.parent / "out").mkdir()
+    (folder.parent / "out" / "a.png").symlink_to("nowhere")
+    return [folder / "a.jpg", "--output", folder.parent / "out"]
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
         named,
+        a_link_to_nowhere,
         by_pattern,
         through_a_linked_folder,
         through_a_link,
