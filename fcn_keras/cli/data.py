@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from fcn_keras.cli.shared import progress
+from fcn_keras.cli.shared import print_next, progress
 from fcn_keras.errors import printable
 
 
@@ -71,7 +71,10 @@ def _check(arguments) -> int:
     for problem in report.problems:
         print(f"problem: {printable(problem)}", file=sys.stderr)
     print(_count(report.problems))
-    return 1 if report.problems else 0
+    if report.problems:
+        return 1
+    print_next(("train", "--dataset", arguments.directory))
+    return 0
 
 
 def _convert(arguments) -> int:
@@ -95,6 +98,7 @@ def _convert(arguments) -> int:
         return 1
     sizes = ", ".join(f"{name} {size}" for name, size in done.sizes.items())
     print(f"{arguments.output}: {sizes} images.")
+    print_next(("data", "check", arguments.output), ("train", "--dataset", arguments.output))
     return 0
 
 

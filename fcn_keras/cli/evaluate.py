@@ -13,6 +13,9 @@ from fcn_keras.cli.shared import (
     selected_split,
 )
 from fcn_keras.errors import UserError
+from fcn_keras.files.writing import require_replaceable, write_file
+
+SOFTWARE = "fcn-keras evaluate"  # that the picture's metadata name
 
 
 def add(commands) -> None:
@@ -57,11 +60,14 @@ def _evaluate(arguments) -> int:
         raise UserError(f"--crop must be at least 1 pixel each way. Received: {arguments.crop}.")
     if arguments.boundary is not None and arguments.boundary < 1:
         raise UserError(f"--boundary must be at least 1 pixel. Received: {arguments.boundary}.")
+    if arguments.json:
+        require_replaceable("--json", arguments.json, rb'"per_class_iou": ')
+    if arguments.confusion:
+        require_replaceable("--confusion", arguments.confusion, SOFTWARE.encode())
     segmenter = load_segmenter(arguments)
     from fcn_keras.evaluation import charts
     from fcn_keras.evaluation.scores import evaluate, format_scores, require_same_classes
     from fcn_keras.evaluation.subsets import d2l_examples, near_boundaries
-    from fcn_keras.files.writing import write_file
 
     split = selected_split(arguments)
     require_same_classes(segmenter.labels, split.labels)
@@ -76,5 +82,9 @@ def _evaluate(arguments) -> int:
         write_file(arguments.json, lambda path: path.write_text(text))
     if arguments.confusion:
         figure = charts.draw_confusion(scores)
-        write_file(arguments.confusion, lambda path: figure.savefig(path, dpi=120, format="png"))
+        metadata = {"Software": SOFTWARE}
+        write_file(
+            arguments.confusion,
+            lambda path: figure.savefig(path, dpi=120, format="png", metadata=metadata),
+        )
     return 0

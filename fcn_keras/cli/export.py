@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from fcn_keras.cli.shared import import_tensorflow
+from fcn_keras.cli.shared import import_tensorflow, print_next
 from fcn_keras.errors import UserError
 from fcn_keras.export import MAX_PIXELS, MAX_SIDE
+from fcn_keras.files.writing import require_replaceable
 
+PROVENANCE = b'"fcn_keras": ["n]'  # in what is exported: the version of this package
 FILE_FORMATS = ("onnx", "litert", "keras")
 
 
@@ -60,6 +62,8 @@ def _export(arguments) -> int:
     from fcn_keras.runs.folder import model_file, provenance
 
     model_file(arguments.model)  # a wrong path is told before TensorFlow's import
+    if arguments.format != "saved_model":
+        require_replaceable("--output", arguments.output, PROVENANCE)
     import_tensorflow()
     from fcn_keras.inference.segmenter import Segmenter
 
@@ -74,4 +78,6 @@ def _export(arguments) -> int:
 
         path = export_file(segmenter, arguments.output, arguments.format, origin)
     print(f"Exported and verified: {path}")
+    if arguments.format == "saved_model":
+        print_next(("serve", "--model-base-path", arguments.output))
     return 0

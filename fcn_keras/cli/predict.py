@@ -6,15 +6,18 @@ import sys
 
 from fcn_keras.cli.shared import (
     add_model_flags,
+    add_overwrite_flag,
     add_runtime_flags,
     add_split_flags,
+    import_tensorflow,
     load_segmenter,
     progress,
     selected_split,
 )
 from fcn_keras.errors import UserError, printable, require_packages
 from fcn_keras.files import storage
-from fcn_keras.files.finding import found_images
+from fcn_keras.files.finding import FoundImage, found_images
+from fcn_keras.files.results import EXTRAS, Results
 from fcn_keras.runs.config import flag
 
 
@@ -40,6 +43,7 @@ def add(commands) -> None:
     parser.add_argument("--confidence", action="store_true", help="draw the largest probability")
     parser.add_argument("--probabilities", action="store_true", help="save all, as float16 .npz")
     parser.add_argument("--skip-existing", action="store_true", help="go on with an earlier call")
+    add_overwrite_flag(parser)
     parser.add_argument(
         "--max-pixels",
         type=int,
@@ -67,12 +71,19 @@ def _predict(arguments) -> int:
         raise UserError("--max-pixels goes with files, not with --dataset.")
     _check_ray_flags(arguments)
     limit = {} if arguments.max_pixels is None else {"max_pixels": arguments.max_pixels}
-    segmenter = load_segmenter(arguments, **limit)
-    from fcn_keras.inference.batch import EXTRAS
+    from fcn_keras.runs.folder import model_file  # needs NumPy, which not every command does
 
+    model_file(arguments.model)  # a wrong path is told before the images are searched for
+    images, split = _images(arguments)
     extras = [name for name in EXTRAS if getattr(arguments, name)]
-    run = _run_here if arguments.ray is None else _run_on_ray
-    total, there, failed = run(arguments, segmenter, extras)
+    results = Results(arguments.output, extras)
+    planned = results.planned(images, arguments.skip_existing, arguments.overwrite)
+    segmenter = load_segmenter(arguments, **limit)
+    results.claim(planned)
+    if arguments.ray is None:
+        total, there, failed = _run_here(arguments, segmenter, extras, images, split)
+    else:
+        total, there, failed = _run_on_ray(arguments, segmenter, extras)
     if not total:
         raise UserError(f"{arguments.paths[0]}: no images there, outside of --output.")
     for path in arguments.paths if len(arguments.paths) > 1 else ():
@@ -80,7 +91,8 @@ def _predict(arguments) -> int:
             print(f"Note: {printable(path)}: no images outside of --output.", file=sys.stderr)
     skipped = f", {there} were there already" if arguments.skip_existing else ""
     done = total - there - failed
-    print(f"{done} of {total} images predicted{skipped}, {failed} failed.")
+    print(f"{done} of {total} images predicted{skipped}, {failed} failed.", end=" ")
+    print(f"Results: {printable(arguments.output.rstrip('/'))}/")
     return 1 if failed else 0
 
 
@@ -97,14 +109,25 @@ def _check_ray_flags(arguments) -> None:
         require_packages("--ray", "cluster", "ray", load=False)
 
 
-def _run_here(arguments, segmenter, extras) -> tuple[int, int, int]:
-    """How many images there are, had results already, failed."""
-    from fcn_keras.inference.batch import jobs_of_paths, jobs_of_split, predict_jobs
+def _images(arguments):
+    """The images, for Ray one at a time as there may be many; and the split whose they are."""
+    if not arguments.dataset:
+        images = found_images(arguments.paths, arguments.output, EXTRAS)
+        return (list(images) if arguments.ray is None else images), None
+    if arguments.dataset.startswith("voc2012"):
+        import_tensorflow()  # as TFDS does
+    split = selected_split(arguments)
+    return [FoundImage("", name, 0.0) for name in split.ids], split
 
-    if arguments.dataset:
-        jobs = jobs_of_split(selected_split(arguments))
+
+def _run_here(arguments, segmenter, extras, images, split) -> tuple[int, int, int]:
+    """How many images there are, had results already, failed."""
+    from fcn_keras.inference.batch import job_of_image, jobs_of_split, predict_jobs
+
+    if split:
+        jobs = jobs_of_split(split)
     else:
-        jobs = jobs_of_paths(arguments.paths, arguments.output, segmenter.max_pixels)
+        jobs = [job_of_image(image, segmenter.max_pixels) for image in images]
     results = predict_jobs(segmenter, jobs, arguments.output, extras, arguments.skip_existing)
     done, _, failed = _counted(((problem, False) for _, problem in results), len(jobs))
     return len(jobs), len(jobs) - done, failed

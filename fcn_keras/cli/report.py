@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fcn_keras.cli.shared import import_tensorflow, progress
 from fcn_keras.errors import UserError, printable
+from fcn_keras.files.writing import require_replaceable
 
 
 def add(commands) -> None:
@@ -33,6 +34,8 @@ def _report(arguments) -> int:
     from fcn_keras.runs.folder import RunFolder  # needs NumPy, which not every command does
 
     RunFolder(arguments.run).read_config()  # a wrong path is told before TensorFlow's import
+    output = arguments.output or Path(arguments.run, "report.html")
+    require_replaceable("--output", output, b'content="fcn-keras report"')
     import_tensorflow()
     from fcn_keras.evaluation.report.contents import gather
     from fcn_keras.evaluation.report.page import write_report
@@ -46,7 +49,6 @@ def _report(arguments) -> int:
     )
     for note in contents.notes:
         print(f"Note: {printable(note)}", file=sys.stderr)
-    output = arguments.output or Path(arguments.run, "report.html")
     write_report(contents, output)
     print(f"Report: {output}")
     return 0

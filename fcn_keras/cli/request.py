@@ -10,13 +10,15 @@ import sys
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-from fcn_keras.cli.shared import import_tensorflow, progress
+from fcn_keras.cli.shared import add_overwrite_flag, import_tensorflow, progress
 from fcn_keras.errors import UserError, printable
-from fcn_keras.files.finding import named_images
-from fcn_keras.files.writing import write_file
+from fcn_keras.files.finding import FoundImage, named_images
+from fcn_keras.files.results import Results, result_name
+from fcn_keras.files.writing import require_replaceable, write_file
 from fcn_keras.serving.client.retrying import TemporaryError
 
 OVERLAYS = "overlay"  # a folder in the output folder
+FRACTIONS = rb'\A\{(\}\n|\n ".*": \{\n  ".*": [0-9.e-]+,?\n)'  # how the file of --fractions begins
 
 
 def add(commands) -> None:
@@ -44,6 +46,7 @@ def add(commands) -> None:
         "--fractions", metavar="FILE", help="write each class's share of each image, as JSON"
     )
     parser.add_argument("--skip-existing", action="store_true", help="go on with an earlier call")
+    add_overwrite_flag(parser)
     parser.add_argument(
         "--parallel", type=int, default=8, metavar="N", help="images on their way at a time (8)"
     )
@@ -62,17 +65,21 @@ def add(commands) -> None:
 def _request(arguments) -> int:
     if arguments.parallel < 1:
         raise UserError(f"--parallel must be at least 1. Received: {arguments.parallel}.")
-    if arguments.fractions and Path(arguments.fractions).is_dir():
-        raise UserError(f"--fractions {arguments.fractions}: a folder. Give a file.")
     if arguments.fractions and arguments.skip_existing:
         raise UserError("--fractions is of all images: leave out --skip-existing.")
+    if arguments.fractions and not arguments.overwrite:
+        require_replaceable("--fractions", arguments.fractions, FRACTIONS)
     jobs = list(named_images(arguments.paths, arguments.output, (OVERLAYS,)))
     if not jobs:
         raise UserError(f"{arguments.paths[0]}: no images there, outside of --output.")
+    results = Results(arguments.output, [OVERLAYS] if arguments.overlay else [])
+    planned = results.planned(jobs, arguments.skip_existing, arguments.overwrite)
     client = _connect(arguments)
     names, palette = client.labels()
     _make_folder(Path(arguments.output))
-    todo = [job for job in jobs if not (arguments.skip_existing and _is_done(*job, arguments))]
+    results.claim(planned)
+    skip = arguments.skip_existing
+    todo = [image for image in jobs if not (skip and results.have(image.name, image.changed))]
     shares = _segment_all(client, names, palette, todo, arguments)
     if arguments.fractions:
         text = json.dumps(dict(sorted(shares.items())), indent=1)
@@ -82,7 +89,8 @@ def _request(arguments) -> int:
     failed, skipped = len(todo) - len(shares), ""
     if arguments.skip_existing:
         skipped = f", {len(jobs) - len(todo)} were there already"
-    print(f"{len(shares)} of {len(jobs)} images segmented{skipped}, {failed} failed.")
+    print(f"{len(shares)} of {len(jobs)} images segmented{skipped}, {failed} failed.", end=" ")
+    print(f"Results: {printable(arguments.output.rstrip('/'))}/")
     return 1 if failed else 0
 
 
@@ -111,13 +119,13 @@ def _segment_all(client, names, palette, jobs, arguments) -> dict[str, dict[str,
     with _noted_interrupt(client), ThreadPoolExecutor(arguments.parallel) as threads:
         try:
             futures = {
-                threads.submit(_segment, client, path, name, palette, arguments): path
-                for path, name in jobs
+                threads.submit(_segment, client, image, palette, arguments): image.path
+                for image in jobs
             }
             with progress(as_completed(futures), total=len(jobs)) as bar:
                 for future in bar:
                     try:
-                        shares[str(futures[future])] = dict(zip(names, future.result()))
+                        shares[futures[future]] = dict(zip(names, future.result()))
                         unanswered = 0
                     except UserError as error:
                         bar.clear()
@@ -157,36 +165,26 @@ def _noted_interrupt(client):
         signal.signal(signal.SIGINT, before)
 
 
-def _segment(client, path: Path, name: str, palette, arguments) -> tuple[float, ...]:
+def _segment(client, image: FoundImage, palette, arguments) -> tuple[float, ...]:
     from fcn_keras.files.images import open_photograph
     from fcn_keras.serving.client import pictures
 
-    data = pictures.sendable_bytes(path)
+    path, output = image.path, Path(arguments.output)
+    data = pictures.sendable_bytes(Path(path))
     try:
         segmentation = client.segment(data)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     if len(segmentation.class_fractions) != len(palette):
         raise UserError(f"{path}: the server's model has other classes than before. Start again.")
-    mask = pictures.colored_mask(segmentation.mask_png, data, palette, str(path))
-    mask_path, overlay_path = _result_paths(name, arguments)
+    mask = pictures.colored_mask(segmentation.mask_png, data, palette, path)
+    mask_path = output / result_name(image.name, "mask")
+    overlay_path = output / result_name(image.name, OVERLAYS)
     if arguments.overlay:
-        picture = pictures.overlay(open_photograph(data, str(path)), mask, str(path))
+        picture = pictures.overlay(open_photograph(data, path), mask, path)
         write_file(overlay_path, lambda partial: picture.save(partial, "PNG"))
     write_file(mask_path, lambda partial: mask.save(partial, "PNG"))  # last: where it is, all is
     return segmentation.class_fractions
-
-
-def _result_paths(name: str, arguments) -> tuple[Path, Path]:
-    output = Path(arguments.output)
-    return output / f"{name}.png", output / OVERLAYS / f"{name}.png"
-
-
-def _is_done(path: Path, name: str, arguments) -> bool:
-    changed = path.stat().st_mtime if path.exists() else 0.0
-    mask, overlay = _result_paths(name, arguments)
-    results = [mask, overlay] if arguments.overlay else [mask]
-    return all(result.is_file() and result.stat().st_mtime >= changed for result in results)
 
 
 def _print_shares(shares: dict[str, dict[str, float]]) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import shlex
 import sys
 import warnings
 
-from fcn_keras.errors import UserError
+from fcn_keras.errors import UserError, printable
 from fcn_keras.files.silence import silenced
 
 
@@ -56,6 +57,15 @@ def add_split_flags(parser) -> None:
     parser.add_argument("--limit", type=int, metavar="N", help="the first N images only")
 
 
+def add_overwrite_flag(parser) -> None:
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="let results replace the images themselves, and files that no earlier call has "
+        "written",
+    )
+
+
 def load_segmenter(arguments, **options):
     max_pixels = options.get("max_pixels", 1)
     if max_pixels < 1:
@@ -87,6 +97,12 @@ def selected_split(arguments):
         raise UserError(f"--limit must be at least 1. Received: {arguments.limit}.")
     split = load_split(arguments.dataset, arguments.split or "val", arguments.data_dir)
     return split.take(arguments.limit) if arguments.limit else split
+
+
+def print_next(*commands) -> None:
+    """Prints what to do next: commands, quoted for a shell."""
+    lines = (printable(shlex.join(["fcn-keras", *map(str, words)])) for words in commands)
+    print("Next: " + "\n      ".join(lines))
 
 
 def progress(items, total: int | None = None, unit: str = "image", **options):

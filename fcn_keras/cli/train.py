@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 import typing
 
-from fcn_keras.cli.shared import import_tensorflow
+from fcn_keras.cli.shared import import_tensorflow, print_next
 from fcn_keras.errors import UserError
 from fcn_keras.runs.config import GROUPS, TrainConfig, flag
 from fcn_keras.runs.recipes import RECIPES
@@ -92,8 +92,7 @@ def _train(arguments) -> int:
         import_tensorflow()
         from fcn_keras.training.train import resume
 
-        resume(arguments.resume, **settings)
-        return 0
+        return _finished(resume(arguments.resume, **settings))
     config = _config(arguments.config, settings)
     if config.init_from:
         from fcn_keras.runs.folder import model_file
@@ -102,7 +101,13 @@ def _train(arguments) -> int:
     import_tensorflow()
     from fcn_keras.training.train import train
 
-    train(config)
+    return _finished(train(config))
+
+
+def _finished(run) -> int:
+    if run:  # not of a worker that is not the chief
+        predict = ("predict", "--model", run.path, "--output", "results", "PHOTOS")
+        print_next(("report", run.path), predict)
     return 0
 
 

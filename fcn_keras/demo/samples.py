@@ -44,7 +44,8 @@ def folder_samples(given: str, folder: Path, max_pixels: int = MAX_PIXELS) -> li
         UserError: If there is none.
     """
     samples = []
-    for path, _ in named_images([given], folder):
+    for found in named_images([given], folder):
+        path = Path(found.path)
         try:
             image = open_photograph(path, str(path), max_pixels)
             samples.append(Sample(path, _thumbnail(image)))

@@ -23,13 +23,12 @@ class FoundImage(NamedTuple):
     changed: float
 
 
-def named_images(paths: Iterable[str], output, reserved=()) -> Iterator[tuple[Path, str]]:
-    """What `found_images` finds on this machine: paths and names."""
+def named_images(paths: Iterable[str], output, reserved=()) -> Iterator[FoundImage]:
+    """What `found_images` finds on this machine; raises `UserError` for addresses."""
     paths = list(paths)
     for address in filter(storage.is_address, paths):
         raise UserError(f"{address}: only `predict` reads addresses. Copy the images here.")
-    for image in found_images(paths, output, reserved):
-        yield Path(image.path), image.name
+    yield from found_images(paths, output, reserved)
 
 
 def found_images(paths: Iterable[str], output, reserved=()) -> Iterator[FoundImage]:

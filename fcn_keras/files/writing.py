@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -48,6 +49,32 @@ def atomic_folder(path: Path):
     with partial_folder(path.parent) as partial:
         yield partial
         os.rename(partial, path)
+
+
+def require_replaceable(option: str, path, mark: bytes) -> None:
+    """Raises `UserError` where something is in the place of a file that is not of its kind.
+
+    Args:
+        option: The flag that names the file.
+        path: Its path or address.
+        mark: A pattern in the first or last mebibyte of all files of its kind.
+    """
+    if storage.is_address(path):
+        data = storage.read(path) if storage.changed(path) else b""
+    elif os.path.isdir(path):
+        raise UserError(f"{option} {path}: a folder. Give a file.")
+    elif os.path.isfile(path):
+        with open(path, "rb") as file:
+            data = file.read(1 << 20)
+            file.seek(max(file.tell(), os.fstat(file.fileno()).st_size - (1 << 20)))
+            data += file.read()
+    else:  # what is no regular file has no mark
+        data = b"?" if os.path.lexists(path) else b""
+    if data and not re.search(mark, data):
+        raise UserError(
+            f"{option} {path}: another file than this command writes, which it would replace. "
+            "Choose another name, or move that file."
+        )
 
 
 def write_file(path, write: Callable[[Path], object]) -> None:

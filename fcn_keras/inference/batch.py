@@ -19,11 +19,11 @@ from fcn_keras.errors import UserError
 from fcn_keras.files import storage
 from fcn_keras.files.finding import FoundImage, found_images
 from fcn_keras.files.images import MAX_PIXELS, open_photograph, palette_image
+from fcn_keras.files.results import EXTRAS, Results, result_name
 from fcn_keras.files.writing import write_file
 from fcn_keras.inference.runtimes import NetworkError
 from fcn_keras.inference.segmenter import Segmenter
 
-EXTRAS = ("overlay", "confidence", "probabilities")
 AHEAD = 2  # images that are decoded or written while the network works on another
 
 
@@ -74,7 +74,8 @@ def predict_jobs(
 
     Extras go to `<output>/<extra>/`: an overlay with legend as PNG, the
     confidence (the largest probability, 255 for 1) as grey PNG, the
-    probabilities of all classes as float16 `(H, W, C)` in a `.npz`.
+    probabilities of all classes as float16 `(H, W, C)` in a `.npz`. Files of
+    these names are replaced; `Results.planned` tells whose they are.
 
     Args:
         segmenter: The model.
@@ -148,38 +149,7 @@ def _write(output: str, job: Job, image, results, labels: LabelSet, extras) -> N
         "mask": lambda path: palette_image(Image.fromarray(mask), labels.palette).save(path),
     }
     for kind in (*extras, "mask"):
-        write_file(_result_path(output, job.name, kind), writers[kind])
-
-
-class Results:
-    """The results that an output folder has already; knows one folder's listing at a time."""
-
-    def __init__(self, output, extras: Iterable[str] = ()):
-        self._output, self._kinds = output, (*extras, "mask")
-        self._folder: str | None = None
-        self._changed: dict[str, float] = {}
-
-    def have(self, name: str, changed: float) -> bool:
-        """Whether all results of an image are there, not older than the image."""
-        folder = name.rpartition("/")[0]
-        if folder != self._folder:
-            self._folder, self._changed = folder, {}
-            for kind in self._kinds:
-                listed = storage.join(_folder_of(self._output, kind), folder)
-                for entry in storage.list_folder(listed):
-                    if not entry.is_folder:
-                        self._changed[storage.join(listed, entry.name)] = entry.changed
-        paths = [_result_path(self._output, name, kind) for kind in self._kinds]
-        return all(self._changed.get(path, -1) >= changed for path in paths)
-
-
-def _folder_of(output, kind: str) -> str:
-    return storage.join(output, "" if kind == "mask" else kind)
-
-
-def _result_path(output, name: str, kind: str) -> str:
-    ending = ".npz" if kind == "probabilities" else ".png"
-    return storage.join(_folder_of(output, kind), name + ending)
+        write_file(storage.join(output, result_name(job.name, kind)), writers[kind])
 
 
 def _open(path: str, max_pixels: int) -> Image.Image:

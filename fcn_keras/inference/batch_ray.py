@@ -19,8 +19,9 @@ from typing import Any
 from fcn_keras.errors import UserError, first_line
 from fcn_keras.files import storage
 from fcn_keras.files.finding import FoundImage, found_images
+from fcn_keras.files.results import EXTRAS, Results
 from fcn_keras.files.silence import silenced
-from fcn_keras.inference.batch import EXTRAS, Results, job_of_image, predict_jobs
+from fcn_keras.inference.batch import job_of_image, predict_jobs
 from fcn_keras.inference.segmenter import Segmenter
 
 IMAGES = 32  # that an actor takes at a time, and repeats if it died meanwhile

@@ -316,7 +316,8 @@ def _finish(run: RunFolder, splits: tuple[Split, Split], history: list[dict]) ->
     write_model_card(run, splits, scores, history)
     run.write_metrics(scores.to_dict())  # last, as it marks the run as finished
     print(f"Mean IoU {scores.mean_iou:.4f}, pixel accuracy {scores.pixel_accuracy:.4f} on val.")
-    print(f"Results: {run.path}{os.sep}metrics.json, curves.png, predictions.png, best.keras")
+    files = "metrics.json, MODEL_CARD.md, curves.png, predictions.png, best.keras"
+    print(f"Results: {run.path}{os.sep}{files}")
 
 
 def _what_workers_share(config: TrainConfig, splits: tuple[Split, Split]):

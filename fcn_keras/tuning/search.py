@@ -116,6 +116,10 @@ class Search:
                 f"{directory}: a search of an earlier version, as it has no {JOURNAL}. Choose "
                 "another --search-dir."
             )
+        return cls._parsed(path)
+
+    @classmethod
+    def _parsed(cls, path: Path) -> Search:
         with damage_as_user_errors(f"{path}: damaged or of another version"):
             content = as_object(read_object(path)["search"], "search")
             return build(cls, {**content, "train": build(TrainConfig, content["train"])})
@@ -143,13 +147,18 @@ def claim_folder(search: Search, directory) -> bool:
                 f"{directory}: holds a search of other settings: {'; '.join(different)}. Choose "
                 "another --search-dir, or the same settings."
             )
-    elif not path.is_file() and directory.exists() and any(directory.iterdir()):
-        raise UserError(f"{directory}: holds something else. Choose another --search-dir.")
+    elif directory.exists() and any(directory.iterdir()):
+        try:
+            Search._parsed(path)
+        except UserError as error:
+            raise UserError(
+                f"{directory}: holds something else. Choose another --search-dir."
+            ) from error
     try:
         directory.mkdir(parents=True, exist_ok=True)
         for stale in () if begun else directory.glob("trial_*"):
             shutil.rmtree(stale)
-        for stale in () if begun else (journal, *directory.glob("*.json")):
+        for stale in () if begun else (journal, path, directory / "report.json"):
             stale.unlink(missing_ok=True)
         with atomic_path(path) as partial:
             content = {"search": search.to_dict(), **software()}

@@ -1,5 +1,7 @@
 """The command line by real processes for start-up and exit codes, in process for messages."""
 
+import shlex
+import shutil
 import subprocess
 import sys
 
@@ -175,6 +177,33 @@ def test_data_check_of_a_good_and_a_bad_folder(folder, capfd):
     captured = capfd.readouterr()
     assert "problem: " in captured.err and "train_1.jpg" in captured.err
     assert "1 problem." in captured.out
+
+
+def next_commands(capfd):
+    """What the last command printed as the next steps, which the parser must take."""
+    _, _, told = capfd.readouterr().out.rpartition("Next: ")
+    commands = [shlex.split(line) for line in told.splitlines()]
+    for program, *words in commands:
+        assert program == "fcn-keras" and _parser().parse_args(words)
+    return [words for _, *words in commands]
+
+
+def test_commands_tell_the_next_step_ready_to_be_pasted(folder, finished_run, tmp_path, capfd):
+    photos, masks = (
+        shutil.move(folder / name, tmp_path / name) for name in ("JPEGImages", "SegmentationClass")
+    )
+    output = str(tmp_path / "my photographs' folder")
+    command = ["data", "convert", "--images", str(photos), "--masks", str(masks)]
+    command += ["--classes", str(folder / "classes.txt"), "--output", output]
+    assert main(command) == 0
+    check, train = next_commands(capfd)
+    assert (check, train) == (["data", "check", output], ["train", "--dataset", output])
+    assert main(check) == 0 and next_commands(capfd) == [train]
+    assert main(["train", "--resume", str(finished_run)]) == 0
+    assert next_commands(capfd) == [
+        ["report", str(finished_run)],
+        ["predict", "--model", str(finished_run), "--output", "results", "PHOTOS"],
+    ]
 
 
 def test_help_tells_the_tiles_that_are_used(capsys):

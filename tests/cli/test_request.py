@@ -59,7 +59,8 @@ def request(server, output, *arguments):
 
 
 def files_below(folder):
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.*"))
+    """Files but for hidden ones, such as the list of results."""
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("[!.]*.*"))
 
 
 def check(path, output, name):
@@ -78,7 +79,8 @@ def test_masks_and_overlays_of_a_folder(server, photographs, tmp_path, capfd):
     output = tmp_path / "out"
     assert request(server, output, photographs, "--overlay") == 0
     captured = capfd.readouterr()
-    assert captured.out == "4 of 4 images segmented, 0 failed.\n" and not captured.err
+    report = f"4 of 4 images segmented, 0 failed. Results: {tmp_path}/out/\n"
+    assert captured.out == report and not captured.err
     names = ["a", "b", "c", "sub/d"]
     expected = [f"{folder}{name}.png" for folder in ("", "overlay/") for name in names]
     assert files_below(output) == sorted(expected)
@@ -117,8 +119,8 @@ def test_shares(server, photographs, tmp_path, capfd):
     pixels[:, :7] = 100
     Image.fromarray(pixels).save(tmp_path / "y.png")
     assert request(server, tmp_path / "out", tmp_path / "y.png") == 0
-    assert capfd.readouterr().out == (
-        "  middle   70.0%\n  dark     30.0%\n1 of 1 images segmented, 0 failed.\n"
+    assert capfd.readouterr().out.startswith(
+        "  middle   70.0%\n  dark     30.0%\n1 of 1 images segmented, 0 failed. "
     )
     file = tmp_path / "shares.json"
     images = [tmp_path / "x.png", tmp_path / "y.png", tmp_path / "none.png"]
@@ -169,6 +171,43 @@ def test_skip_existing_does_what_is_missing_or_changed(server, photographs, tmp_
     assert "1 of 4 images segmented, 3 were there already" in capfd.readouterr().out
     pixels = np.asarray(Image.open(photographs / "b.png"))
     np.testing.assert_array_equal(np.asarray(Image.open(output / "b.png")), red_thirds(pixels))
+
+
+def test_nothing_but_own_results_is_replaced(server, photographs, tmp_path, capfd):
+    (tmp_path / "link").symlink_to(photographs)
+    for output, image in ((photographs, "b.png"), (tmp_path / "link", "a.jpg")):
+        (photographs / "overlay").mkdir(exist_ok=True)
+        (photographs / "overlay" / "a.png").write_text("mine")
+        before = contents(photographs)
+        assert request(server, output, photographs / image, "--overlay") == 1
+        [line] = capfd.readouterr().err.splitlines()
+        assert ": the result would replace a" in line and line.startswith(f"error: {output}/")
+        assert contents(photographs) == before and not server.paths
+    for flags in ([], ["--overlay"], ["--skip-existing"]):
+        assert request(server, tmp_path / "out", photographs / "a.jpg", *flags) == 0
+    assert (
+        request(server, tmp_path / "link", photographs / "a.jpg", "--overlay", "--overwrite") == 0
+    )
+    check(photographs / "a.jpg", photographs, "a")
+
+
+@pytest.mark.parametrize("content", ["mine", '{"labels": {"a": 1}}', "[0.5]", '{\n "a": "b"\n}'])
+def test_shares_replace_no_other_file(server, photographs, tmp_path, capfd, content):
+    path = tmp_path / "shares.json"
+    path.write_text(content)
+    flags = ["--fractions", path]
+    assert request(server, tmp_path / "out", photographs / "a.jpg", *flags) == 1
+    assert f"error: --fractions {path}: another file than" in capfd.readouterr().err
+    assert path.read_text() == content and not server.paths
+    for more in (["--overwrite"], []):
+        assert request(server, tmp_path / "out", photographs / "a.jpg", *flags, *more) == 0
+    assert request(server, tmp_path / "out", photographs / "none.jpg", *flags) == 1
+    assert path.read_text() == "{}\n"
+    assert request(server, tmp_path / "out", photographs / "a.jpg", *flags) == 0
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 MISTAKES = {

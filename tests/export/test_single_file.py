@@ -14,10 +14,12 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 
 from fcn_keras.cli import main
+from fcn_keras.cli.export import PROVENANCE
 from fcn_keras.data.split import LabelSet
 from fcn_keras.errors import UserError
 from fcn_keras.export.formats import FORMATS
 from fcn_keras.export.single_file import export_file
+from fcn_keras.files.writing import require_replaceable
 from fcn_keras.inference.segmenter import Segmenter
 from fcn_keras.models.fcn import build_fcn
 
@@ -55,6 +57,20 @@ def folder(segmenter, tmp_path_factory):
         path = folder / f"m{target.suffix}"
         assert export_file(segmenter, path, format, {"run": "x"}) == path
     return folder
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_the_command_replaces_exports_alone(format, folder, untrained_run, tmp_path, capfd):
+    own = folder / f"m{FORMATS[format].suffix}"
+    require_replaceable("--output", own, PROVENANCE)
+    others = [(untrained_run / "best.keras").read_bytes(), own.read_bytes()[:99], b"mine"]
+    for content in others:
+        path = tmp_path / own.name
+        path.write_bytes(content)
+        flags = ["--format", format, "--output", str(path)]
+        assert main(["export", "--model", str(untrained_run), *flags]) == 1
+        assert f"error: --output {path}: another file than" in capfd.readouterr().err
+        assert path.read_bytes() == content
 
 
 def random_images(shape):

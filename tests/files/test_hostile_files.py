@@ -132,7 +132,7 @@ def test_predict_reports_what_is_refused_and_predicts_the_rest(untrained_run, tm
     assert len(lines) == len(refused)
     for line, (path, text) in zip(lines, refused.items()):
         assert line.startswith(f"error: {path}: ") and text in line
-    assert {path.name: Image.open(path).size for path in (tmp_path / "out").iterdir()} == sizes
+    assert {path.name: Image.open(path).size for path in (tmp_path / "out").glob("*.png")} == sizes
 
 
 @pytest.mark.parametrize("name", FOLDERS)

@@ -15,6 +15,7 @@ from support.runs import save_colour_run
 
 from fcn_keras.cli import main
 from fcn_keras.data.split import voc_palette
+from fcn_keras.files.results import LIST
 from fcn_keras.inference.batch import jobs_of_paths
 from fcn_keras.inference.segmenter import Segmenter
 
@@ -35,12 +36,14 @@ def predict(run, output, *arguments):
 
 
 def files_below(folder):
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.*"))
+    """Files but for hidden ones, such as the list of results."""
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("[!.]*.*"))
 
 
 def test_masks_are_palette_pngs_of_the_segmenters_ids(run, data, tmp_path, capfd):
     assert predict(run, tmp_path, data / "JPEGImages") == 0
-    assert "7 of 7 images predicted, 0 failed." in capfd.readouterr().out
+    last = capfd.readouterr().out.splitlines()[-1]
+    assert last == f"7 of 7 images predicted, 0 failed. Results: {tmp_path}/"
     segmenter = Segmenter.load(run)
     for path in (data / "JPEGImages").iterdir():
         mask = Image.open(tmp_path / f"{path.stem}.png")
@@ -122,7 +125,7 @@ def test_skip_existing_repeats_what_has_changed(run, data, tmp_path, capfd):
     time.sleep(0.05)
     image.resize((20, 10)).save(tmp_path / "in" / "x.jpg")  # takes the name of x.png
     assert predict(run, tmp_path / "out", tmp_path / "in", "--skip-existing") == 0
-    sizes = {path.name: Image.open(path).size for path in (tmp_path / "out").iterdir()}
+    sizes = {path.name: Image.open(path).size for path in (tmp_path / "out").glob("*.png")}
     assert sizes == {"x.png": (20, 10), "x_2.png": (64, 48)}
 
 
@@ -168,7 +171,7 @@ def test_output_that_cannot_be_written_is_named(run, data, tmp_path, capfd):
     (tmp_path / "file").write_text("in the way")
     assert predict(run, tmp_path / "file", data / "JPEGImages" / "val_0.jpg") == 1
     stderr = capfd.readouterr().err
-    assert "file/val_0.png: cannot be written" in stderr and "Traceback" not in stderr
+    assert f"file/{LIST}: cannot be written" in stderr and "Traceback" not in stderr
 
 
 def score(truth_folder, prediction_folder, names):
@@ -243,13 +246,14 @@ def test_evaluate_refuses_other_classes(run, tmp_path, capfd):
     assert "They must be the same." in capfd.readouterr().err
 
 
-def test_killed_prediction_goes_on_and_no_file_is_half_written(run, data, tmp_path):
+@pytest.mark.parametrize("flags", [[], ["--skip-existing"]])
+def test_killed_prediction_goes_on_and_no_file_is_half_written(run, data, tmp_path, flags):
     inputs, output = tmp_path / "in", tmp_path / "out"
     inputs.mkdir()
     pixels = np.random.default_rng(0).integers(0, 256, (240, 320, 3)).astype(np.uint8)
     for index in range(300):
         Image.fromarray(np.roll(pixels, index, axis=1)).save(inputs / f"{index:03}.jpg")
-    command = [*FCN_KERAS, "predict", "--model", run, "--output", output, "--skip-existing", inputs]
+    command = [*FCN_KERAS, "predict", "--model", run, "--output", output, *flags, inputs]
     process = subprocess.Popen(command, cwd=ROOT)
     while process.poll() is None and len(list(output.glob("[0-9]*.png"))) < 60:
         time.sleep(0.01)
@@ -259,6 +263,182 @@ def test_killed_prediction_goes_on_and_no_file_is_half_written(run, data, tmp_pa
     assert 60 <= len(done) < 300
     for path in done:
         assert np.asarray(Image.open(path)).shape == (240, 320)
-    assert predict(run, output, "--skip-existing", inputs) == 0
+    assert predict(run, output, *flags, inputs) == 0
     assert len(list(output.glob("[0-9]*.png"))) == 300
     assert not list(output.glob(".partial-*"))
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def folder_of_photographs(folder, *names):
+    folder.mkdir()
+    for index, name in enumerate(names):
+        (folder / name).parent.mkdir(exist_ok=True)
+        image = Image.new("RGB", (24, 16), (200, 30 * index, 0))
+        image.save(folder / name)
+    return folder
+
+
+def named(folder):  # the photograph itself
+    return [folder / "a.png", "--output", folder]
+
+
+def by_pattern(folder):
+    return [f"{folder}/*.png", "--output", f"{folder}/../{folder.name}/."]
+
+
+def through_a_linked_folder(folder):
+    (folder.parent / "link").symlink_to(folder)
+    return [folder / "a.png", "--output", folder.parent / "link"]
+
+
+def through_a_link(folder):
+    (folder.parent / "link.png").symlink_to(folder / "a.png")
+    return [folder.parent / "link.png", "--output", folder.parent]
+
+
+def through_a_hard_link(folder):
+    (folder.parent / "a.png").hardlink_to(folder / "a.png")
+    return [folder.parent / "a.png", "--output", folder]
+
+
+def another_image(folder):  # a.jpg's result is a.png, which is predicted, too
+    return [folder / "a.jpg", folder / "c" / "b.png", "--output", folder]
+
+
+def an_extra(folder):
+    (folder / "overlay").mkdir()
+    Image.new("RGB", (9, 9)).save(folder / "overlay" / "z.png")
+    return [folder / "overlay" / "z.png", "--output", folder, "--overlay"]
+
+
+def a_second_of_the_name(folder):  # x of one folder, x_2 of the other
+    Image.new("RGB", (9, 9)).save(folder / "a_2.png")
+    (folder / "a.png").unlink()
+    return [folder / "a.jpg", folder / "c" / "a.bmp", "--output", folder]
+
+
+def a_link_to_nowhere(folder):
+    (folder.parent / "out").mkdir()
+    (folder.parent / "out" / "a.png").symlink_to("nowhere")
+    return [folder / "a.jpg", "--output", folder.parent / "out"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        named,
+        a_link_to_nowhere,
+        by_pattern,
+        through_a_linked_folder,
+        through_a_link,
+        through_a_hard_link,
+        another_image,
+        an_extra,
+        a_second_of_the_name,
+    ],
+)
+def test_results_that_would_replace_a_users_file_are_refused(run, tmp_path, arguments, capfd):
+    folder = folder_of_photographs(tmp_path / "in", "a.jpg", "a.png", "b.png", "c/b.png", "c/a.bmp")
+    words = arguments(folder)
+    before = contents(tmp_path)
+    assert main(["predict", "--model", str(run), *map(str, words)]) == 1
+    [line] = capfd.readouterr().err.splitlines()
+    assert ": the result would replace " in line and "--overwrite" in line
+    assert contents(tmp_path) == before
+    assert main(["predict", "--model", str(run), *map(str, words), "--overwrite"]) == 0
+    assert contents(tmp_path) != before
+
+
+def test_all_true_masks_of_a_data_set_are_kept(run, tmp_path, capfd):
+    data = write_folder(tmp_path / "data", train=2, val=5)
+    before = contents(data)
+    for inputs in ([data / "JPEGImages"], ["--dataset", data]):
+        assert predict(run, data / "SegmentationClass", *inputs) == 1
+        line = capfd.readouterr().err
+        assert "_0.png: the result would replace a file that no earlier call has written" in line
+        assert f", and {7 - 1 if len(inputs) == 1 else 5 - 1} more files. " in line
+        assert contents(data) == before
+    masks = data / "SegmentationClass"
+    os.remove(masks / "val_0.png")  # nothing is lost by this one
+    assert predict(run, masks, data / "JPEGImages" / "val_0.jpg") == 0
+    assert {**contents(data), **before} == {**before, masks / LIST: b'"val_0.png"\n'}
+
+
+def test_own_results_are_replaced_and_foreign_ones_among_them_are_not(run, tmp_path, capfd):
+    photos, output = folder_of_photographs(tmp_path / "in", "a.png", "b.png"), tmp_path / "out"
+    for flags in (["--confidence"], [], ["--probabilities"]):
+        assert predict(run, output, photos, *flags) == 0
+    own = contents(output)
+    (output / "overlay").mkdir()
+    (output / "overlay" / "b.png").write_text("mine")
+    capfd.readouterr()
+    assert predict(run, output, photos, "--overlay") == 1
+    assert f"error: {output}/overlay/b.png: the result would " in capfd.readouterr().err
+    assert {**contents(output), **own} == contents(output) and len(contents(output)) == len(own) + 1
+    assert predict(run, output, photos) == 0
+    # A mask that is an image to predict is not replaced, although predict has written it.
+    assert predict(run, output, output / "a.png") == 1
+    assert "out/a.png: the result would replace an image to predict." in capfd.readouterr().err
+
+
+def test_results_that_are_skipped_are_not_replaced(run, tmp_path, capfd):
+    photos = folder_of_photographs(tmp_path / "in", "a.png", "b.png")
+    output = folder_of_photographs(tmp_path / "out", "a.png")
+    mine = (output / "a.png").read_bytes()
+    assert predict(run, output, photos, "--skip-existing") == 0
+    assert "1 of 2 images predicted, 1 were there already" in capfd.readouterr().out
+    os.utime(output / "a.png", (1, 1))  # older than its image, so it would be made anew
+    assert predict(run, output, photos, "--skip-existing") == 1
+    assert (output / "a.png").read_bytes() == mine
+
+
+def test_a_damaged_list_lets_nothing_be_replaced(run, tmp_path, capfd):
+    photos, output = folder_of_photographs(tmp_path / "in", "a.png", "b.png"), tmp_path / "out"
+    assert predict(run, output, photos) == 0
+    whole = (output / LIST).read_text()
+    for damaged in (b"\xff\x00\x80" * 99, b"", b'"a.pn', b'a.png\nb.png\n["a.png", "b.png"]\n'):
+        (output / LIST).write_bytes(damaged)
+        before = contents(output)
+        assert predict(run, output, photos) == 1
+        assert f"{output}/a.png: the result would replace" in capfd.readouterr().err
+        assert contents(output) == before
+    (output / LIST).write_text(f"what is this\n../in/a.png\n\n{whole}null\n")
+    assert predict(run, output, photos) == 0
+
+
+def test_a_name_with_a_line_break_makes_no_other_file_replaceable(run, tmp_path):
+    photos = folder_of_photographs(tmp_path / "in", '"a.png"\n"b.png"\n.png', "\udcff.png")
+    output = folder_of_photographs(tmp_path / "out", "b.png")
+    for _ in range(2):
+        assert predict(run, output, photos) == 0
+    (photos / "b.png").write_bytes((output / "b.png").read_bytes())
+    assert predict(run, output, photos) == 1
+
+
+def test_the_list_is_no_image(run, tmp_path, capfd):
+    photos, output = folder_of_photographs(tmp_path / "in", "a.png"), tmp_path / "out"
+    assert predict(run, output, photos) == 0
+    assert predict(run, tmp_path / "again", output, f"{output}/*") == 0
+    assert files_below(tmp_path / "again") == ["a.png", "a_2.png"]
+
+
+@pytest.mark.parametrize("flag", ["--json", "--confusion"])
+@pytest.mark.parametrize("kind", ["a photograph", "text", "JSON", "a folder"])
+def test_evaluate_replaces_nothing_but_its_own(run, data, tmp_path, flag, kind, capfd):
+    path = tmp_path / "file"
+    if kind == "a folder":
+        path.mkdir()
+    elif kind == "a photograph":
+        Image.new("RGB", (9, 9)).save(path, "PNG")
+    else:
+        path.write_text('{"labels": []}' if kind == "JSON" else "mine")
+    before = contents(tmp_path)
+    command = ["evaluate", "--model", str(run), "--dataset", str(data), flag]
+    assert main([*command, str(path)]) == 1
+    [line] = capfd.readouterr().err.splitlines()
+    assert line.startswith(f"error: {flag} {path}: ") and contents(tmp_path) == before
+    for _ in range(2):
+        assert main([*command, str(tmp_path / "own")]) == 0

@@ -13,6 +13,7 @@ from support.processes import FCN_KERAS, ROOT
 
 from fcn_keras.cli import main
 from fcn_keras.files import storage
+from fcn_keras.files.results import LIST
 
 RAY = ["--ray", "--workers", "2"]  # which takes all CPUs that Ray has then
 
@@ -27,7 +28,8 @@ def write_images(folder, count):
 
 
 def contents(folder):
-    files = (path for path in folder.rglob("*") if path.is_file())
+    """Files but for the list of results, by their names."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != LIST)
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
@@ -57,6 +59,7 @@ def test_results_are_those_without_ray(predict, tmp_path):
         path = tmp_path / "ray" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(here[name])
+    (tmp_path / "ray" / LIST).write_bytes((tmp_path / "here" / LIST).read_bytes())
     flags = ["--output", tmp_path / "ray", "--confidence", "--skip-existing", *RAY]
     code, report, errors_with_ray = predict(images, *flags)
     # The first of the two masks has no confidence beside it, so it is made anew.
@@ -107,7 +110,7 @@ def test_results_that_cannot_be_written_end_it(predict, tmp_path):
     (tmp_path / "file").write_text("no folder")
     images = write_images(tmp_path / "in", 3)
     code, _, errors = predict(images, "--output", tmp_path / "file" / "out", *RAY)
-    assert code == 1 and errors.startswith(f"error: {tmp_path / 'file' / 'out' / 'part_0'}")
+    assert code == 1 and errors.startswith(f"error: {tmp_path / 'file' / 'out'}")
     assert "cannot be written" in errors and len(errors.splitlines()) == 1
 
 
@@ -177,4 +180,13 @@ def test_object_store(bucket, predict, tmp_path, flags):
         _, output, errors = predict(*arguments)
         assert output.startswith(f"{report} there already, 1 failed.")
         assert errors == f"error: {bucket}/none.png: no such file.\n"
-        assert downloaded(results) == contents(tmp_path / "out")
+        found = downloaded(results)
+        assert found.pop(LIST).count(b"\n") == 10  # with the image that is missing
+        assert found == contents(tmp_path / "out")
+    assert predict(*arguments[: -1 - len(flags)], *flags)[0] == 1
+    storage.write(f"{results}/{LIST}", Path.touch)
+    code, _, errors = predict(*arguments[: -1 - len(flags)], *flags)
+    assert code == 1 and len(errors.splitlines()) == 1
+    assert "/0000.png: the result would replace a file that no earlier call" in errors
+    code, _, errors = predict(f"{results}/part_0/0000.png", "--output", f"{results}/part_0", *flags)
+    assert code == 1 and "0000.png: the result would replace an image to predict" in errors

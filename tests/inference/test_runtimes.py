@@ -120,7 +120,14 @@ def test_another_network_is_noticed_at_its_first_image(runtime, precision, monke
 def test_a_missing_package_is_named(runtime, package, monkeypatch, untrained_run, tmp_path, capfd):
     monkeypatch.setitem(sys.modules, package, None)
     Image.fromarray(scene(0, (40, 50))).save(tmp_path / "a.png")
-    command = ["predict", "--model", untrained_run, "--output", tmp_path, tmp_path / "a.png"]
+    command = [
+        "predict",
+        "--model",
+        untrained_run,
+        "--output",
+        tmp_path / "out",
+        tmp_path / "a.png",
+    ]
     assert main([*map(str, command), "--runtime", runtime]) == 1
     errors = capfd.readouterr().err
     assert errors.startswith(f"error: The runtime {runtime} needs the package {package} (")

@@ -122,6 +122,17 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
         write_report(tmp_path)
 
 
+@pytest.mark.parametrize("content", ["{}", "mine", json.dumps({"search": {"query": "trees"}})])
+def test_another_programs_search_json_is_refused(tmp_path, content):
+    (tmp_path / "search.json").write_text(content)
+    (tmp_path / "thesis.json").write_text("{}")
+    (tmp_path / "trial_1").mkdir()
+    with pytest.raises(UserError, match="holds something else. Choose another --search-dir."):
+        claim_folder(Search(TrainConfig()), tmp_path)
+    assert (tmp_path / "search.json").read_text() == content
+    assert (tmp_path / "thesis.json").exists() and (tmp_path / "trial_1").exists()
+
+
 def test_a_search_by_kerastuner_is_refused(tmp_path, capfd):
     search = Search(TrainConfig())
     claim_folder(search, tmp_path)

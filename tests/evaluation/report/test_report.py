@@ -84,6 +84,18 @@ def page(finished_run, tmp_path_factory):
     return Page(output)
 
 
+def test_the_page_replaces_pages_alone(run, page, tmp_path, capfd):
+    path = run.path / "report.html"
+    for content in (b"<!DOCTYPE html>mine", b"time,load\n"):
+        path.write_bytes(content)
+        assert main(["report", str(run.path)]) == 1
+        assert f"error: --output {path}: another file than" in capfd.readouterr().err
+        assert path.read_bytes() == content
+    path.unlink()
+    for _ in range(2):
+        assert main(["report", str(run.path), "--images", "0"]) == 0
+
+
 def change_config(run, change):
     content = json.loads(run.config.read_text())
     change(content)

@@ -1,0 +1,137 @@
+"""The results of images in a folder: their names, which are there, which may be replaced."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from fcn_keras.errors import UserError
+from fcn_keras.files import storage
+from fcn_keras.files.finding import FoundImage
+from fcn_keras.files.writing import write_file
+
+EXTRAS = ("overlay", "confidence", "probabilities")  # folders beside the masks
+# In the output folder: the results that were written there, or were about to be. One JSON string
+# per line, since a file's name may hold a line break; other lines are left out.
+LIST = ".fcn-keras-results"
+
+
+def result_name(name: str, kind: str) -> str:
+    """A result's path below the output folder: of an image's mask (`"mask"`) or an extra."""
+    ending = ".npz" if kind == "probabilities" else ".png"
+    return f"{name}{ending}" if kind == "mask" else f"{kind}/{name}{ending}"
+
+
+class Results:
+    """The results in an output folder, or at its address; knows one folder's listing at a time."""
+
+    def __init__(self, output, extras: Iterable[str] = ()):
+        self._output, self._kinds = str(output) or ".", (*extras, "mask")
+        self._folder: str | None = None
+        self._changed: dict[str, float] = {}
+
+    def have(self, name: str, changed: float) -> bool:
+        """Whether all results of an image are there, not older than the image."""
+        self._look_into(name.rpartition("/")[0])
+        return all(self._changed.get(result, -1) >= changed for result in self._names(name))
+
+    def planned(
+        self, images: Iterable[FoundImage], skip_existing: bool = False, overwrite: bool = False
+    ) -> list[str]:
+        """The names of the results that are to be written, if they may be.
+
+        Args:
+            images: All images; folder by folder, as `found_images` yields them.
+            skip_existing: Leave out what `have` has.
+            overwrite: Allow a result to replace an image, or a file that is not in the list.
+
+        Raises:
+            UserError: If one would do so; or the folder cannot be read.
+        """
+        listed, planned = self._listed(), []
+        sources, replaced, foreign = set(), {}, []
+        for image in images:
+            sources.add(_identity(image.path))
+            if skip_existing and self.have(image.name, image.changed):
+                continue
+            planned += self._names(image.name)
+            for result in () if overwrite else self._existing(image.name):
+                replaced[result] = _identity(self._path(result))
+                if result not in listed:
+                    foreign.append(result)
+        sources.discard(None)
+        taken = [result for result, identity in replaced.items() if identity in sources]
+        if taken or foreign:
+            what = "an image to predict" if taken else "a file that no earlier call has written"
+            count = len({*taken, *foreign}) - 1
+            raise UserError(
+                f"{self._path((taken or foreign)[0])}: the result would replace {what}"
+                f"{f', and {count} more files' if count else ''}. Choose another --output, or "
+                "replace with --overwrite."
+            )
+        return planned
+
+    def claim(self, planned: Iterable[str]) -> None:
+        """Adds results to the folder's list, before the first is written.
+
+        So they may be replaced also after a kill.
+
+        Raises:
+            UserError: If the list cannot be written.
+        """
+        listed = self._listed()
+        if missing := set(planned) - listed:
+            text = "".join(f"{json.dumps(result)}\n" for result in sorted(listed | missing))
+            write_file(self._path(LIST), lambda path: path.write_text(text))
+
+    def _listed(self) -> set[str]:
+        path = self._path(LIST)
+        if storage.is_address(path):
+            data = storage.read(path) if storage.changed(path) else b""
+        else:
+            data = Path(path).read_bytes() if os.path.isfile(path) else b""
+        return {name for line in data.splitlines() if (name := _string(line)) is not None}
+
+    def _existing(self, name: str) -> list[str]:
+        """The results of an image whose names are taken, by whatever it is."""
+        if not storage.is_address(self._output):  # letters' case means what it does to the disk
+            return [name for name in self._names(name) if os.path.lexists(self._path(name))]
+        self._look_into(name.rpartition("/")[0])
+        return [name for name in self._names(name) if name in self._changed]
+
+    def _look_into(self, folder: str) -> None:
+        if folder != self._folder:
+            self._folder, self._changed = folder, {}
+            for result in self._names(f"{folder}/x" if folder else "x"):
+                below = result.rpartition("/")[0]
+                for entry in storage.list_folder(self._path(below)):
+                    if not entry.is_folder:
+                        self._changed["/".join(filter(None, (below, entry.name)))] = entry.changed
+
+    def _names(self, name: str) -> list[str]:
+        return [result_name(name, kind) for kind in self._kinds]
+
+    def _path(self, result: str) -> str:
+        return storage.join(self._output, result)
+
+
+def _identity(path: str):
+    """What is the same for two paths of one file; `None` where there is none."""
+    if storage.is_address(path):
+        return path
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _string(line: bytes) -> str | None:
+    if not line.startswith(b'"'):
+        return None
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None
