@@ -37,7 +37,11 @@ def add(commands) -> None:
     parser.add_argument("--dataset", help="predict a data set's images, not files")
     add_split_flags(parser)
     parser.add_argument("--overlay", action="store_true", help="draw the classes over the images")
-    parser.add_argument("--confidence", action="store_true", help="draw the largest probability")
+    parser.add_argument(
+        "--confidence",
+        action="store_true",
+        help="save the largest probability as grey PNG, 255 for 1, and draw it with a scale",
+    )
     parser.add_argument("--probabilities", action="store_true", help="save all, as float16 .npz")
     parser.add_argument("--skip-existing", action="store_true", help="go on with an earlier call")
     parser.add_argument(

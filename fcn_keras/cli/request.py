@@ -111,7 +111,7 @@ def _segment_all(client, names, palette, jobs, arguments) -> dict[str, dict[str,
     with _noted_interrupt(client), ThreadPoolExecutor(arguments.parallel) as threads:
         try:
             futures = {
-                threads.submit(_segment, client, path, name, palette, arguments): path
+                threads.submit(_segment, client, path, name, names, palette, arguments): path
                 for path, name in jobs
             }
             with progress(as_completed(futures), total=len(jobs)) as bar:
@@ -157,7 +157,7 @@ def _noted_interrupt(client):
         signal.signal(signal.SIGINT, before)
 
 
-def _segment(client, path: Path, name: str, palette, arguments) -> tuple[float, ...]:
+def _segment(client, path: Path, name: str, names, palette, arguments) -> tuple[float, ...]:
     from fcn_keras.files.images import open_photograph
     from fcn_keras.serving.client import pictures
 
@@ -171,7 +171,8 @@ def _segment(client, path: Path, name: str, palette, arguments) -> tuple[float, 
     mask = pictures.colored_mask(segmentation.mask_png, data, palette, str(path))
     mask_path, overlay_path = _result_paths(name, arguments)
     if arguments.overlay:
-        picture = pictures.overlay(open_photograph(data, str(path)), mask, str(path))
+        photograph = open_photograph(data, str(path))
+        picture = pictures.overlay(photograph, mask, names, palette, str(path))
         write_file(overlay_path, lambda partial: picture.save(partial, "PNG"))
     write_file(mask_path, lambda partial: mask.save(partial, "PNG"))  # last: where it is, all is
     return segmentation.class_fractions

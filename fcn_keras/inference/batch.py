@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 from PIL import Image
 
-from fcn_keras.data.overlay import draw_overlay
+from fcn_keras.data.overlay import draw_confidence, draw_overlay
 from fcn_keras.data.split import LabelSet, Split
 from fcn_keras.errors import UserError
 from fcn_keras.files import storage
@@ -24,6 +24,8 @@ from fcn_keras.inference.runtimes import NetworkError
 from fcn_keras.inference.segmenter import Segmenter
 
 EXTRAS = ("overlay", "confidence", "probabilities")
+SCALE = "confidence_scale"  # comes with the confidence
+FOLDERS = (*EXTRAS, SCALE)
 AHEAD = 2  # images that are decoded or written while the network works on another
 
 
@@ -46,7 +48,7 @@ class Job:
 
 def jobs_of_paths(paths: Iterable[str], output, max_pixels: int = MAX_PIXELS) -> list[Job]:
     """The images that files, folders and patterns stand for, named by `found_images`."""
-    return [job_of_image(image, max_pixels) for image in found_images(paths, output, EXTRAS)]
+    return [job_of_image(image, max_pixels) for image in found_images(paths, output, FOLDERS)]
 
 
 def job_of_image(image: FoundImage, max_pixels: int) -> Job:
@@ -74,7 +76,8 @@ def predict_jobs(
 
     Extras go to `<output>/<extra>/`: an overlay with legend as PNG, the
     confidence (the largest probability, 255 for 1) as grey PNG, the
-    probabilities of all classes as float16 `(H, W, C)` in a `.npz`.
+    probabilities of all classes as float16 `(H, W, C)` in a `.npz`. To
+    `<output>/confidence_scale/` goes the confidence in colours, with a scale.
 
     Args:
         segmenter: The model.
@@ -92,7 +95,7 @@ def predict_jobs(
         UserError: If the results cannot be written, or the segmenter's runtime
             cannot be used.
     """
-    output, extras = str(output) or ".", tuple(extras)
+    output, extras = str(output) or ".", _kinds(extras)
     if skip_existing:
         there = Results(output, extras)
         jobs = [job for job in jobs if not there.have(job.name, job.changed)]
@@ -136,11 +139,12 @@ def _predict(segmenter, image, extras) -> tuple[np.ndarray, np.ndarray | None]:
 
 def _write(output: str, job: Job, image, results, labels: LabelSet, extras) -> None:
     mask, probabilities = results
+    if "confidence" in extras:
+        confidence = np.round(255 * probabilities.max(axis=-1)).astype(np.uint8)
     writers = {
-        "overlay": lambda path: draw_overlay(np.asarray(image), mask, labels).savefig(path),
-        "confidence": lambda path: Image.fromarray(
-            np.round(255 * probabilities.max(axis=-1)).astype(np.uint8)
-        ).save(path),
+        "overlay": lambda path: draw_overlay(np.asarray(image), mask, labels).save(path),
+        "confidence": lambda path: Image.fromarray(confidence).save(path),
+        SCALE: lambda path: draw_confidence(confidence).save(path),
         "probabilities": lambda path: np.savez_compressed(
             path, probabilities=probabilities.astype(np.float16), classes=np.array(labels.names)
         ),
@@ -155,7 +159,7 @@ class Results:
     """The results that an output folder has already; knows one folder's listing at a time."""
 
     def __init__(self, output, extras: Iterable[str] = ()):
-        self._output, self._kinds = output, (*extras, "mask")
+        self._output, self._kinds = output, (*_kinds(extras), "mask")
         self._folder: str | None = None
         self._changed: dict[str, float] = {}
 
@@ -171,6 +175,11 @@ class Results:
                         self._changed[storage.join(listed, entry.name)] = entry.changed
         paths = [_result_path(self._output, name, kind) for kind in self._kinds]
         return all(self._changed.get(path, -1) >= changed for path in paths)
+
+
+def _kinds(extras: Iterable[str]) -> tuple[str, ...]:
+    extras = tuple(extras)
+    return (*extras, SCALE) if "confidence" in extras and SCALE not in extras else extras
 
 
 def _folder_of(output, kind: str) -> str:

@@ -20,7 +20,7 @@ from fcn_keras.errors import UserError, first_line
 from fcn_keras.files import storage
 from fcn_keras.files.finding import FoundImage, found_images
 from fcn_keras.files.silence import silenced
-from fcn_keras.inference.batch import EXTRAS, Results, job_of_image, predict_jobs
+from fcn_keras.inference.batch import FOLDERS, Results, job_of_image, predict_jobs
 from fcn_keras.inference.segmenter import Segmenter
 
 IMAGES = 32  # that an actor takes at a time, and repeats if it died meanwhile
@@ -180,7 +180,7 @@ def _listed(paths, output, extras, skip_existing) -> Iterator[dict[str, list]]:
         return dict(zip(("paths", "names", "there", "stop"), ([value] for value in columns)))
 
     try:
-        for image in found_images(paths, output, EXTRAS):
+        for image in found_images(paths, output, FOLDERS):
             if skip_existing and results.have(image.name, image.changed):
                 there += 1
             else:
