@@ -42,7 +42,7 @@ def overlay(
         opacity: 0 leaves the image as it is, 1 hides it.
         shown: The ids to paint. Left out: all but background.
     """
-    return np.asarray(_painted(image, mask, labels, opacity, shown))
+    return np.array(_painted(image, mask, labels, opacity, shown))
 
 
 def draw_overlay(image: np.ndarray, mask: np.ndarray, labels: LabelSet) -> Image.Image:
@@ -94,8 +94,8 @@ def draw_legend(
     for i in ids:
         name = labels.names[i] if i < len(labels) else "unlabelled"
         name, length = _cut(name, width, room - handle)
-        facecolor = [level / 255 for level in colors[i]]
-        patches.append(Patch(facecolor=facecolor, edgecolor="grey", label=name))
+        red, green, blue = (level / 255 for level in colors[i])
+        patches.append(Patch(facecolor=(red, green, blue), edgecolor="grey", label=name))
         widths.append(handle + length)
         if hatched and is_greyish(colors[i]):
             patches[-1].set(hatch="////", edgecolor=str(line_level(colors[i]) / 255))

