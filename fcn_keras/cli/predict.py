@@ -17,7 +17,7 @@ from fcn_keras.cli.shared import (
 from fcn_keras.errors import UserError, printable, require_packages
 from fcn_keras.files import storage
 from fcn_keras.files.finding import FoundImage, found_images
-from fcn_keras.files.results import EXTRAS, Results
+from fcn_keras.files.results import EXTRAS, FOLDERS, Results
 from fcn_keras.runs.config import flag
 
 
@@ -40,7 +40,11 @@ def add(commands) -> None:
     parser.add_argument("--dataset", help="predict a data set's images, not files")
     add_split_flags(parser)
     parser.add_argument("--overlay", action="store_true", help="draw the classes over the images")
-    parser.add_argument("--confidence", action="store_true", help="draw the largest probability")
+    parser.add_argument(
+        "--confidence",
+        action="store_true",
+        help="save the largest probability as grey PNG, 255 for 1, and draw it with a scale",
+    )
     parser.add_argument("--probabilities", action="store_true", help="save all, as float16 .npz")
     parser.add_argument("--skip-existing", action="store_true", help="go on with an earlier call")
     add_overwrite_flag(parser)
@@ -112,7 +116,7 @@ def _check_ray_flags(arguments) -> None:
 def _images(arguments):
     """The images, for Ray one at a time as there may be many; and the split whose they are."""
     if not arguments.dataset:
-        images = found_images(arguments.paths, arguments.output, EXTRAS)
+        images = found_images(arguments.paths, arguments.output, FOLDERS)
         return (list(images) if arguments.ray is None else images), None
     if arguments.dataset.startswith("voc2012"):
         import_tensorflow()  # as TFDS does

@@ -119,7 +119,7 @@ def _segment_all(client, names, palette, jobs, arguments) -> dict[str, dict[str,
     with _noted_interrupt(client), ThreadPoolExecutor(arguments.parallel) as threads:
         try:
             futures = {
-                threads.submit(_segment, client, image, palette, arguments): image.path
+                threads.submit(_segment, client, image, names, palette, arguments): image.path
                 for image in jobs
             }
             with progress(as_completed(futures), total=len(jobs)) as bar:
@@ -165,7 +165,7 @@ def _noted_interrupt(client):
         signal.signal(signal.SIGINT, before)
 
 
-def _segment(client, image: FoundImage, palette, arguments) -> tuple[float, ...]:
+def _segment(client, image: FoundImage, names, palette, arguments) -> tuple[float, ...]:
     from fcn_keras.files.images import open_photograph
     from fcn_keras.serving.client import pictures
 
@@ -181,7 +181,7 @@ def _segment(client, image: FoundImage, palette, arguments) -> tuple[float, ...]
     mask_path = output / result_name(image.name, "mask")
     overlay_path = output / result_name(image.name, OVERLAYS)
     if arguments.overlay:
-        picture = pictures.overlay(open_photograph(data, path), mask, path)
+        picture = pictures.overlay(open_photograph(data, path), mask, names, palette, path)
         write_file(overlay_path, lambda partial: picture.save(partial, "PNG"))
     write_file(mask_path, lambda partial: mask.save(partial, "PNG"))  # last: where it is, all is
     return segmentation.class_fractions

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
+from matplotlib import colormaps
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.legend import Legend
 from matplotlib.patches import Patch
 from PIL import Image
 
 from fcn_keras.data.split import LabelSet
+from fcn_keras.files.images import palette_image
+from fcn_keras.files.painting import is_greyish, line_level, paint, painted_ids
+
+LEAST_WIDTH = 128  # of what is below a picture, in pixels
+LARGEST_STRIP = 8000
 
 
 def color_mask(mask: np.ndarray, labels: LabelSet) -> np.ndarray:
@@ -24,40 +33,134 @@ def overlay(
     opacity: float = 0.5,
     shown: Iterable[int] | None = None,
 ) -> np.ndarray:
-    """Blends the colours of class ids `(H, W)` into an image: uint8 `(H, W, 3)`.
+    """Paints class ids `(H, W)` over an image, as `files.painting` describes: uint8 `(H, W, 3)`.
 
     Args:
         image: uint8 `(H, W, 3)`.
         mask: Class ids `(H, W)`.
-        labels: Gives the colours.
+        labels: Names and colours.
         opacity: 0 leaves the image as it is, 1 hides it.
-        shown: The ids to paint; the pixels of others stay as they are. Left out: all.
+        shown: The ids to paint. Left out: all but background.
     """
-    blended = image * (1 - opacity) + color_mask(mask, labels) * opacity
-    blended = np.round(blended).astype(np.uint8)
-    if shown is None:
-        return blended
-    return np.where(np.isin(mask, list(shown))[..., None], blended, image)
+    return np.array(_painted(image, mask, labels, opacity, shown))
 
 
-def draw_overlay(image: np.ndarray, mask: np.ndarray, labels: LabelSet) -> Figure:
-    """Draws an overlay at its own size, with a legend of its classes below."""
-    height, width = mask.shape
-    shown, columns, dpi = np.unique(mask), max(1, max(width, 320) // 130), 100
-    legend = 20 * -(-len(shown) // columns) + 20
-    total = height + legend
-    figure = Figure(figsize=(max(width, 320) / dpi, total / dpi), dpi=dpi)
-    axes = figure.add_axes((0, legend / total, 1, height / total))
-    axes.imshow(overlay(image, mask, labels))
-    axes.axis("off")
-    figure.legend(
-        handles=legend_patches(shown, labels),
-        loc="lower center",
+def draw_overlay(image: np.ndarray, mask: np.ndarray, labels: LabelSet) -> Image.Image:
+    """An overlay with a legend of its painted classes below, no wider than the picture."""
+    picture = _painted(image, mask, labels)
+    ids = np.intersect1d(mask, painted_ids(labels.names))
+    if not len(ids):
+        return picture
+    strip = _strip(picture)
+    legend = draw_legend(strip, ids, labels, hatched=True, loc="center")
+    strip.set_figheight(legend.get_window_extent().height / strip.dpi)
+    return _with_strip(picture, strip)
+
+
+def draw_confidence(confidence: np.ndarray) -> Image.Image:
+    """Probabilities `(H, W)`, uint8 with 255 for 1, in colours with a scale below."""
+    colors = colormaps["viridis"](range(256), bytes=True)[:, :3]
+    picture = palette_image(Image.fromarray(confidence), colors.tolist()).convert("RGB")
+    strip = _strip(picture)
+    axes = strip.add_axes((0.1, 0.65, 0.8, 0.2))
+    axes.imshow(colors[None], aspect="auto", extent=(0, 1, 0, 1))
+    axes.set(xticks=(0, 0.5, 1), yticks=())
+    axes.tick_params(labelsize="small")
+    axes.set_xlabel("confidence", size="small")
+    return _with_strip(picture, strip)
+
+
+def draw_legend(
+    figure: Figure, ids: Iterable[int], labels: LabelSet, hatched: bool = False, **options
+) -> Legend:
+    """Draws a legend within a figure's width: long names are cut, rows balanced.
+
+    Args:
+        figure: The figure.
+        ids: The ids to name, among them ids that are no class's.
+        labels: Names and colours.
+        hatched: Whether greyish classes are hatched, as in overlays.
+        **options: Of Matplotlib's legend, such as `loc`.
+    """
+    font, renderer = FontProperties(size="small"), FigureCanvasAgg(figure).get_renderer()
+    em = font.get_size_in_points() * figure.dpi / 72
+    handle, spacing = 2 * em, 1.2 * em  # a patch with its padding, and what is between columns
+    room = figure.bbox.width - 2 * em
+
+    def width(name: str) -> float:
+        return renderer.get_text_width_height_descent(name, font, False)[0]
+
+    colors, patches, widths = labels.colors().tolist(), [], []
+    for i in ids:
+        name = labels.names[i] if i < len(labels) else "unlabelled"
+        name, length = _cut(name, width, room - handle)
+        red, green, blue = (level / 255 for level in colors[i])
+        patches.append(Patch(facecolor=(red, green, blue), edgecolor="grey", label=name))
+        widths.append(handle + length)
+        if hatched and is_greyish(colors[i]):
+            patches[-1].set(hatch="////", edgecolor=str(line_level(colors[i]) / 255))
+    rows = _rows(widths, spacing, room)
+    columns = -(-len(patches) // rows)
+    # Matplotlib would shorten the last row, to a single entry at worst; so the last column is.
+    patches += [Patch(visible=False, label="")] * (rows * columns - len(patches))
+    legend = figure.legend(
+        handles=patches,
         ncols=columns,
-        fontsize="small",
+        prop=font,
         frameon=False,
+        handlelength=1.5,
+        handletextpad=0.5,
+        columnspacing=1.2,
+        **options,
     )
-    return figure
+    for text in legend.get_texts():
+        text.set_parse_math(False)  # a class may be called "$"
+    return legend
+
+
+def _cut(name: str, width: Callable[[str], float], room: float) -> tuple[str, float]:
+    """A name that fits into the room, and its width."""
+    short, length = name, width(name)
+    while length > room and short != "…":
+        kept = min(len(short) - 2, int(len(name) * room / width(name)))
+        short = name[: max(0, kept)] + "…"
+        length = width(short)
+    return short, length
+
+
+def _rows(widths: list[float], spacing: float, room: float) -> int:
+    """The fewest rows of entries, filled column by column, that fit."""
+    total = len(widths)
+    for rows in range(1, total):
+        columns = [max(widths[start : start + rows]) for start in range(0, total, rows)]
+        alone = (rows, total) == (2, 3)  # the third one
+        if not alone and sum(columns) + spacing * (len(columns) - 1) <= room:
+            return rows
+    return total
+
+
+def _painted(image, mask, labels: LabelSet, opacity: float = 0.5, shown=None) -> Image.Image:
+    shown = painted_ids(labels.names) if shown is None else shown
+    ids = Image.fromarray(np.asarray(mask, np.uint8))
+    return paint(Image.fromarray(image), ids, labels.palette, shown, opacity)
+
+
+def _strip(picture: Image.Image) -> Figure:
+    """What goes below a picture; the larger that is, the larger the strip's letters."""
+    width = min(max(picture.width, LEAST_WIDTH), LARGEST_STRIP)
+    dpi = max(100, width / 8)
+    return Figure((width / dpi, 0.6), dpi)
+
+
+def _with_strip(picture: Image.Image, strip: Figure) -> Image.Image:
+    canvas = FigureCanvasAgg(strip)
+    canvas.draw()
+    below = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
+    width = max(picture.width, below.width)
+    whole = Image.new("RGB", (width, picture.height + below.height), "white")
+    whole.paste(picture, ((width - picture.width) // 2, 0))
+    whole.paste(below, ((width - below.width) // 2, picture.height))
+    return whole
 
 
 def at_most(picture: np.ndarray, side: int, resampling=Image.Resampling.NEAREST) -> np.ndarray:
@@ -101,10 +204,3 @@ def side_by_side(
     masks = [color_mask(at_most(mask, side), labels) for mask in (prediction, truth)]
     white = np.full((len(photo), gap, 3), 255, np.uint8)
     return np.concatenate([photo, white, masks[0], white, masks[1]], axis=1)
-
-
-def legend_patches(ids: np.ndarray, labels: LabelSet) -> list[Patch]:
-    """A legend's patches for class ids, among them ids that are no class's."""
-    colors = labels.colors() / 255
-    names = [*labels.names, *["unlabelled"] * (256 - len(labels))]
-    return [Patch(facecolor=colors[i], edgecolor="grey", label=names[i]) for i in ids]

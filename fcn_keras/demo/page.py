@@ -15,6 +15,7 @@ from fcn_keras.demo.guard import GuardedBlocks
 from fcn_keras.demo.prediction import Answer, segment
 from fcn_keras.demo.samples import Sample
 from fcn_keras.errors import UserError
+from fcn_keras.files.painting import painted_ids
 from fcn_keras.inference.segmenter import Segmenter
 
 KEPT_SECONDS = 3600  # photographs, masks and overlays are deleted after that
@@ -26,7 +27,6 @@ element.addEventListener("click", (event) => {
   if (button) trigger("click", { index: Number(button.dataset.index) });
 });
 """
-HIDDEN_AT_FIRST = "background"  # mostly black: painted, it would darken the photograph
 
 
 def build_page(
@@ -125,7 +125,7 @@ class _Events:
             problem = f"<p role='alert' class='problem'>{html.escape(str(error))}</p>"
             return problem, *[gr.skip()] * 5, None
         labels = self._segmenter.labels
-        shown = [i for i in answer.shares if labels.names[i] != HIDDEN_AT_FIRST]
+        shown = [i for i in answer.shares if i in painted_ids(labels.names)]
         return (
             _summary(answer),
             str(answer.draw(labels, opacity / 100, shown)),

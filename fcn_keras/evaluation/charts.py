@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure
 
-from fcn_keras.data.overlay import color_mask, legend_patches
+from fcn_keras.data.overlay import color_mask, draw_legend
 from fcn_keras.data.split import LabelSet
 from fcn_keras.evaluation.scores import Scores
 
@@ -19,8 +19,8 @@ def draw_confusion(scores: Scores) -> Figure:
     axes = figure.subplots()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     positions = range(len(labels))
-    axes.set_xticks(positions, labels.names, rotation=90)
-    axes.set_yticks(positions, labels.names)
+    axes.set_xticks(positions, labels.names, rotation=90, parse_math=False)
+    axes.set_yticks(positions, labels.names, parse_math=False)
     axes.set(xlabel="prediction", ylabel="truth", title="share of the true class's pixels, %")
     for row in positions:
         for column in positions:
@@ -54,7 +54,7 @@ def draw_grid(
         ("truth", [color_mask(mask, labels) for mask in truths]),
     ]
     height = max(image.shape[0] / image.shape[1] for image in images)
-    figure = Figure(figsize=(2.4 * len(images) + 0.4, 3 * 2.4 * height + 0.9), layout="constrained")
+    figure = Figure(figsize=(2.4 * len(images) + 0.4, 3 * 2.4 * height + 0.3), layout="constrained")
     grid = figure.subplots(3, len(images), squeeze=False)
     for axes_row, (title, pictures) in zip(grid, rows):
         axes_row[0].set_ylabel(title)
@@ -62,12 +62,8 @@ def draw_grid(
             axes.imshow(picture)
             axes.set(xticks=[], yticks=[])
     shown = np.unique(np.concatenate([mask.ravel() for mask in [*predictions, *truths]]))
-    figure.legend(
-        handles=legend_patches(shown, labels),
-        loc="outside lower center",
-        ncols=max(1, int(figure.get_figwidth() // 1.5)),
-        frameon=False,
-    )
+    legend = draw_legend(figure, shown, labels, loc="outside lower center")
+    figure.set_figheight(figure.get_figheight() + legend.get_window_extent().height / figure.dpi)
     return figure
 
 

@@ -12,10 +12,20 @@ from fcn_keras.files import storage
 from fcn_keras.files.finding import FoundImage
 from fcn_keras.files.writing import write_file
 
-EXTRAS = ("overlay", "confidence", "probabilities")  # folders beside the masks
+EXTRAS = ("overlay", "confidence", "probabilities")
+SCALE = "confidence_scale"  # comes with the confidence
+FOLDERS = (*EXTRAS, SCALE)  # beside the masks
 # In the output folder: the results that were written there, or were about to be. One JSON string
 # per line, since a file's name may hold a line break; other lines are left out.
 LIST = ".fcn-keras-results"
+
+
+def folders_of(extras: Iterable[str]) -> tuple[str, ...]:
+    """The folders that some extras fill."""
+    wanted = {*extras}
+    if "confidence" in wanted:
+        wanted.add(SCALE)
+    return tuple(folder for folder in FOLDERS if folder in wanted)
 
 
 def result_name(name: str, kind: str) -> str:
@@ -28,7 +38,7 @@ class Results:
     """The results in an output folder, or at its address; knows one folder's listing at a time."""
 
     def __init__(self, output, extras: Iterable[str] = ()):
-        self._output, self._kinds = str(output) or ".", (*extras, "mask")
+        self._output, self._kinds = str(output) or ".", (*folders_of(extras), "mask")
         self._folder: str | None = None
         self._changed: dict[str, float] = {}
 

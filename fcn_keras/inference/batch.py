@@ -13,13 +13,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 from PIL import Image
 
-from fcn_keras.data.overlay import draw_overlay
+from fcn_keras.data.overlay import draw_confidence, draw_overlay
 from fcn_keras.data.split import LabelSet, Split
 from fcn_keras.errors import UserError
 from fcn_keras.files import storage
 from fcn_keras.files.finding import FoundImage, found_images
 from fcn_keras.files.images import MAX_PIXELS, open_photograph, palette_image
-from fcn_keras.files.results import EXTRAS, Results, result_name
+from fcn_keras.files.results import FOLDERS, SCALE, Results, folders_of, result_name
 from fcn_keras.files.writing import write_file
 from fcn_keras.inference.runtimes import NetworkError
 from fcn_keras.inference.segmenter import Segmenter
@@ -46,7 +46,7 @@ class Job:
 
 def jobs_of_paths(paths: Iterable[str], output, max_pixels: int = MAX_PIXELS) -> list[Job]:
     """The images that files, folders and patterns stand for, named by `found_images`."""
-    return [job_of_image(image, max_pixels) for image in found_images(paths, output, EXTRAS)]
+    return [job_of_image(image, max_pixels) for image in found_images(paths, output, FOLDERS)]
 
 
 def job_of_image(image: FoundImage, max_pixels: int) -> Job:
@@ -74,14 +74,15 @@ def predict_jobs(
 
     Extras go to `<output>/<extra>/`: an overlay with legend as PNG, the
     confidence (the largest probability, 255 for 1) as grey PNG, the
-    probabilities of all classes as float16 `(H, W, C)` in a `.npz`. Files of
-    these names are replaced; `Results.planned` tells whose they are.
+    probabilities of all classes as float16 `(H, W, C)` in a `.npz`. To
+    `<output>/confidence_scale/` goes the confidence in colours, with a scale. Files
+    of these names are replaced; `Results.planned` tells whose they are.
 
     Args:
         segmenter: The model.
         jobs: The images.
         output: The folder for the results, made if need be; or its address.
-        extras: Names from `EXTRAS`.
+        extras: Names from `results.EXTRAS`.
         skip_existing: Leave out jobs whose results are there already, made after
             the image was changed last.
 
@@ -93,7 +94,7 @@ def predict_jobs(
         UserError: If the results cannot be written, or the segmenter's runtime
             cannot be used.
     """
-    output, extras = str(output) or ".", tuple(extras)
+    output, extras = str(output) or ".", folders_of(extras)
     if skip_existing:
         there = Results(output, extras)
         jobs = [job for job in jobs if not there.have(job.name, job.changed)]
@@ -137,11 +138,12 @@ def _predict(segmenter, image, extras) -> tuple[np.ndarray, np.ndarray | None]:
 
 def _write(output: str, job: Job, image, results, labels: LabelSet, extras) -> None:
     mask, probabilities = results
+    if "confidence" in extras:
+        confidence = np.round(255 * probabilities.max(axis=-1)).astype(np.uint8)
     writers = {
-        "overlay": lambda path: draw_overlay(np.asarray(image), mask, labels).savefig(path),
-        "confidence": lambda path: Image.fromarray(
-            np.round(255 * probabilities.max(axis=-1)).astype(np.uint8)
-        ).save(path),
+        "overlay": lambda path: draw_overlay(np.asarray(image), mask, labels).save(path),
+        "confidence": lambda path: Image.fromarray(confidence).save(path),
+        SCALE: lambda path: draw_confidence(confidence).save(path),
         "probabilities": lambda path: np.savez_compressed(
             path, probabilities=probabilities.astype(np.float16), classes=np.array(labels.names)
         ),

@@ -19,7 +19,7 @@ from typing import Any
 from fcn_keras.errors import UserError, first_line
 from fcn_keras.files import storage
 from fcn_keras.files.finding import FoundImage, found_images
-from fcn_keras.files.results import EXTRAS, Results
+from fcn_keras.files.results import FOLDERS, Results
 from fcn_keras.files.silence import silenced
 from fcn_keras.inference.batch import job_of_image, predict_jobs
 from fcn_keras.inference.segmenter import Segmenter
@@ -84,7 +84,7 @@ def predict_on_ray(
         segmenter: The model; it is sent to the actors.
         paths: Files, folders, patterns and addresses that every node sees.
         output: A folder that every node sees, or an address.
-        extras: Names from `EXTRAS`.
+        extras: Names from `results.EXTRAS`.
         skip_existing: As in `predict_jobs`.
         workers: Actors, each with a model.
         cpus: CPUs an actor, and the runtime's threads in it.
@@ -181,7 +181,7 @@ def _listed(paths, output, extras, skip_existing) -> Iterator[dict[str, list]]:
         return dict(zip(("paths", "names", "there", "stop"), ([value] for value in columns)))
 
     try:
-        for image in found_images(paths, output, EXTRAS):
+        for image in found_images(paths, output, FOLDERS):
             if skip_existing and results.have(image.name, image.changed):
                 there += 1
             else:

@@ -141,10 +141,10 @@ class Segmenter:
         np.exp(logits, out=logits)
         return logits / logits.sum(axis=-1, keepdims=True)
 
-    def overlay(self, image) -> Image.Image:
-        """The image with its predicted classes painted over it."""
+    def overlay(self, image, **options) -> Image.Image:
+        """The image with its predicted classes painted over it; see `data.overlay.overlay`."""
         image = as_image(image, self.max_pixels)
-        return Image.fromarray(overlay(np.asarray(image), self(image), self.labels))
+        return Image.fromarray(overlay(np.asarray(image), self(image), self.labels, **options))
 
     def logits(self, image: Image.Image) -> np.ndarray:
         """The logits of a whole image: float32 `(H, W, C)`."""

@@ -56,6 +56,7 @@ def test_extras(run, data, tmp_path):
     assert predict(run, tmp_path, image, "--overlay", "--confidence", "--probabilities") == 0
     assert files_below(tmp_path) == [
         "confidence/val_0.png",
+        "confidence_scale/val_0.png",
         "overlay/val_0.png",
         "probabilities/val_0.npz",
         "val_0.png",
@@ -66,7 +67,13 @@ def test_extras(run, data, tmp_path):
     np.testing.assert_allclose(saved["probabilities"], expected, atol=1e-3)
     confidence = np.asarray(Image.open(tmp_path / "confidence" / "val_0.png"))
     np.testing.assert_allclose(confidence / 255, expected.max(axis=-1), atol=1 / 255)
-    assert Image.open(tmp_path / "overlay" / "val_0.png").height > 48
+    scaled = Image.open(tmp_path / "confidence_scale" / "val_0.png")
+    assert scaled.mode == "RGB" and scaled.height > 48
+    segmenter, drawn = Segmenter.load(run), Image.open(tmp_path / "overlay" / "val_0.png")
+    assert drawn.height == 48 or drawn.width == 128  # there is a legend if a class is painted
+    left = (drawn.width - 64) // 2
+    picture = drawn.crop((left, 0, left + 64, 48))
+    np.testing.assert_array_equal(np.asarray(picture), np.asarray(segmenter.overlay(image)))
 
 
 def test_names_are_kept_and_never_shared(data, tmp_path):

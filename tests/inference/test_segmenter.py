@@ -8,6 +8,7 @@ from PIL import Image
 from support.fake_folder import CLASSES
 
 from fcn_keras import Segmenter, UserError, build_fcn
+from fcn_keras.data.overlay import overlay
 from fcn_keras.data.split import LabelSet
 from fcn_keras.inference.segmenter import as_image
 
@@ -136,11 +137,14 @@ def test_what_is_no_image_is_refused(array, message):
         as_image(array)
 
 
-def test_overlay_blends_colours(small, photo):
-    image = photo.resize((50, 40))
-    blended = np.asarray(small.overlay(image)).astype(float)
-    colors = np.array(LABELS.palette)[small(image)]
-    np.testing.assert_allclose(blended, (np.asarray(image) + colors) / 2, atol=0.51)
+def test_overlay_paints_the_predicted_classes(small, photo):
+    image, mask = photo.resize((50, 40)), small(photo.resize((50, 40)))
+    for options in ({}, {"opacity": 0.9}, {"shown": [2]}):
+        expected = overlay(np.asarray(image), mask, LABELS, **options)
+        np.testing.assert_array_equal(np.asarray(small.overlay(image, **options)), expected)
+    unpainted = np.asarray(small.overlay(image, shown=[]))
+    np.testing.assert_array_equal(unpainted, np.asarray(image))
+    assert (np.asarray(small.overlay(image)) != unpainted).any()
 
 
 def test_load_takes_the_classes_of_the_run(small, tmp_path):

@@ -14,6 +14,7 @@ from fcn_keras.files.images import (
     open_photograph,
     palette_image,
 )
+from fcn_keras.files.painting import paint, painted_ids
 
 SENT_AS_THEY_ARE = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")  # how JPEG and PNG files begin
 
@@ -57,15 +58,22 @@ def colored_mask(mask_png: bytes, photograph: bytes, palette, name: str) -> Imag
     return palette_image(mask, palette)
 
 
-def overlay(photograph: Image.Image, mask: Image.Image, name: str) -> Image.Image:
-    """Blends the colours of a mask of mode `"P"` half into its photograph.
+def overlay(photograph: Image.Image, mask: Image.Image, names, palette, name: str) -> Image.Image:
+    """Paints a mask over its photograph, as `files.painting` describes.
+
+    Args:
+        photograph: Of mode `"RGB"`.
+        mask: Class ids, of mode `"P"`.
+        names: A name for each class.
+        palette: A colour `(red, green, blue)` for each class.
+        name: The photograph's, for error messages.
 
     Raises:
         UserError: If their sizes differ.
     """
     if photograph.size != mask.size:
         raise UserError(_other_size(name, mask.size, photograph.size))
-    return Image.blend(photograph, mask.convert("RGB"), 0.5)
+    return paint(photograph, mask, palette, painted_ids(names))
 
 
 def _other_size(name: str, mask, photograph) -> str:

@@ -102,7 +102,7 @@ def _read_numbers(leaves: list, dtype: np.dtype, refuse) -> np.ndarray:
         allowed.add(float)
     if not set(map(type, leaves)) <= allowed:
         wrong = next(i for i, leaf in enumerate(leaves) if type(leaf) not in allowed)
-        refuse(wrong, f"no {dtype}")
+        refuse(wrong, f"no {dtype}" + ("; send integers" if dtype.kind in "iu" else ""))
     integers = [leaf for leaf in leaves if type(leaf) is int]
     if integers:
         low, high = _integer_range(dtype)
@@ -137,7 +137,7 @@ def _read_bytes(leaves: list, dtype: np.dtype, refuse) -> np.ndarray:
             try:
                 array[index] = base64.b64decode(digits + "=" * (-len(digits) % 4), validate=True)
             except ValueError:
-                refuse(index, "not base64")
+                refuse(index, 'not base64 (A-Z, a-z, 0-9, + and /, without a "data:" prefix)')
         else:
             refuse(index, 'neither a text nor {"b64": "..."}')
     return array

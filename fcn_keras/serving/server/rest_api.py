@@ -21,6 +21,7 @@ from tensorflow_serving.apis import (
 )
 
 from fcn_keras.errors import first_line
+from fcn_keras.serving.server.hints import text_hint, warn_of_range
 from fcn_keras.serving.server.json_tensor import RequestError
 from fcn_keras.serving.server.model_versions import MAX_VERSION, ModelVersions
 from fcn_keras.serving.server.rest_codec import encode_predict, parse_predict
@@ -149,7 +150,9 @@ def _predict(model: LoadedModel, body: bytes) -> str:
     try:
         outputs = model.run(signature, inputs)
     except tf.errors.OpError as error:
-        raise RequestError(first_line(error), HTTP_CODES.get(error.error_code, 500)) from error
+        message = f"{first_line(error)} {text_hint(inputs)}".rstrip()
+        raise RequestError(message, HTTP_CODES.get(error.error_code, 500)) from error
+    warn_of_range(signature, inputs)
     return encode_predict(outputs, rows)
 
 

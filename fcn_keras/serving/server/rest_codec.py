@@ -35,7 +35,10 @@ def parse_predict(body: bytes, signatures: Mapping) -> tuple[str, dict[str, np.n
     try:
         request = json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise RequestError(f"The body is not JSON: {error}.") from error
+        problem = f"The body is not JSON: {error}."
+        if body[:100].lstrip()[:1] not in (b"{", b"["):  # a file, or a form
+            problem += ' Send {"instances": [{"b64": "..."}]}, with a file\'s bytes in base64.'
+        raise RequestError(problem) from error
     if not isinstance(request, dict) or ("instances" in request) == ("inputs" in request):
         raise RequestError("The body must be an object with either 'instances' or 'inputs'.")
     # TF Serving answers signatures without inputs by gRPC only.
