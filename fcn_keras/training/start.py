@@ -95,11 +95,13 @@ def copy_run(init_from: str, model: keras.Model, labels: LabelSet) -> None:
         kept = [name for name in labels.names if name in names]
         anew = [name for name in labels.names if name not in names]
         layers = ", ".join(name for name in copied if name.startswith(("score_", "upscore_")))
-        note = f"has other classes ({few(names)}): {layers} "
-        note += f"keep the values of {few(kept)}" if kept else ""
-        note += " and " if kept and anew else ""
-        note += f"begin anew for {few(anew)}" if anew else ""
-        note += "; the backbone is copied."
+        if not kept:
+            rest = f"{layers} not."
+        elif anew:
+            rest = f"of {layers} the values of {few(kept)}; those of {few(anew)} begin anew."
+        else:
+            rest = f"of {layers} the values of each class, by its name."
+        note = f"has other classes ({few(names)}): the backbone is copied, {rest}"
     print(f"Note: --init-from {init_from} {note}", file=sys.stderr)
 
 

@@ -42,11 +42,11 @@ def same_values(model, other, layer="backbone"):
 @pytest.mark.parametrize(
     ("names", "note"),
     [
-        (("cat", "dog"), r"other classes \(ground, box, bar\): .* begin anew for cat, dog;"),
-        (("cat", "dog", "cow"), "begin anew for cat, dog, cow; the backbone is copied"),
-        (("cat", "bar"), "score_32, .*score_8, .* keep the values of bar and begin anew for cat;"),
-        (("bar", "ground", "box"), "keep the values of bar, ground, box; the backbone"),
-        ((*CLASSES, "cat"), "keep the values of ground, box, bar and begin anew for cat;"),
+        (("cat", "dog"), r"other classes \(ground, box, bar\): the backbone is copied, score_32"),
+        (("cat", "dog", "cow"), "the backbone is copied, score_32, .*, upscore_8 not."),
+        (("cat", "bar"), "of score_32, .*, upscore_8 the values of bar; those of cat begin anew."),
+        (("bar", "ground", "box"), "upscore_8 the values of each class, by its name."),
+        ((*CLASSES, "cat"), "the values of ground, box, bar; those of cat begin anew."),
     ],
 )
 def test_classes_keep_their_values_by_name(names, note, untrained_run, capfd):
@@ -102,7 +102,7 @@ def test_a_run_on_other_classes_starts_from_another(finished_run, shapes, tmp_pa
     flags = ["--epochs", "1", "--init-from", str(finished_run), "--run-dir", str(tmp_path / "run")]
     assert main(["train", "--dataset", str(data), *QUICK, *flags]) == 0
     out, errors = capfd.readouterr()
-    assert "score_32 keep the values of ground, bar and begin anew for crate, wheel;" in errors
+    assert "of score_32 the values of ground, bar; those of crate, wheel begin anew." in errors
     assert f"FCN-32s on tiny, which starts from {finished_run}." in out
 
 
