@@ -11,6 +11,7 @@ from fcn_keras.errors import UserError
 from fcn_keras.models.untrusted import check_preset_folder
 
 STRIDES = (8, 16, 32)
+SECONDS_TO_ANSWER = 5  # of a host, or there is no connection
 # He et al. 2016, table 1: residual blocks in each of the four stages.
 RESNETS = {
     "resnet18": ("basic_block", [2, 2, 2, 2]),
@@ -143,24 +144,32 @@ def _load_preset(backbone_class, preset: str, name: str, dtype):
 
 @contextlib.contextmanager
 def _no_long_retries(preset: str):
-    """Sends a `hf://` preset to the local cache alone where its host does not answer.
+    """Lets the local cache alone answer where a preset's host does not.
 
-    The Hugging Face client tries six times, 10 s each, before it gives up.
+    The clients of Hugging Face and Kaggle would try for minutes, Kaggle's without end where
+    something accepts the connection and then is silent.
     """
-    if not preset.startswith("hf://"):
-        yield
-        return
     import huggingface_hub.constants as hub
     import requests
 
+    own_scheme = "://" in preset and not preset.startswith("kaggle://")
+    host = hub.ENDPOINT if preset.startswith("hf://") else "https://www.kaggle.com"
     offline, unreachable = hub.HF_HUB_OFFLINE, None
+    proxies = {name: os.environ.get(name) for name in ("https_proxy", "HTTPS_PROXY")}
     try:
-        requests.head(hub.ENDPOINT, timeout=10)
+        if not os.path.isdir(preset) and (host == hub.ENDPOINT or not own_scheme):
+            requests.head(host, timeout=SECONDS_TO_ANSWER)
     except requests.RequestException as error:
         hub.HF_HUB_OFFLINE, unreachable = True, error
+        # Kaggle's client has no such switch: a port that refuses.
+        os.environ.update(dict.fromkeys(proxies, "http://127.0.0.1:9"))
     try:
         yield
     except Exception as error:
         raise (unreachable or error) from error
     finally:
         hub.HF_HUB_OFFLINE = offline
+        for name, value in proxies.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value

@@ -77,8 +77,9 @@ class Search:
             )
         for crop in self.crops or ():
             self.settings({"crop": crop})
-        for batch_size in self.batch_sizes or ():
-            self.settings({"batch_size": batch_size})
+        smallest = min(self.batch_sizes or (1,))
+        if smallest < 1:
+            raise UserError(f"--batch-sizes must be at least 1. Received: {smallest}.")
 
     def settings(self, values: dict, steps_per_epoch: int | None = None) -> TrainConfig:
         """The settings of a trial.

@@ -1,3 +1,5 @@
+import os
+import socket
 import time
 
 import keras
@@ -68,18 +70,26 @@ def test_directory_without_preset_is_named(tmp_path):
         build_features("resnet18", str(tmp_path))
 
 
+@pytest.mark.parametrize("silent", [False, True])
 @pytest.mark.parametrize("weights", ["imagenet", "hf://timm/resnet18.tv_in1k"])
-def test_unreachable_weights_fail_soon_with_a_remedy(weights, monkeypatch, tmp_path):
-    # A port that refuses, through the proxy settings that both clients honour.
-    for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")
-    for name in ("NO_PROXY", "no_proxy"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("KAGGLEHUB_CACHE", str(tmp_path))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    start = time.monotonic()
-    with pytest.raises(UserError) as error:
-        build_features("resnet18", weights)
-    assert time.monotonic() - start < 30  # the promised bound on failing
+def test_unreachable_weights_fail_soon_with_a_remedy(weights, silent, monkeypatch, tmp_path):
+    # A port that refuses, or takes connections and is silent, through the proxy settings that
+    # both clients honour.
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        if silent:
+            listener.listen()
+        proxy = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"):
+            monkeypatch.setenv(name, proxy)
+        for name in ("NO_PROXY", "no_proxy"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("KAGGLEHUB_CACHE", str(tmp_path))
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+        start = time.monotonic()
+        with pytest.raises(UserError) as error:
+            build_features("resnet18", weights)
+        assert time.monotonic() - start < 30  # the promised bound on failing
+        assert os.environ["HTTPS_PROXY"] == proxy
     assert "--weights none" in str(error.value)
     assert "save_to_preset" in str(error.value)

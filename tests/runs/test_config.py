@@ -38,7 +38,7 @@ def test_voc2012_steps_as_d2l_does():
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"batch_size": 0}, "--batch-size must be at least 1. Received: 0."),
+        ({"batch_size": -1}, "--batch-size must be at least 0. Received: -1."),
         ({"epochs": -1}, "--epochs must be at least 1"),
         ({"learning_rate": 0.0}, "--learning-rate must be positive"),
         ({"learning_rate": math.nan}, "--learning-rate must be finite"),

@@ -63,7 +63,7 @@ def test_the_command_gives_the_settings_again():
         (["--steps", "2", "--epochs", "2"], "--steps and --epochs exclude each other"),
         (["--learning-rates", "0.1", "0.01"], "--learning-rates needs 0 < LOW < HIGH"),
         (["--weight-decays", "0", "1"], "--weight-decays needs 0 < LOW < HIGH. Received: 0.0 1.0"),
-        (["--batch-sizes", "4", "0"], "--batch-size must be at least 1. Received: 0."),
+        (["--batch-sizes", "4", "0"], "--batch-sizes must be at least 1. Received: 0."),
         (["--crop", "3", "3", "--crops", "4x4"], "--crop fixes what --crops searches"),
         (["--tuner", "hyperband"], "--tuner hyperband compares many short trials: give --trials."),
         (["--tuner", "hyperband", "--trials", "4", "--steps", "2"], "give --epochs, not --steps"),
