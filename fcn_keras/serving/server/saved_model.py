@@ -11,6 +11,7 @@ from tensorflow.core.protobuf import error_codes_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
 from fcn_keras.errors import first_line
+from fcn_keras.files.images import MAX_SCANS, SCAN_START
 from fcn_keras.serving.server.model_versions import LoadError
 
 DEFAULT_SIGNATURE = "serving_default"
@@ -108,6 +109,19 @@ def _check_inputs(signature, inputs: Mapping[str, np.ndarray]) -> None:
         shape, expected = list(inputs[name].shape), tf.TensorShape(info.tensor_shape)
         if not expected.is_compatible_with(shape):
             raise _invalid(f"Input {name} has shape {shape}, the signature has {expected}.")
+        if inputs[name].dtype == object:
+            _check_scans(name, inputs[name])
+
+
+def _check_scans(name: str, files: np.ndarray) -> None:
+    """Refuses JPEG files that would take a thread for hours, as older exports do not."""
+    for index, data in np.ndenumerate(files):
+        place = "".join(f"[{i}]" for i in index)
+        if data.startswith(b"\xff\xd8\xff") and (scans := data.count(SCAN_START)) > MAX_SCANS:
+            raise _invalid(
+                f"{name}{place} is a JPEG of {scans} scans, and at most {MAX_SCANS} are read. "
+                "Save it as a baseline JPEG."
+            )
 
 
 def _invalid(message: str) -> tf.errors.OpError:
