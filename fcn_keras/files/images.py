@@ -20,6 +20,8 @@ from fcn_keras.errors import UserError, first_line
 
 # What Pillow may open, JPEG with MPO; each other decoder is one more way in for a broken file.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP")
+JPEGS = ("JPEG", "MPO")
+LYING = (5, 6, 7, 8)  # orientations that swap the sides
 # Where Pillow looks for an orientation beside EXIF data, which alone exported models read.
 OTHER_ORIENTATIONS = ("xmp", "XML:com.adobe.xmp", "Raw profile type exif")
 UNLABELLED = (224, 224, 192)  # VOC's cream, for ids that are no class's
@@ -58,14 +60,7 @@ def open_photograph(source, name: str, max_pixels: int = MAX_PIXELS) -> Image.Im
         with _pillow_accepting(max_pixels):
             image = _open(source, name, FORMATS, max_pixels)
             image.load()
-        for other in OTHER_ORIENTATIONS:
-            image.info.pop(other, None)
-        if len(image.info.get("exif", b"")) > MAX_EXIF_BYTES:
-            raise ValueError(_TOO_MUCH_EXIF)
-        with contextlib.suppress(Exception):  # what could be read of damaged data is kept
-            exif = image.getexif()
-            for tag in set(exif) - {ExifTags.Base.Orientation}:  # what turning would write anew
-                del exif[tag]
+        _read_orientation(image)
         ImageOps.exif_transpose(image, in_place=True)
         return to_rgb(image, name)
 
@@ -74,6 +69,16 @@ def open_header(source, name: str, formats=FORMATS) -> Any:
     """Opens an image of which no pixel is read yet; otherwise as `open_photograph`."""
     with bad_files_named(name, formats):
         return _open(source, name, formats, MAX_PIXELS)
+
+
+def upright_size(source, name: str) -> tuple[int, int]:
+    """The width and height that `open_photograph` gives; a JPEG is not decoded for it."""
+    with bad_files_named(name):
+        image = _open(source, name, FORMATS, MAX_PIXELS)
+        if image.format not in JPEGS:  # whose EXIF data may be behind the pixels
+            image.load()
+        width, height = image.size
+        return (height, width) if _read_orientation(image) in LYING else (width, height)
 
 
 def to_rgb(image: Image.Image, name: str) -> Image.Image:
@@ -122,6 +127,19 @@ def bad_files_named(name: str, formats=FORMATS):
         ) from error
 
 
+def _read_orientation(image: Image.Image) -> int:
+    """The orientation in an image's EXIF data, of which nothing else is kept."""
+    for other in OTHER_ORIENTATIONS:
+        image.info.pop(other, None)
+    if len(image.info.get("exif", b"")) > MAX_EXIF_BYTES:
+        raise ValueError(_TOO_MUCH_EXIF)
+    with contextlib.suppress(Exception):  # what could be read of damaged data is kept
+        exif = image.getexif()
+        for tag in set(exif) - {ExifTags.Base.Orientation}:  # what turning would write anew
+            del exif[tag]
+    return image.getexif().get(ExifTags.Base.Orientation, 1)
+
+
 def _open(source, name: str, formats, max_pixels: int) -> Any:
     in_memory = isinstance(source, bytes)
     try:
@@ -129,7 +147,7 @@ def _open(source, name: str, formats, max_pixels: int) -> Any:
             image: Any = Image.open(file, formats=formats)
             if _decoded_pixels(image) > max_pixels:
                 raise Image.DecompressionBombError
-            if image.format in ("JPEG", "MPO") and (scans := file.count(SCAN_START)) > MAX_SCANS:
+            if image.format in JPEGS and (scans := file.count(SCAN_START)) > MAX_SCANS:
                 raise UserError(
                     f"{name}: a JPEG of {scans:,} scans, and at most {MAX_SCANS} are read. Save "
                     "it as a baseline JPEG."

@@ -80,3 +80,14 @@ def test_previews_and_what_follows_the_image_may_have_scans():
     photo = jpeg_of_scans(10, progressive=True)
     segment = b"\xff\xe2" + (len(preview) + 2).to_bytes(2) + preview
     assert images.open_photograph(photo[:2] + segment + photo[2:] + preview, "a").size == (32, 24)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8, 99])
+def test_the_upright_size_is_the_photographs(kind, orientation):
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010E] = orientation, "a description"
+    data = encoded(BIG.resize((30, 20)), kind, exif=exif)
+    size = images.open_photograph(data, "a").size
+    assert images.upright_size(data, "a") == size
+    assert size == ((20, 30) if orientation in (6, 8) else (30, 20))
