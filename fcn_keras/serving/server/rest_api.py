@@ -20,11 +20,10 @@ from tensorflow_serving.apis import (
     model_pb2,
 )
 
-from fcn_keras.errors import first_line
 from fcn_keras.serving.server.json_tensor import RequestError
 from fcn_keras.serving.server.model_versions import MAX_VERSION, ModelVersions
 from fcn_keras.serving.server.rest_codec import encode_predict, parse_predict
-from fcn_keras.serving.server.saved_model import LoadedModel
+from fcn_keras.serving.server.saved_model import LoadedModel, public_reason
 
 VERSION = r"(?:/versions/(?P<version>\d{1,19})|/labels/(?P<label>[^/:]+))?"
 PREDICTION_PATH = re.compile(
@@ -149,7 +148,8 @@ def _predict(model: LoadedModel, body: bytes) -> str:
     try:
         outputs = model.run(signature, inputs)
     except tf.errors.OpError as error:
-        raise RequestError(first_line(error), HTTP_CODES.get(error.error_code, 500)) from error
+        reason = public_reason(error, model.folder)
+        raise RequestError(reason, HTTP_CODES.get(error.error_code, 500)) from error
     return encode_predict(outputs, rows)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from fcn_keras.serving.server.model_versions import LoadError
 DEFAULT_SIGNATURE = "serving_default"
 WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
 MAX_WARMUP_RECORDS = 1000  # as TF Serving
+FOLDERS = re.compile(r"(?<![\w/.])/(?:[^/\s'\"]+/)+")  # of a file with an absolute path
 
 
 def load_model(folder: Path) -> LoadedModel:
@@ -35,7 +37,20 @@ def load_model(folder: Path) -> LoadedModel:
         missing = isinstance(error, OSError)
         unknown = error_codes_pb2.NOT_FOUND if missing else error_codes_pb2.UNKNOWN
         code = getattr(error, "error_code", unknown)
-        raise LoadError(stage + first_line(error), code) from error
+        raise LoadError(stage + public_reason(error, folder), code) from error
+
+
+def public_reason(error: Exception, folder: Path) -> str:
+    """The first line of an error, in which files have no folders: clients see it.
+
+    Args:
+        error: What TensorFlow or loading raised.
+        folder: The version's, which may have spaces in its name.
+    """
+    reason = first_line(error)
+    for known in (folder.resolve(), folder.absolute(), folder):
+        reason = reason.replace(f"{known}/", "").replace(str(known), folder.name)
+    return FOLDERS.sub("", reason)
 
 
 class LoadedModel:
@@ -48,10 +63,12 @@ class LoadedModel:
         folder: The SavedModel.
 
     Attributes:
+        folder: The SavedModel.
         signatures: `SignatureDef`s by their names.
     """
 
     def __init__(self, folder: Path):
+        self.folder = folder
         graph = tf.Graph()
         with graph.as_default():
             self._session = tf.compat.v1.Session(graph=graph)
