@@ -51,7 +51,11 @@ def add(commands) -> None:
         "--parallel", type=int, default=8, metavar="N", help="images on their way at a time (8)"
     )
     parser.add_argument(
-        "--timeout", type=float, default=60, metavar="S", help="seconds for one answer (60)"
+        "--timeout",
+        type=float,
+        default=60,
+        metavar="S",
+        help="seconds for one answer, from the connection to its last byte (60)",
     )
     parser.add_argument(
         "--retries",

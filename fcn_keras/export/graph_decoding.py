@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from fcn_keras.files.images import MAX_SCANS, SCAN_START
+
 MAX_HEADERS = 10_000  # JPEG segments or PNG chunks that are searched for EXIF data
 ORIENTATION_TAG, SHORT, LONG = 0x0112, 3, 4
 
@@ -36,7 +38,10 @@ def decode_photograph(data: tf.Tensor, name: tf.Tensor, max_pixels: int) -> tf.T
         [tf.strings.join([name, " is neither a JPEG nor a PNG file (", length, " bytes)."])],
     )
     with tf.control_dependencies([readable]):
-        file_bytes = tf.cast(tf.io.decode_raw(data, tf.uint8), tf.int64)
+        raw_bytes = tf.io.decode_raw(data, tf.uint8)
+        file_bytes = tf.cast(raw_bytes, tf.int64)
+
+    scan_limit = f" scans, and at most {MAX_SCANS} are read. Save it as a baseline JPEG."
 
     def decode(height, width, decoder):
         sides = [tf.strings.as_string(height), "x", tf.strings.as_string(width)]
@@ -51,21 +56,52 @@ def decode_photograph(data: tf.Tensor, name: tf.Tensor, max_pixels: int) -> tf.T
             return image
 
     def jpeg():
-        shape = tf.cast(tf.io.extract_jpeg_shape(data), tf.int64)
+        scans = _scans(raw_bytes)
+        few = tf.debugging.Assert(
+            scans <= MAX_SCANS,
+            [tf.strings.join([name, " is a JPEG of ", tf.strings.as_string(scans), scan_limit])],
+        )
+        with tf.control_dependencies([few]):
+            height, width = _jpeg_size(data)
         image = decode(
-            shape[0],
-            shape[1],
+            height,
+            width,
             # Pillow's way; TensorFlow's faster default differs by up to 9 levels.
             lambda data: tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE"),
         )
         return _turned(image, _orientation(file_bytes, _find_jpeg_exif(file_bytes)))
 
     def png():
-        height, width = _number(file_bytes, 20, 4, False), _number(file_bytes, 16, 4, False)
+        height, width = _png_size(file_bytes)
         image = decode(height, width, lambda data: tf.io.decode_png(data, channels=3))
         return _turned(image, _orientation(file_bytes, _find_png_exif(file_bytes)))
 
     return tf.cond(is_png, png, jpeg)
+
+
+def count_pixels(data: tf.Tensor) -> tf.Tensor:
+    """How many pixels a JPEG or PNG file has by its header, as float64; otherwise some number."""
+    start = tf.strings.join([tf.strings.substr(data, 0, 24), bytes(24)])
+    header = tf.cast(tf.io.decode_raw(start, tf.uint8), tf.int64)
+    is_jpeg = tf.equal(tf.strings.substr(data, 0, 3), b"\xff\xd8\xff")
+    size = tf.cond(is_jpeg, lambda: _jpeg_size(data), lambda: _png_size(header))
+    return tf.reduce_prod(tf.cast(size, tf.float64))
+
+
+def _jpeg_size(data):
+    shape = tf.cast(tf.io.extract_jpeg_shape(data), tf.int64)
+    return shape[0], shape[1]
+
+
+def _png_size(file_bytes):
+    return _number(file_bytes, 20, 4, False), _number(file_bytes, 16, 4, False)
+
+
+def _scans(raw_bytes) -> tf.Tensor:
+    """How often the bytes that begin a scan occur, at most so many scans there are."""
+    first, second, third = SCAN_START
+    begins = (raw_bytes[:-2] == first) & (raw_bytes[1:-1] == second) & (raw_bytes[2:] == third)
+    return tf.math.count_nonzero(begins)
 
 
 def _number(file_bytes, start, size: int, little_endian) -> tf.Tensor:

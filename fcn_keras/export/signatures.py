@@ -6,9 +6,10 @@ import keras
 import tensorflow as tf
 
 from fcn_keras.data.split import LabelSet
-from fcn_keras.export.graph_decoding import decode_photograph
+from fcn_keras.export.graph_decoding import count_pixels, decode_photograph
 
 MAX_QUERIES = 1024  # each repeats the metadata, so that a short request could ask for gigabytes
+MAX_REQUEST_PIXELS = 512_000_000  # a file of some hundred bytes may have millions
 
 
 def add_signatures(
@@ -62,6 +63,15 @@ def add_signatures(
         return tf.io.encode_png(mask[..., None]), fractions
 
     def segment_files(image_bytes):
+        each = tf.map_fn(count_pixels, image_bytes, fn_output_signature=tf.float64)
+        # What is too large by itself is refused with its number.
+        pixels = tf.cast(tf.reduce_sum(tf.minimum(each, max_pixels)), tf.int64)
+        few = tf.debugging.Assert(
+            pixels <= pixel_limit,
+            [tf.strings.join(["image_bytes have ", tf.strings.as_string(pixels), pixel_message])],
+        )
+        with tf.control_dependencies([few]):
+            image_bytes = tf.identity(image_bytes)
         masks, fractions = tf.map_fn(
             segment_file,
             (tf.range(tf.size(image_bytes)), image_bytes),
@@ -93,6 +103,8 @@ def add_signatures(
         answer = {**label_set(), "metadata": tf.constant(metadata)}
         return {name: tf.repeat(value[None], tf.size(query), 0) for name, value in answer.items()}
 
+    pixel_limit = max(MAX_REQUEST_PIXELS, max_pixels)
+    pixel_message = f" pixels; at most {pixel_limit} pixels in one request are accepted."
     limit = f" numbers; at most {MAX_QUERIES} are answered."
     files = tf.TensorSpec([None], tf.string, name="image_bytes")
     images = tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")

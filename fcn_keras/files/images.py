@@ -14,18 +14,27 @@ import threading
 import warnings
 from typing import Any
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from fcn_keras.errors import UserError, first_line
 
 # What Pillow may open, JPEG with MPO; each other decoder is one more way in for a broken file.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP")
+JPEGS = ("JPEG", "MPO")
+LYING = (5, 6, 7, 8)  # orientations that swap the sides
 # Where Pillow looks for an orientation beside EXIF data, which alone exported models read.
 OTHER_ORIENTATIONS = ("xmp", "XML:com.adobe.xmp", "Raw profile type exif")
 UNLABELLED = (224, 224, 192)  # VOC's cream, for ids that are no class's
-TILE_SIZE = (322, 323)  # tags of TIFF
+TIFF_SIZES = ((256, 322), (257, 323))  # tags: width and height, of the image and of a tile
 MAX_PIXELS = 178_956_970  # what Pillow takes for a decompression bomb
+# Each scan of a JPEG passes over all pixels. Chromium and libtiff have this limit too; encoders
+# write some 10 scans. A scan's header is shorter than 256 bytes, so its third byte is 0.
+SCAN_START, MAX_SCANS = b"\xff\xda\0", 100
+RLE_DELTA = 255  # rows that two bytes of a BMP skip, which Pillow fills at once
+MAX_EXIF_BYTES = 2**16  # of which Pillow may copy all for each of thousands of entries
+MAX_HEADER_WORK = 5 * 10**10  # reads times bytes: a second or two
 _LIFTING = threading.Lock()
+_TOO_MUCH_EXIF = f"more than {MAX_EXIF_BYTES:,} bytes of EXIF data"
 # Its warnings name no file, and what cannot be read is an error here.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
@@ -37,7 +46,7 @@ def open_photograph(source, name: str, max_pixels: int = MAX_PIXELS) -> Image.Im
     16-bit samples keep their high byte. EXIF data that are damaged say nothing.
 
     Args:
-        source: A path, a binary file, or the file's bytes.
+        source: A path, or the file's bytes.
         name: The file's name for error messages.
         max_pixels: The largest image to accept.
 
@@ -51,10 +60,7 @@ def open_photograph(source, name: str, max_pixels: int = MAX_PIXELS) -> Image.Im
         with _pillow_accepting(max_pixels):
             image = _open(source, name, FORMATS, max_pixels)
             image.load()
-        for other in OTHER_ORIENTATIONS:
-            image.info.pop(other, None)
-        with contextlib.suppress(Exception):  # what could be read of damaged data is kept
-            image.getexif()
+        _read_orientation(image)
         ImageOps.exif_transpose(image, in_place=True)
         return to_rgb(image, name)
 
@@ -63,6 +69,16 @@ def open_header(source, name: str, formats=FORMATS) -> Any:
     """Opens an image of which no pixel is read yet; otherwise as `open_photograph`."""
     with bad_files_named(name, formats):
         return _open(source, name, formats, MAX_PIXELS)
+
+
+def upright_size(source, name: str) -> tuple[int, int]:
+    """The width and height that `open_photograph` gives; a JPEG is not decoded for it."""
+    with bad_files_named(name):
+        image = _open(source, name, FORMATS, MAX_PIXELS)
+        if image.format not in JPEGS:  # whose EXIF data may be behind the pixels
+            image.load()
+        width, height = image.size
+        return (height, width) if _read_orientation(image) in LYING else (width, height)
 
 
 def to_rgb(image: Image.Image, name: str) -> Image.Image:
@@ -111,21 +127,78 @@ def bad_files_named(name: str, formats=FORMATS):
         ) from error
 
 
+def _read_orientation(image: Image.Image) -> int:
+    """The orientation in an image's EXIF data, of which nothing else is kept."""
+    for other in OTHER_ORIENTATIONS:
+        image.info.pop(other, None)
+    if len(image.info.get("exif", b"")) > MAX_EXIF_BYTES:
+        raise ValueError(_TOO_MUCH_EXIF)
+    with contextlib.suppress(Exception):  # what could be read of damaged data is kept
+        exif = image.getexif()
+        for tag in set(exif) - {ExifTags.Base.Orientation}:  # what turning would write anew
+            del exif[tag]
+    return image.getexif().get(ExifTags.Base.Orientation, 1)
+
+
 def _open(source, name: str, formats, max_pixels: int) -> Any:
-    file = io.BytesIO(source) if isinstance(source, bytes) else source
+    in_memory = isinstance(source, bytes)
     try:
-        image: Any = Image.open(file, formats=formats)
-        pixels = image.width * image.height
-        if image.format == "TIFF":  # one of a single pixel may have a tile of billions
-            pixels = max(pixels, math.prod(image.tag_v2.get(tag, 0) for tag in TILE_SIZE))
-        if pixels > max_pixels:
-            raise Image.DecompressionBombError
-        return image
+        with _HeaderReader(io.BytesIO(source) if in_memory else io.FileIO(source)) as file:
+            image: Any = Image.open(file, formats=formats)
+            if _decoded_pixels(image) > max_pixels:
+                raise Image.DecompressionBombError
+            if image.format in JPEGS and (scans := file.count(SCAN_START)) > MAX_SCANS:
+                raise UserError(
+                    f"{name}: a JPEG of {scans:,} scans, and at most {MAX_SCANS} are read. Save "
+                    "it as a baseline JPEG."
+                )
+        return Image.open(io.BytesIO(source) if in_memory else source, formats=formats)
     except Image.DecompressionBombError as error:
         raise UserError(
             f"{name}: more than {max_pixels:,} pixels. Make it smaller or, if you trust it, raise "
             "--max-pixels (of predict and demo)."
         ) from error
+
+
+def _decoded_pixels(image: Any) -> int:
+    """How many pixels Pillow may make on the way to those of an image."""
+    width, height = image.size
+    if image.format == "TIFF":  # one of a single pixel may have a tile of billions, or many
+        tags = image.tag_v2
+        sides = ((tags[side], tags.get(tile) or 1) for side, tile in TIFF_SIZES)
+        return math.prod(-(-side // tile) * tile for side, tile in sides)
+    if image.tile and image.tile[0][0] == "bmp_rle":
+        height = max(height, RLE_DELTA)
+    return width * height
+
+
+class _HeaderReader(io.BufferedReader):
+    """A file to open an image from, which ends where that would take long.
+
+    Pillow copies what it has at some of the reads, so that time grows with reads times bytes.
+    """
+
+    _reads = _bytes = _exif = 0
+
+    def read(self, size=-1):
+        data = super().read(size)
+        self._reads, self._bytes = self._reads + 1, self._bytes + len(data)
+        if self._reads * self._bytes > MAX_HEADER_WORK:
+            raise ValueError("too much metadata")
+        if data.startswith(b"Exif\0\0"):  # Pillow joins all of a JPEG
+            self._exif += len(data)
+            if self._exif > MAX_EXIF_BYTES:
+                raise ValueError(_TOO_MUCH_EXIF)
+        return data
+
+    def count(self, pattern: bytes) -> int:
+        """How often the whole file has a pattern that does not overlap itself."""
+        self.seek(0)
+        found, rest = 0, b""
+        while block := self.read1(2**20):
+            found += (rest + block).count(pattern)
+            rest = (rest + block)[1 - len(pattern) :]
+        return found
 
 
 @contextlib.contextmanager

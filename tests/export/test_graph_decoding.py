@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
+from support.hostile_files import jpeg_of_scans
 from support.image_files import chunk, encoded, png
 
 from fcn_keras.data.decoding import decode_image
@@ -151,6 +152,18 @@ def test_a_bomb_is_refused_before_it_is_decoded(decode):
     bomb = bomb[:16] + b"\xff" * 8 + bomb[24:]  # a product beyond 64 bits
     with pytest.raises(tf.errors.InvalidArgumentError, match="4294967295x4294967295 pixels"):
         decode(bomb)
+
+
+@pytest.mark.parametrize("options", [{"progressive": True}, {}])
+def test_scans_are_counted(decode, options):
+    data = jpeg_of_scans(101, **options)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="photo is a JPEG of 101 scans, and"):
+        decode(data)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="of 101 scans"):
+        decode(data[:2] + b"\xff\xfe\0\3x" + data[2:])
+    preview = b"\xff\xe2\0\x07\xff\xda\0\xff\xda"
+    data = jpeg_of_scans(90, progressive=True)
+    np.testing.assert_array_equal(decode(data[:2] + preview * 9 + data[2:]), decode(data))
 
 
 def test_endless_headers_end(decode):

@@ -243,6 +243,16 @@ def test_a_broken_image_fails_its_own_request(signatures, photos):
     assert segment(signatures, *[good] * 3)[2].shape == segment(signatures, good)[0].shape
 
 
+def test_many_pixels_in_one_request_are_refused_before_any_is_decoded(signatures):
+    file = io.BytesIO()
+    Image.new("1", (1000, 1000)).save(file, "PNG")
+    data = file.getvalue()[:100]  # whose pixels cannot be decoded
+    with pytest.raises(tf.errors.InvalidArgumentError, match="have 513000000 pixels; at most 512"):
+        segment(signatures, *[data] * 513)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="Invalid PNG"):
+        segment(signatures, *[data] * 512)
+
+
 def export_command(run, output, *flags):
     return [*FCN_KERAS, "export", "--model", run, "--output", output, *flags]
 

@@ -88,8 +88,35 @@ def tile_bomb() -> bytes:
     return tiff([*one, (277, 3, 1, 1), *tile], bytes(500))
 
 
+def wide_tiles() -> bytes:
+    """A TIFF of 16×640 pixels whose 40 tiles, of 160 million each, are the same bytes."""
+    one = [(tag, 3, 1, value) for tag, value in ((258, 8), (259, 8), (262, 1), (277, 1))]
+    size = [(256, 4, 1, 16), (257, 4, 1, 640), (322, 4, 1, 10_000_000), (323, 4, 1, 16)]
+    tables = struct.pack("<40I", *[520] * 40) + struct.pack("<40I", *[len(PACKED)] * 40)
+    entries = sorted([*one, *size, (324, 4, 40, 200), (325, 4, 40, 360)])
+    return tiff(entries).ljust(200, b"\0") + tables + PACKED
+
+
+def skipping_bmp() -> bytes:
+    """A BMP of 30 million columns and one row that skips 255 rows."""
+    header = struct.pack("<IiiHHIIiiII", 40, 30_000_000, 1, 1, 8, 1, 6, 0, 0, 256, 0)
+    start = struct.pack("<2sIII", b"BM", 1084, 0, 1078)
+    return start + header + bytes(1024) + b"\0\2\0\xff\0\1"
+
+
+def jpeg_of_scans(count: int, size=(32, 24), **options) -> bytes:
+    """A JPEG whose last scan is repeated until there are so many."""
+    data = encoded(Image.fromarray(PIXELS).resize(size), "JPEG", **options)
+    last = data[data.rindex(SOS) : -2]
+    return data[:-2] + last * (count - data.count(SOS)) + data[-2:]
+
+
+SOS = b"\xff\xda\0"
 JPEG = encoded(PIXELS, "JPEG")
 PNG = encoded(PIXELS)
+GIF = encoded(PIXELS[..., 0], "GIF")
+REPEATED = [(tag, 3, 1, 1) for tag in range(256, 260)] + [(262, 3, 1, 1), (277, 3, 1, 1)]
+REPEATED += [(tag, 7, 999_000, 0) for tag in range(1000, 3000)]
 HIGH = np.full(SIZE, 0x1234, np.uint16)
 PACKED = zlib.compress(bytes(200_000_000), 9)
 RGB = Image.fromarray(PIXELS)
@@ -127,6 +154,20 @@ PHOTOS = {
         *(".png", with_chunk(PNG, chunk(b"iCCP", b"x\0\0" + PACKED)), None),
     ),
     "200 MB of text in 0.2 MB": (".png", with_chunk(PNG, chunk(b"zTXt", b"x\0\0" + PACKED)), None),
+    "a JPEG of 100 scans": (".jpg", jpeg_of_scans(100, progressive=True), None),
+    "a JPEG of 3,000 scans": (".jpg", jpeg_of_scans(3000, progressive=True), None),
+    "100,000 pieces of EXIF data in a JPEG": (
+        *(".jpg", JPEG[:2] + b"\xff\xe1\0\x0cExif\0\0MM\0*" * 100_000 + JPEG[2:], None),
+    ),
+    "1 MB of EXIF data": (".png", with_chunk(PNG, chunk(b"eXIf", bytes(1_000_000))), None),
+    "a TIFF of 2,000 entries, each the whole file": (
+        *(".tif", tiff(REPEATED).ljust(10**6, b"\0"), None),
+    ),
+    "a TIFF in 40 tiles of 160 megapixels, all the same": (".tif", wide_tiles(), None),
+    "a GIF of 400,000 comments": (
+        *(".gif", GIF[:781] + b"!\xfe\1c\0" * 400_000 + GIF[781:], None),  # behind its palette
+    ),
+    "a BMP of one row that skips 255": (".bmp", skipping_bmp(), None),
     "a PostScript file": (".png", encoded(RGB, "EPS"), None),
     "an icon, a PPM or a Targa file": (".png", encoded(RGB, "PPM"), None),
     "a TIFF of floats": (".tif", encoded(np.ones(SIZE, np.float32), "TIFF"), None),

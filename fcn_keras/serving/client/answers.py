@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import re
+import math
 
 from fcn_keras.errors import UserError, first_line, printable
 from fcn_keras.serving.client.retrying import RefusedError, TemporaryError
@@ -26,7 +26,8 @@ class Segmentation:
 # Serving's REST interface refuses signatures without inputs.
 LONGEST_TIMEOUT = 86_400
 MAX_CLASSES = 256
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+LONGEST_NAME = 200  # as in classes.txt
+ROUNDING = 1e-3  # how far the sum of shares, float32 numbers, may be from 1
 ABOUT, ABOUT_INPUTS = "about", {"query": [0]}
 
 
@@ -56,15 +57,17 @@ def checked_labels(names: list, palette: list):
         raise ValueError("not a name and a colour a class")
     if not all(type(level) is int and 0 <= level <= 255 for color in colors for level in color):
         raise ValueError("not colours")
-    if not all(isinstance(name, str) and not CONTROL.search(name) for name in names):
+    if not all(isinstance(name, str) and len(name) <= LONGEST_NAME for name in names):
+        raise ValueError("not names")
+    if not all(map(str.isprintable, names)):  # which bidirectional controls are not either
         raise ValueError("not names that can be printed")
     return tuple(names), colors
 
 
 def checked_fractions(fractions: list) -> tuple[float, ...]:
     """Shares, `(C,)`, as a tuple; raises `ValueError` or `TypeError` if they are none."""
-    if not all(0 <= share <= 1 for share in fractions):
-        raise ValueError("not shares")
+    if not all(0 <= share <= 1 for share in fractions) or abs(math.fsum(fractions) - 1) > ROUNDING:
+        raise ValueError("not shares of a whole")
     return tuple(map(float, fractions))
 
 

@@ -50,7 +50,8 @@ class GrpcClient:
         model: As for `RestClient`, and so are the others.
         version: The model's version. Left out, the newest.
         label: Instead of a version, the label that the server gave it.
-        timeout: How many seconds an answer may take.
+        timeout: How many seconds a question may take, with the connection; each one that is
+            asked again has as many.
         retries: How often to ask again; see `retrying`.
 
     Raises:
@@ -143,9 +144,9 @@ class GrpcClient:
             return no_model(self.url, said)
         if code in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION):
             return refused(self.url, said)
-        if "larger than max" in said:
-            return UserError(f"{self.url}: {said}. Send a smaller file.")
         if code == grpc.StatusCode.RESOURCE_EXHAUSTED:
+            if "larger than max" in said:
+                return UserError(f"{self.url}: {said}. Send a smaller file.")
             return TemporaryError(f"{self.url} is overloaded ({said}). Try later.")
         if code == grpc.StatusCode.UNIMPLEMENTED:
             return UserError(

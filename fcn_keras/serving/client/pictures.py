@@ -13,6 +13,7 @@ from fcn_keras.files.images import (
     open_header,
     open_photograph,
     palette_image,
+    upright_size,
 )
 from fcn_keras.files.painting import paint, painted_ids
 
@@ -45,16 +46,23 @@ def colored_mask(mask_png: bytes, photograph: bytes, palette, name: str) -> Imag
         name: Whose mask it is, for error messages.
 
     Raises:
-        UserError: If it is no such file, or of another size than the photograph.
+        UserError: If it is no such file, of another size than the upright photograph, or
+            has ids of no class.
     """
     whose = f"{name}: the server's mask"
-    mask, size = open_header(mask_png, whose, ("PNG",)), open_header(photograph, name).size
+    mask, size = open_header(mask_png, whose, ("PNG",)), upright_size(photograph, name)
     if mask.mode != "L":
         raise UserError(f"{whose} is no grey PNG but of mode {mask.mode}. Check the model's name.")
-    if sorted(mask.size) != sorted(size):  # of which one may lie on its side
+    if mask.size != size:
         raise UserError(_other_size(name, mask.size, size))
     with bad_files_named(whose):
         mask.load()
+        highest = mask.getextrema()[1]
+    if highest >= len(palette):
+        raise UserError(
+            f"{whose} has id {highest}, but there are {len(palette)} classes. Check the model's "
+            "name."
+        )
     return palette_image(mask, palette)
 
 

@@ -10,6 +10,8 @@ import json
 import threading
 import time
 import urllib.parse
+from collections.abc import Callable
+from concurrent.futures import Future
 
 import requests
 import urllib3
@@ -29,7 +31,7 @@ from fcn_keras.serving.client.answers import (
     unreachable,
     wrong_answer,
 )
-from fcn_keras.serving.client.retrying import TemporaryError, retrying
+from fcn_keras.serving.client.retrying import Answer, TemporaryError, retrying
 
 MAX_ANSWER_BYTES = 256 * 2**20
 TEMPORARY = {429, 503, 504}  # TensorFlow Serving's for overload, absence and a passed deadline
@@ -43,7 +45,8 @@ class RestClient:
         model: The name that the server gave the model.
         version: The model's version. Left out, the newest.
         label: Instead of a version, the label that the server gave it.
-        timeout: How many seconds to wait for a connection, and for an answer.
+        timeout: How many seconds a question may take, from the look-up of the host's
+            name to the answer's last byte; each one that is asked again has as many.
         retries: How often to ask again where the server is away, overloaded or
             too slow; see `retrying`.
 
@@ -112,17 +115,15 @@ class RestClient:
     def _ask_once(self, body: dict) -> dict:
         if not hasattr(self._threads, "session"):
             self._threads.session = requests.Session()
+        session = self._threads.session
         try:
-            # A redirection would send the photograph to another server.
-            with self._threads.session.post(
-                self._predict_url,
-                json=body,
-                timeout=self.timeout,
-                stream=True,
-                allow_redirects=False,
-            ) as response:
-                content = self._read(response)
-        except (requests.exceptions.Timeout, urllib3.exceptions.TimeoutError) as error:
+            response, content = _within(self.timeout, lambda: self._exchange(session, body))
+        except (
+            TimeoutError,
+            requests.exceptions.Timeout,
+            urllib3.exceptions.TimeoutError,
+        ) as error:
+            del self._threads.session  # another thread may still use it
             raise too_slow(self.url, self.timeout) from error
         except requests.exceptions.SSLError as error:
             raise UserError(f"{self.url}: no trusted server ({_reason(error)}).") from error
@@ -132,16 +133,24 @@ class RestClient:
             raise UserError(f"{self.url}: {one_line(error)}. Check the address.") from error
         return self._checked(response, content)
 
-    def _read(self, response: requests.Response) -> bytes:
+    def _exchange(self, session: requests.Session, body: dict) -> tuple[requests.Response, bytes]:
+        end = time.monotonic() + self.timeout
+        # A redirection would send the photograph to another server.
+        with session.post(
+            self._predict_url, json=body, timeout=self.timeout, stream=True, allow_redirects=False
+        ) as response:
+            return response, self._read(response, end)
+
+    def _read(self, response: requests.Response, end: float) -> bytes:
         """The body: requests itself would read without an end, in bytes and in time."""
-        content, end = bytearray(), time.monotonic() + self.timeout
+        content = bytearray()
         while chunk := response.raw.read1(2**16, decode_content=True):
             content += chunk
             if len(content) > MAX_ANSWER_BYTES:
                 limit = f"{MAX_ANSWER_BYTES / 2**20:g} MiB"
                 raise UserError(f"{self.url} answers with more than {limit}. Check the address.")
-            if time.monotonic() > end:
-                raise too_slow(self.url, self.timeout)
+            if time.monotonic() > end:  # then nobody waits any more
+                raise TimeoutError
         return bytes(content)
 
     def _checked(self, response: requests.Response, content: bytes) -> dict:
@@ -171,6 +180,24 @@ class RestClient:
         if 400 <= response.status_code < 500:
             raise refused(self.url, said)
         raise UserError(f"{self.url} failed ({status}, {said}). Look at the server's log.")
+
+
+def _within(seconds: float, function: Callable[[], Answer]) -> Answer:
+    """What a function returns or raises; after so many seconds `TimeoutError`.
+
+    Sockets limit each read, not their sum, and the look-up of names not at all. A thread that
+    takes longer is left alone.
+    """
+    answer: Future = Future()
+
+    def run():
+        try:
+            answer.set_result(function())
+        except BaseException as error:
+            answer.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return answer.result(seconds)
 
 
 def _reason(error: BaseException) -> str:

@@ -20,12 +20,11 @@ from tensorflow_serving.apis import (
     model_pb2,
 )
 
-from fcn_keras.errors import first_line
 from fcn_keras.serving.server.hints import text_hint, warn_of_range
 from fcn_keras.serving.server.json_tensor import RequestError
 from fcn_keras.serving.server.model_versions import MAX_VERSION, ModelVersions
 from fcn_keras.serving.server.rest_codec import encode_predict, parse_predict
-from fcn_keras.serving.server.saved_model import LoadedModel
+from fcn_keras.serving.server.saved_model import LoadedModel, public_reason
 
 VERSION = r"(?:/versions/(?P<version>\d{1,19})|/labels/(?P<label>[^/:]+))?"
 PREDICTION_PATH = re.compile(
@@ -150,7 +149,7 @@ def _predict(model: LoadedModel, body: bytes) -> str:
     try:
         outputs = model.run(signature, inputs)
     except tf.errors.OpError as error:
-        message = f"{first_line(error)} {text_hint(inputs)}".rstrip()
+        message = f"{public_reason(error, model.folder)} {text_hint(inputs)}".rstrip()
         raise RequestError(message, HTTP_CODES.get(error.error_code, 500)) from error
     warn_of_range(signature, inputs)
     return encode_predict(outputs, rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -11,11 +12,13 @@ from tensorflow.core.protobuf import error_codes_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
 from fcn_keras.errors import first_line
+from fcn_keras.files.images import MAX_SCANS, SCAN_START
 from fcn_keras.serving.server.model_versions import LoadError
 
 DEFAULT_SIGNATURE = "serving_default"
 WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
 MAX_WARMUP_RECORDS = 1000  # as TF Serving
+FOLDERS = re.compile(r"(?<![\w/.])/(?:[^/\s'\"]+/)+")  # of a file with an absolute path
 
 
 def load_model(folder: Path) -> LoadedModel:
@@ -34,7 +37,20 @@ def load_model(folder: Path) -> LoadedModel:
         missing = isinstance(error, OSError)
         unknown = error_codes_pb2.NOT_FOUND if missing else error_codes_pb2.UNKNOWN
         code = getattr(error, "error_code", unknown)
-        raise LoadError(stage + first_line(error), code) from error
+        raise LoadError(stage + public_reason(error, folder), code) from error
+
+
+def public_reason(error: Exception, folder: Path) -> str:
+    """The first line of an error, in which files have no folders: clients see it.
+
+    Args:
+        error: What TensorFlow or loading raised.
+        folder: The version's, which may have spaces in its name.
+    """
+    reason = first_line(error)
+    for known in (folder.resolve(), folder.absolute(), folder):
+        reason = reason.replace(f"{known}/", "").replace(str(known), folder.name)
+    return FOLDERS.sub("", reason)
 
 
 class LoadedModel:
@@ -47,10 +63,12 @@ class LoadedModel:
         folder: The SavedModel.
 
     Attributes:
+        folder: The SavedModel.
         signatures: `SignatureDef`s by their names.
     """
 
     def __init__(self, folder: Path):
+        self.folder = folder
         graph = tf.Graph()
         with graph.as_default():
             self._session = tf.compat.v1.Session(graph=graph)
@@ -108,6 +126,19 @@ def _check_inputs(signature, inputs: Mapping[str, np.ndarray]) -> None:
         shape, expected = list(inputs[name].shape), tf.TensorShape(info.tensor_shape)
         if not expected.is_compatible_with(shape):
             raise _invalid(f"Input {name} has shape {shape}, the signature has {expected}.")
+        if inputs[name].dtype == object:
+            _check_scans(name, inputs[name])
+
+
+def _check_scans(name: str, files: np.ndarray) -> None:
+    """Refuses JPEG files that would take a thread for hours, as older exports do not."""
+    for index, data in np.ndenumerate(files):
+        place = "".join(f"[{i}]" for i in index)
+        if data.startswith(b"\xff\xd8\xff") and (scans := data.count(SCAN_START)) > MAX_SCANS:
+            raise _invalid(
+                f"{name}{place} is a JPEG of {scans} scans, and at most {MAX_SCANS} are read. "
+                "Save it as a baseline JPEG."
+            )
 
 
 def _invalid(message: str) -> tf.errors.OpError:

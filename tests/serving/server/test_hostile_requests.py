@@ -8,6 +8,7 @@ import time
 import zlib
 
 import pytest
+from support.hostile_files import jpeg_of_scans
 from support.toy_server import (
     HEAD,
     PHOTO,
@@ -150,6 +151,10 @@ BODIES = {
         "image",
     ),
 }
+SCANS = {count: jpeg_of_scans(count, progressive=True) for count in (100, 101)}
+for rows in ([b64(SCANS[101])], [b64(PHOTO), b64(SCANS[101])]):
+    reason = f"image_bytes[{len(rows) - 1}] is a JPEG of 101 scans, and at most 100 are read"
+    BODIES[f"scans {len(rows)}"] = (json.dumps({"instances": rows}).encode(), 400, reason)
 COMPRESSED = {name for name in BODIES if "gzip" in name or name == "deflate"}
 
 
@@ -160,6 +165,10 @@ def test_bodies_get_a_reason(server, name):
     found, answer = server.ask("POST", "/v1/models/fcn:predict", body, headers)
     assert found == code and reason in answer["error"], answer
     assert is_well(server)
+
+
+def test_a_hundred_scans_are_read(server):
+    assert server.predict(json.dumps({"instances": [b64(SCANS[100])]}).encode())[0] == 200
 
 
 @pytest.mark.parametrize("body", [GOOD.decode().encode("utf-16"), b"\xef\xbb\xbf" + GOOD])

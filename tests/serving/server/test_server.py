@@ -35,6 +35,7 @@ from support.toy_server import (
 
 from fcn_keras.cli import main
 from fcn_keras.inference.segmenter import Segmenter
+from fcn_keras.serving.server.saved_model import public_reason
 
 
 @pytest.fixture(scope="module")
@@ -374,6 +375,56 @@ def test_missing_packages_are_named(base, capfd, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "uvicorn" else 1)
     assert main(["serve", "--model-base-path", str(base)]) == 1
     assert capfd.readouterr().err.endswith("uvicorn'). Run: pip install 'fcn_keras[serve]'\n")
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_no_route_tells_where_the_models_are(tmp_path, linked):
+    base = tmp_path / "a secret place" / "inner"
+    base.mkdir(parents=True)
+    save_version(base, 1)
+    for version in range(2, 8):
+        shutil.copytree(base / "1", base / str(version))
+    shutil.rmtree(base / "2/variables")
+    for place in (
+        "3/saved_model.pb",
+        "4/assets.extra/tf_serving_warmup_requests",
+        "5/variables/variables.index",
+        "6/variables/variables.data-00000-of-00001",
+    ):
+        (base / place).write_bytes(b"damaged" * 9)
+    (base / "7/saved_model.pb").write_bytes(b"")
+    (base / "8").mkdir()
+    if linked:
+        (tmp_path / "link").symlink_to(base)
+    with serving(tmp_path / "link" if linked else base, "--keep-versions", "9") as server:
+        answers = [server.ask("GET", f"/v1/models/fcn{path}") for path in ("", "/metadata")]
+        for version in range(1, 9):
+            path = f"/v1/models/fcn/versions/{version}"
+            answers += [server.ask("GET", path), server.ask("GET", f"{path}/metadata")]
+            answers.append(server.ask("POST", f"{path}:predict", b"{}"))
+        for path in ("/", "/ready", "/monitoring/prometheus/metrics", "/docs"):
+            answers += [server.ask("GET", path), server.ask("POST", path, b"{}")]
+        failed = [version for version, state in server.states().items() if state == "END"]
+        assert sorted(failed) == [2, 3, 4, 5, 6, 7, 8]
+    said = json.dumps(answers)
+    assert "SavedModel file does not exist at: " in said and "warm-up: " in said
+    for folder in ("secret", "inner", tmp_path.name, "link", str(Path.home()), str(ROOT)):
+        assert folder not in said, said
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("No file /srv/a b/3/assets/x.txt; No such", "No file assets/x.txt; No such"),
+        ("b'/home/me/x.pb': bad", "b'x.pb': bad"),
+        ("file:/home/me/x.pb", "file:x.pb"),
+        ("see https://a.org/b/c, map/while/Assert", "see https://a.org/b/c, map/while/Assert"),
+        ("{{node a/b}} image/png, 3 / 4", "{{node a/b}} image/png, 3 / 4"),
+        ("/srv/a b/3 is gone", "3 is gone"),
+    ],
+)
+def test_reasons_name_files_without_folders(said, expected):
+    assert public_reason(ValueError(said), Path("/srv/a b/3")) == expected
 
 
 def test_a_model_that_cannot_be_loaded_ends_the_server(tmp_path):
