@@ -15,7 +15,7 @@ def add(commands) -> None:
         "demo",
         help="try a model on a page in the browser",
         description="Shows a page: drop a photograph, see its classes. It needs no internet. "
-        "SIGTERM or Ctrl+C stop it.",
+        "SIGTERM, SIGHUP or Ctrl+C stop it.",
     )
     parser.set_defaults(command=_demo, parser=parser)
     add_model_flags(parser)

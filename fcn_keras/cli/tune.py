@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
 
 from fcn_keras.cli.shared import import_tensorflow
 from fcn_keras.cli.train import add_config_flags, given_settings
@@ -81,9 +80,9 @@ def _tune(arguments) -> int:
 
     try:
         run_search(search, arguments.search_dir)
-    except KeyboardInterrupt:
-        print("Interrupted. The same command goes on with the search.", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as interrupt:
+        interrupt.args = ("the same command goes on with the search",)
+        raise
     print(f"\n{write_report(arguments.search_dir)}")
     print(f"\nReport: {arguments.search_dir}/report.md, report.json")
     if not any(row["rank"] for row in read_trials(arguments.search_dir)):
