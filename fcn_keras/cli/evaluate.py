@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from fcn_keras.cli.early import check_data, check_place
 from fcn_keras.cli.shared import (
     add_model_flags,
     add_runtime_flags,
@@ -57,6 +58,9 @@ def _evaluate(arguments) -> int:
         raise UserError(f"--crop must be at least 1 pixel each way. Received: {arguments.crop}.")
     if arguments.boundary is not None and arguments.boundary < 1:
         raise UserError(f"--boundary must be at least 1 pixel. Received: {arguments.boundary}.")
+    for path in filter(None, (arguments.json, arguments.confusion)):
+        check_place(path)
+    check_data(arguments)
     segmenter = load_segmenter(arguments)
     from fcn_keras.evaluation import charts
     from fcn_keras.evaluation.scores import evaluate, format_scores, require_same_classes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from fcn_keras.cli.early import check_data, check_inputs, check_place
 from fcn_keras.cli.shared import (
     add_model_flags,
     add_runtime_flags,
@@ -66,6 +67,11 @@ def _predict(arguments) -> int:
     if arguments.dataset and arguments.max_pixels is not None:
         raise UserError("--max-pixels goes with files, not with --dataset.")
     _check_ray_flags(arguments)
+    check_place(arguments.output, folder=True)
+    if arguments.dataset:
+        check_data(arguments)
+    else:
+        check_inputs(arguments.paths, arguments.output)
     limit = {} if arguments.max_pixels is None else {"max_pixels": arguments.max_pixels}
     segmenter = load_segmenter(arguments, **limit)
     from fcn_keras.inference.batch import EXTRAS

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from fcn_keras.cli.early import check_place
 from fcn_keras.cli.shared import import_tensorflow, progress
 from fcn_keras.errors import UserError, printable
 
@@ -30,9 +31,18 @@ def add(commands) -> None:
 def _report(arguments) -> int:
     if not 0 <= arguments.images <= 20:
         raise UserError(f"--images must be 0 to 20. Received: {arguments.images}.")
+    from fcn_keras.data import labels_of
     from fcn_keras.runs.folder import RunFolder  # needs NumPy, which not every command does
 
-    RunFolder(arguments.run).read_config()  # a wrong path is told before TensorFlow's import
+    run = RunFolder(arguments.run)
+    config = run.read_config()
+    run.read_labels(), run.read_origin(), run.require_history()
+    if run.metrics.is_file():
+        run.read_metrics()
+    check_place(arguments.output or run.path / "report.html")
+    if arguments.dataset or arguments.data_dir:
+        dataset, data_dir = arguments.dataset or config.dataset, arguments.data_dir
+        labels_of(dataset, "val", data_dir or config.data_dir)
     import_tensorflow()
     from fcn_keras.evaluation.report.contents import gather
     from fcn_keras.evaluation.report.page import write_report

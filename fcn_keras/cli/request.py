@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from fcn_keras import signals
+from fcn_keras.cli.early import check_inputs, check_place
 from fcn_keras.cli.shared import import_tensorflow, progress
 from fcn_keras.errors import UserError, printable
 from fcn_keras.files.finding import named_images
@@ -67,6 +68,8 @@ def _request(arguments) -> int:
         raise UserError(f"--fractions {arguments.fractions}: a folder. Give a file.")
     if arguments.fractions and arguments.skip_existing:
         raise UserError("--fractions is of all images: leave out --skip-existing.")
+    check_inputs(arguments.paths, arguments.output)
+    check_place(arguments.output, folder=True)
     jobs = list(named_images(arguments.paths, arguments.output, (OVERLAYS,)))
     if not jobs:
         raise UserError(f"{arguments.paths[0]}: no images there, outside of --output.")

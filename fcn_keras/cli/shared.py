@@ -8,7 +8,7 @@ import os
 import sys
 import warnings
 
-from fcn_keras.errors import UserError
+from fcn_keras.cli.early import check_model, require_limit
 from fcn_keras.files.silence import silenced
 
 
@@ -57,12 +57,7 @@ def add_split_flags(parser) -> None:
 
 
 def load_segmenter(arguments, **options):
-    max_pixels = options.get("max_pixels", 1)
-    if max_pixels < 1:
-        raise UserError(f"--max-pixels must be at least 1. Received: {max_pixels}.")
-    from fcn_keras.runs.folder import model_file  # needs NumPy, which not every command does
-
-    model_file(arguments.model)  # a wrong path is told before TensorFlow's import
+    check_model(arguments, options.get("max_pixels"))
     import_tensorflow()
     from fcn_keras.inference.segmenter import Segmenter
 
@@ -83,8 +78,7 @@ def load_segmenter(arguments, **options):
 def selected_split(arguments):
     from fcn_keras.data import load_split
 
-    if arguments.limit is not None and arguments.limit < 1:
-        raise UserError(f"--limit must be at least 1. Received: {arguments.limit}.")
+    require_limit(arguments.limit)
     split = load_split(arguments.dataset, arguments.split or "val", arguments.data_dir)
     return split.take(arguments.limit) if arguments.limit else split
 

@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import typing
 
+from fcn_keras.cli.early import check_resumed, check_training
 from fcn_keras.cli.shared import import_tensorflow
 from fcn_keras.errors import UserError
 from fcn_keras.runs.config import GROUPS, TrainConfig, flag
@@ -86,19 +87,14 @@ def _train(arguments) -> int:
                 f"{flag(fixed[0])} cannot change in a resumed run; only "
                 f"{', '.join(map(flag, RESUMABLE))} can."
             )
-        from fcn_keras.runs.folder import RunFolder  # needs NumPy, which not every command does
-
-        RunFolder(arguments.resume).read_config()  # a wrong path is told before TensorFlow's import
+        check_resumed(arguments.resume, settings)
         import_tensorflow()
         from fcn_keras.training.train import resume
 
         resume(arguments.resume, **settings)
         return 0
     config = _config(arguments.config, settings)
-    if config.init_from:
-        from fcn_keras.runs.folder import model_file
-
-        model_file(config.init_from)  # likewise
+    check_training(config)
     import_tensorflow()
     from fcn_keras.training.train import train
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 MAX_INTEGER = 2**32 - 1  # NumPy takes no larger seed
 
 
+# Those that KerasHub's ResNet can be; `tiny`, which is for tests, is taken but not offered.
+BACKBONES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 # The groups of `train --help`, by the field that each begins with.
 GROUPS = {
     "recipe": "data",
@@ -62,7 +64,7 @@ class TrainConfig:
     cache_mb: int = _setting(1024, "memory for decoded images, in MiB", metavar="MIB", minimum=0)
 
     # Model
-    backbone: str = _setting("resnet18", "resnet18, resnet34, resnet50, resnet101 or resnet152")
+    backbone: str = _setting("resnet18", f"{', '.join(BACKBONES[:-1])} or {BACKBONES[-1]}")
     weights: str = _setting(
         "none",
         "backbone's weights: imagenet, none, auto for imagenet if it can be fetched, a preset's "
@@ -180,6 +182,9 @@ class TrainConfig:
         """A recipe's settings, with some of them replaced.
 
         Args:
+        if self.backbone not in (*BACKBONES, "tiny"):
+            offered = ", ".join(BACKBONES)
+            raise UserError(f"--backbone must be one of {offered}. Received: {self.backbone!r}.")
             recipe: A key of `RECIPES`. Left out, it follows from the data set:
                 `sample`, `voc2012`, or `strong` for a folder.
             **settings: Fields of `TrainConfig`.
@@ -221,6 +226,15 @@ def _check_value(field: dataclasses.Field, value) -> None:
     """Raises `UserError` if a value of the right type is not among a field's."""
     choices, minimum = field.metadata["choices"], field.metadata["minimum"]
     if choices and value not in choices:
+def require_class_weights(config: TrainConfig, classes: int) -> None:
+    """Raises `UserError` if there are class weights, but not one for each class."""
+    if config.class_weights is not None and len(config.class_weights) != classes:
+        raise UserError(
+            f"--class-weights needs one weight for each of the {classes} classes. Received: "
+            f"{len(config.class_weights)}."
+        )
+
+
         fault = f"be one of {', '.join(map(str, choices))}"
     else:
         values = value if isinstance(value, tuple) else (value,)

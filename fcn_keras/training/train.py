@@ -19,7 +19,7 @@ from fcn_keras.files.writing import atomic_path
 from fcn_keras.inference.loading import restore
 from fcn_keras.inference.segmenter import Segmenter
 from fcn_keras.models.fcn import build_fcn
-from fcn_keras.runs.config import TrainConfig, split_of
+from fcn_keras.runs.config import TrainConfig, require_class_weights, split_of
 from fcn_keras.runs.folder import RunFolder, require_free
 from fcn_keras.runs.history import out_of_patience
 from fcn_keras.training import objectives
@@ -217,11 +217,7 @@ def _build_and_compile(config: TrainConfig, splits: tuple[Split, Split], strateg
             f"--batch-size must be a multiple of the {strategy.num_replicas_in_sync} devices"
             f"{' of all workers' * several_workers(strategy)}. Received: {config.batch_size}."
         )
-    if config.class_weights is not None and len(config.class_weights) != len(labels):
-        raise UserError(
-            f"--class-weights needs one weight for each of the {len(labels)} classes. Received: "
-            f"{len(config.class_weights)}."
-        )
+    require_class_weights(config, len(labels))
     keras.utils.set_random_seed(config.seed)
     steps = pipeline.steps_per_epoch(splits[0], config.batch_size) * config.epochs
     with strategy.scope():

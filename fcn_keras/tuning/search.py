@@ -205,7 +205,7 @@ def _storage(path: Path) -> optuna.storages.JournalStorage:
 
 
 def _differences(old: Search, new: Search) -> list[str]:
-    flat = [{**search.to_dict(), **vars(search.train)} for search in (old, new)]
+    flat = [{**search.to_dict(), **search.to_dict()["train"]} for search in (old, new)]
     return [
         f"{flag(name)} {_text(flat[0][name])} there, {_text(flat[1][name])} here"
         for name in flat[0]

@@ -145,7 +145,8 @@ def test_bad_files_are_reported_and_the_rest_is_done(server, photographs, tmp_pa
     assert "cut.webp: not a readable image" in captured.err
     assert "text.jpg: not a readable image" in captured.err
     assert "floats.tif: an image of floats" in captured.err
-    assert "none.jpg: no such file." in captured.err and "?.jpg: no such file." in captured.err
+    for name in ("none.jpg", "?.jpg"):
+        assert f"{name}: no such file or folder." in captured.err
 
 
 def test_busy_servers_are_asked_again(server, photographs, tmp_path):

@@ -176,5 +176,5 @@ def test_object_store(bucket, predict, tmp_path, flags):
     for report in ("9 of 10 images predicted, 0 were", "0 of 10 images predicted, 9 were"):
         _, output, errors = predict(*arguments)
         assert output.startswith(f"{report} there already, 1 failed.")
-        assert errors == f"error: {bucket}/none.png: no such file.\n"
+        assert errors == f"error: {bucket}/none.png: no such file or folder.\n"
         assert downloaded(results) == contents(tmp_path / "out")

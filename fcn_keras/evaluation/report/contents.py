@@ -109,9 +109,7 @@ def gather(
     """
     run = RunFolder(run_dir)
     config, labels = run.read_config(), run.read_labels()
-    history = run.read_history()
-    if not history:
-        raise UserError(f"{run.path}: no epoch is finished, so there is nothing to report yet.")
+    history = run.require_history()
     metrics = run.read_metrics() if run.metrics.is_file() else None
     contents = Contents(run, config, labels, run.read_origin(), history, metrics, notes=[])
     if metrics is None:
