@@ -107,12 +107,14 @@ def check_resumed(run_dir, changes: dict) -> None:
     """Checks what a run needs to go on with some settings changed."""
     from fcn_keras.data import labels_of
     from fcn_keras.runs.folder import RunFolder
+    from fcn_keras.runs.paths import require_relative
 
     run = RunFolder(run_dir)
     run.require_known_settings()
     config = dataclasses.replace(run.read_config(), **changes)
     run.read_labels(), run.read_history()
     if not run.metrics.is_file():  # a finished one may do without its data
+        require_relative(config, run.config, ("dataset", "data_dir"))
         for part in ("train", "val"):
             labels_of(config.dataset, part, config.data_dir)
 

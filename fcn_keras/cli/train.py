@@ -114,7 +114,10 @@ def _config(run_or_file: str | None, settings: dict) -> TrainConfig:
     if run.path.is_file():
         run.config = run.path
     run.require_known_settings()
-    return dataclasses.replace(run.read_config(), **{"run_dir": None, **settings})
+    config = dataclasses.replace(run.read_config(), **{"run_dir": None, **settings})
+    needed = {*NAMES} - {*settings}
+    require_relative(config, run.config, needed, ", or give --dataset and the like anew")
+    return config
 
 
 def _recipe_summary(name: str) -> str:
@@ -123,3 +126,4 @@ def _recipe_summary(name: str) -> str:
         f"FCN-{config.output_stride}s, {config.epochs} epochs, "
         f"batch {config.batch_size or 'automatic'}, {config.optimizer} {config.learning_rate:g}"
     )
+    from fcn_keras.runs.paths import NAMES, require_relative

@@ -17,6 +17,7 @@ from fcn_keras.errors import UserError, first_line
 from fcn_keras.files.reading import as_object, build, damage_as_user_errors, read_object, read_text
 from fcn_keras.files.writing import PARTIAL, atomic_path
 from fcn_keras.runs.config import DROPPED, TrainConfig
+from fcn_keras.runs.paths import absolute, shown_settings
 from fcn_keras.runs.software import software
 
 # What metrics.json calls the four measures of Long et al. 2015, and what texts call them.
@@ -80,7 +81,7 @@ class RunFolder:
         with contextlib.suppress(UserError):  # of a run that is resumed
             earlier = self.read_origin()["commands"]
         content = {
-            "train": vars(config),
+            "train": vars(absolute(config)),
             "labels": {"names": labels.names, "palette": labels.palette},
             **software(),
             "commands": [*earlier, sys.argv],
@@ -271,6 +272,8 @@ def require_model(run_or_file) -> None:
     run = RunFolder(path.parent)
     with contextlib.suppress(OSError, ValueError, RecursionError):
         content = read_object(run.config)
-        origin["run"] = {key: content.get(key) for key in ("train", "git_commit", "versions")}
+        train = shown_settings(as_object(content.get("train") or {}, "train"))
+        origin["run"] = {key: content.get(key) for key in ("git_commit", "versions")}
+        origin["run"]["train"] = train
         origin["run"]["metrics"] = run.read_metrics() if run.metrics.is_file() else None
     return origin

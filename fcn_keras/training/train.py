@@ -22,6 +22,7 @@ from fcn_keras.models.fcn import build_fcn
 from fcn_keras.runs.config import TrainConfig, require_class_weights, split_of
 from fcn_keras.runs.folder import RunFolder, require_free
 from fcn_keras.runs.history import out_of_patience
+from fcn_keras.runs.paths import require_relative, shown
 from fcn_keras.training import objectives
 from fcn_keras.training.callbacks import Interruption, Recorder, ShareStatistics, StopAtStep
 from fcn_keras.training.cluster import Cluster
@@ -110,13 +111,16 @@ def resume(run_dir, **changes) -> RunFolder | None:
         print(f"{run.path} is finished: {len(history)} epochs. Ask for more with --epochs.")
         return run
 
+    begun = run.last.is_file()
+    data = ("dataset", "data_dir")
+    require_relative(config, run.config, data if begun else (*data, "init_from", "weights"))
     if config.deterministic:
         compute_deterministically()
     strategy = make_strategy(config.devices)
     splits = _load_splits(config)
     if splits[0].labels != run.read_labels():
         raise UserError(f"{config.dataset}: its classes are no longer those of {run.path}.")
-    if run.last.is_file():
+    if begun:
         # All weights come from the run: what it began with may be gone by now.
         bare = dataclasses.replace(config, weights="none", init_from=None)
         model = _build_and_compile(bare, splits, strategy)
@@ -319,6 +323,7 @@ def _what_workers_share(config: TrainConfig, splits: tuple[Split, Split]):
     """What must be the same for all workers; where the data lie may differ."""
     elsewhere: dict[str, Any] = dict.fromkeys(("data_dir", "run_dir", "init_from"))
     elsewhere["dataset"] = ""
+    elsewhere["weights"] = shown(config).weights
     return dataclasses.replace(config, **elsewhere), [split.ids for split in splits]
 
 

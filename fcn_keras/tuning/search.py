@@ -18,6 +18,7 @@ from fcn_keras.files.reading import as_object, build, damage_as_user_errors, rea
 from fcn_keras.files.writing import atomic_path
 from fcn_keras.runs.config import TrainConfig, flag, require_types
 from fcn_keras.runs.folder import RunFolder
+from fcn_keras.runs.paths import absolute
 from fcn_keras.runs.software import software
 
 # Each range or list, and the setting of a run that it gives.
@@ -99,7 +100,7 @@ class Search:
 
     def to_dict(self) -> dict:
         """The settings as `search.json` holds them."""
-        return {**vars(self), "train": vars(self.train)}
+        return {**vars(self), "train": vars(absolute(self.train))}
 
     @classmethod
     def read(cls, directory) -> Search:
