@@ -43,7 +43,7 @@ def add(commands) -> None:
         "--void",
         choices=("ignore", "background"),
         default="ignore",
-        help="leave unlabelled pixels out, or count them as class 0",
+        help="leave unlabelled pixels out, or count them as class 0 (ignore)",
     )
     parser.add_argument(
         "--boundary",

@@ -31,7 +31,7 @@ def add(commands) -> None:
         choices=("saved_model", *FILES),
         default="saved_model",
         help="onnx takes and gives tensors of any size, litert does so with float16 weights, "
-        "keras is a small file without optimizer (default: saved_model)",
+        "keras is a small file without optimizer (saved_model)",
     )
     parser.add_argument(
         "--max-side",

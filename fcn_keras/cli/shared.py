@@ -24,13 +24,18 @@ def add_model_flags(parser) -> None:
         choices=("exact", "average", "smooth"),
         default="exact",
         help="how the pieces of larger images are joined: exact equals one pass, average "
-        "averages their overlapping logits, smooth does so with a smooth window",
+        "averages their overlapping logits, smooth does so with a smooth window (exact)",
     )
     parser.add_argument(
         "--overlap", type=int, metavar="N", help="overlap of pieces that are averaged (256)"
     )
     parser.add_argument(
-        "--scales", type=float, nargs="+", default=[1.0], metavar="S", help="sizes to average over"
+        "--scales",
+        type=float,
+        nargs="+",
+        default=[1.0],
+        metavar="S",
+        help="sizes to average over (1)",
     )
     parser.add_argument("--flip", action="store_true", help="average the mirrored image in")
 
@@ -40,7 +45,8 @@ def add_runtime_flags(parser) -> None:
         "--runtime",
         choices=("tensorflow", "openvino", "onnx"),
         default="tensorflow",
-        help="what computes the network; openvino needs the extra [openvino], onnx [onnx]",
+        help="what computes the network; openvino needs the extra [openvino], onnx [onnx] "
+        "(tensorflow)",
     )
     parser.add_argument(
         "--precision",
@@ -52,8 +58,12 @@ def add_runtime_flags(parser) -> None:
 
 def add_split_flags(parser) -> None:
     parser.add_argument("--split", help="its part (val)")
-    parser.add_argument("--data-dir", metavar="DIR", help="folder that holds VOCdevkit")
-    parser.add_argument("--limit", type=int, metavar="N", help="the first N images only")
+    parser.add_argument(
+        "--data-dir",
+        metavar="DIR",
+        help="folder that holds VOCdevkit ($TFDS_DATA_DIR or ~/tensorflow_datasets)",
+    )
+    parser.add_argument("--limit", type=int, metavar="N", help="the first N images only (all)")
 
 
 def load_segmenter(arguments, **options):

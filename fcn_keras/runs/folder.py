@@ -20,8 +20,8 @@ from fcn_keras.runs.config import DROPPED, TrainConfig
 from fcn_keras.runs.paths import absolute, shown_settings
 from fcn_keras.runs.software import software
 
-# What metrics.json calls the four measures of Long et al. 2015, and what texts call them.
 LABELS_FILE = "labels.json"  # in .keras files that were exported
+# What metrics.json calls the four measures of Long et al. 2015, and what texts call them.
 MEASURES = {
     "pixel_accuracy": "pixel accuracy",
     "mean_accuracy": "mean accuracy",
@@ -175,7 +175,6 @@ class RunFolder:
                 row["val_mean_iou"]  # which tells the best epoch
             return [{**row, "epoch": int(row["epoch"])} for row in rows]
 
-    def write_metrics(self, metrics: dict) -> None:
     def require_history(self) -> list[dict]:
         """The rows of `read_history`; raises `UserError` if there is none, too."""
         history = self.read_history()
@@ -183,6 +182,7 @@ class RunFolder:
             raise UserError(f"{self.path}: no epoch is finished: there is nothing to report yet.")
         return history
 
+    def write_metrics(self, metrics: dict) -> None:
         """Writes `metrics.json`, which marks the run as finished."""
         with atomic_path(self.metrics, durable=True) as path:
             path.write_text(json.dumps(metrics, indent=2) + "\n")
@@ -238,7 +238,6 @@ def model_file(run_or_file) -> Path:
     return path
 
 
-def provenance(run_or_file) -> dict:
 def require_model(run_or_file) -> None:
     """Raises `UserError` for what can be known of a model to be loaded without Keras.
 
@@ -257,6 +256,7 @@ def require_model(run_or_file) -> None:
         run.read_labels()
 
 
+def provenance(run_or_file) -> dict:
     """Where a model comes from, for those who meet it without its run.
 
     Args:
