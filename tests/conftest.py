@@ -1,6 +1,7 @@
 import gc
 import json
 import os
+import signal
 import sys
 
 import hypothesis
@@ -25,6 +26,18 @@ SHARED = {
 hypothesis.settings.register_profile("default", max_examples=50, derandomize=True, **SHARED)
 hypothesis.settings.register_profile("long", max_examples=20_000, print_blob=True, **SHARED)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+def pytest_sessionstart(session):
+    """Has a stray signal end the tests with its name and the summary."""
+
+    def stop(number, _):
+        session.shouldstop = f"ended by {signal.Signals(number).name}"  # if a test drops the exit
+        pytest.exit(session.shouldstop, 128 + number)
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:  # and not ignored
+            signal.signal(number, stop)
 
 
 def pytest_collection_finish():

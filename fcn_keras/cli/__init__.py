@@ -8,13 +8,13 @@ mistakes answer at once.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import io
 import os
 import signal
 import sys
 
 import fcn_keras
+from fcn_keras import signals
 from fcn_keras.cli import (
     data,
     demo,
@@ -51,7 +51,8 @@ def _run(argv: list[str] | None) -> int:
     if unknown:
         arguments.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     try:
-        return arguments.command(arguments)
+        with signals.raised():
+            return arguments.command(arguments)
     except UserError as error:
         print("error: " + "\n".join(map(printable, error.args)), file=sys.stderr)
         return 1
@@ -70,11 +71,9 @@ def _run(argv: list[str] | None) -> int:
         print(f"error: {printable(what)}. Mend that and run again.", file=sys.stderr)
         return 1
     except KeyboardInterrupt as interrupt:
-        with contextlib.suppress(ValueError):  # not in the main thread
-            signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second one ends at once
-        remedy = str(interrupt) or "--resume goes on with a run, --skip-existing with images"
-        print(f"Interrupted: {printable(remedy)}.", file=sys.stderr)
-        return 130
+        number = getattr(interrupt, "number", signal.SIGINT)
+        signals.report(number, printable(str(interrupt)))
+        return 128 + number
 
 
 class _Parser(argparse.ArgumentParser):

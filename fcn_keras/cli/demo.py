@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+from fcn_keras.cli.early import check_model
 from fcn_keras.cli.listening import add_listening_flags, listening, url_of
 from fcn_keras.cli.shared import add_model_flags, load_segmenter
 from fcn_keras.errors import require_packages
@@ -15,7 +16,7 @@ def add(commands) -> None:
         "demo",
         help="try a model on a page in the browser",
         description="Shows a page: drop a photograph, see its classes. It needs no internet. "
-        "SIGTERM or Ctrl+C stop it.",
+        "SIGTERM, SIGHUP or Ctrl+C stop it.",
     )
     parser.set_defaults(command=_demo, parser=parser)
     add_model_flags(parser)
@@ -48,12 +49,13 @@ def _demo(arguments) -> int:
 
 
 def _load(arguments, folder: Path):
-    segmenter = load_segmenter(arguments, max_pixels=arguments.max_pixels)
+    check_model(arguments, arguments.max_pixels)
     from fcn_keras.demo.samples import drawn_samples, folder_samples
 
     if arguments.examples:
         samples = folder_samples(arguments.examples, folder, arguments.max_pixels)
     else:
         samples = drawn_samples(folder)
+    segmenter = load_segmenter(arguments, max_pixels=arguments.max_pixels)
     segmenter(samples[0].path)  # the first call is slow, and no user should wait for it
     return segmenter, samples

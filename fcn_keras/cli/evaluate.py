@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from fcn_keras.cli.early import check_data, check_place
 from fcn_keras.cli.shared import (
     add_model_flags,
     add_runtime_flags,
@@ -45,7 +46,7 @@ def add(commands) -> None:
         "--void",
         choices=("ignore", "background"),
         default="ignore",
-        help="leave unlabelled pixels out, or count them as class 0",
+        help="leave unlabelled pixels out, or count them as class 0 (ignore)",
     )
     parser.add_argument(
         "--boundary",
@@ -60,6 +61,9 @@ def _evaluate(arguments) -> int:
         raise UserError(f"--crop must be at least 1 pixel each way. Received: {arguments.crop}.")
     if arguments.boundary is not None and arguments.boundary < 1:
         raise UserError(f"--boundary must be at least 1 pixel. Received: {arguments.boundary}.")
+    for path in filter(None, (arguments.json, arguments.confusion)):
+        check_place(path)
+    check_data(arguments)
     if arguments.json:
         require_replaceable("--json", arguments.json, rb'"per_class_iou": ')
     if arguments.confusion:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from fcn_keras.cli.early import check_place
 from fcn_keras.cli.shared import import_tensorflow, print_next
 from fcn_keras.errors import UserError
-from fcn_keras.export import MAX_PIXELS, MAX_SIDE
+from fcn_keras.export import FILES, MAX_PIXELS, MAX_SIDE, require_format, require_limits
 from fcn_keras.files.writing import require_replaceable
 
 PROVENANCE = b'"fcn_keras": ["n]'  # in what is exported: the version of this package
-FILE_FORMATS = ("onnx", "litert", "keras")
 
 
 def add(commands) -> None:
@@ -31,10 +31,10 @@ def add(commands) -> None:
     )
     parser.add_argument(
         "--format",
-        choices=("saved_model", *FILE_FORMATS),
+        choices=("saved_model", *FILES),
         default="saved_model",
         help="onnx takes and gives tensors of any size, litert does so with float16 weights, "
-        "keras is a small file without optimizer (default: saved_model)",
+        "keras is a small file without optimizer (saved_model)",
     )
     parser.add_argument(
         "--max-side",
@@ -59,11 +59,14 @@ def _export(arguments) -> int:
     }
     if limits and arguments.format != "saved_model":
         raise UserError("--max-side and --max-pixels go with --format saved_model.")
-    from fcn_keras.runs.folder import model_file, provenance
+    from fcn_keras.runs.folder import provenance, require_model
 
-    model_file(arguments.model)  # a wrong path is told before TensorFlow's import
+    require_limits(**limits)
     if arguments.format != "saved_model":
+        require_format(arguments.output, arguments.format)
         require_replaceable("--output", arguments.output, PROVENANCE)
+    check_place(arguments.output, folder=arguments.format == "saved_model")
+    require_model(arguments.model)
     import_tensorflow()
     from fcn_keras.inference.segmenter import Segmenter
 

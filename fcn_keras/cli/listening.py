@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import signal
 import socket
 from collections.abc import Iterator
 
@@ -24,13 +23,12 @@ def add_listening_flags(parser, port: int) -> None:
 
 @contextlib.contextmanager
 def listening(host: str, port: int) -> Iterator[socket.socket]:
-    """A socket for a block that SIGTERM ends as Ctrl+C does.
+    """A socket for a block that a signal ends.
 
     It has its port, but does not listen yet: clients would wait for a model in vain.
     When uvicorn does, it takes the signals over.
     """
     listener = _bind(host, port)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield listener
     except KeyboardInterrupt:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from fcn_keras.cli.early import check_data, check_inputs, check_model, check_place
 from fcn_keras.cli.shared import (
     add_model_flags,
     add_overwrite_flag,
@@ -74,10 +75,13 @@ def _predict(arguments) -> int:
     if arguments.dataset and arguments.max_pixels is not None:
         raise UserError("--max-pixels goes with files, not with --dataset.")
     _check_ray_flags(arguments)
+    check_model(arguments, arguments.max_pixels)
+    check_place(arguments.output, folder=True)
+    if arguments.dataset:
+        check_data(arguments)
+    else:
+        check_inputs(arguments.paths, arguments.output)
     limit = {} if arguments.max_pixels is None else {"max_pixels": arguments.max_pixels}
-    from fcn_keras.runs.folder import model_file  # needs NumPy, which not every command does
-
-    model_file(arguments.model)  # a wrong path is told before the images are searched for
     images, split = _images(arguments)
     extras = [name for name in EXTRAS if getattr(arguments, name)]
     results = Results(arguments.output, extras)

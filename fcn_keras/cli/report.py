@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
+from fcn_keras.cli.early import check_place
 from fcn_keras.cli.shared import import_tensorflow, progress
 from fcn_keras.errors import UserError, printable
 from fcn_keras.files.writing import require_replaceable
@@ -31,11 +31,20 @@ def add(commands) -> None:
 def _report(arguments) -> int:
     if not 0 <= arguments.images <= 20:
         raise UserError(f"--images must be 0 to 20. Received: {arguments.images}.")
+    from fcn_keras.data import labels_of
     from fcn_keras.runs.folder import RunFolder  # needs NumPy, which not every command does
 
-    RunFolder(arguments.run).read_config()  # a wrong path is told before TensorFlow's import
-    output = arguments.output or Path(arguments.run, "report.html")
+    run = RunFolder(arguments.run)
+    config = run.read_config()
+    run.read_labels(), run.read_origin(), run.require_history()
+    if run.metrics.is_file():
+        run.read_metrics()
+    output = arguments.output or run.path / "report.html"
+    check_place(output)
     require_replaceable("--output", output, b'content="fcn-keras report"')
+    if arguments.dataset or arguments.data_dir:
+        dataset, data_dir = arguments.dataset or config.dataset, arguments.data_dir
+        labels_of(dataset, "val", data_dir or config.data_dir)
     import_tensorflow()
     from fcn_keras.evaluation.report.contents import gather
     from fcn_keras.evaluation.report.page import write_report

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
+from fcn_keras import signals
+from fcn_keras.cli.early import check_inputs, check_place
 from fcn_keras.cli.shared import add_overwrite_flag, import_tensorflow, progress
 from fcn_keras.errors import UserError, printable
 from fcn_keras.files.finding import FoundImage, named_images
@@ -73,6 +75,8 @@ def _request(arguments) -> int:
         raise UserError("--fractions is of all images: leave out --skip-existing.")
     if arguments.fractions and not arguments.overwrite:
         require_replaceable("--fractions", arguments.fractions, FRACTIONS)
+    check_inputs(arguments.paths, arguments.output)
+    check_place(arguments.output, folder=True)
     jobs = list(named_images(arguments.paths, arguments.output, (OVERLAYS,)))
     if not jobs:
         raise UserError(f"{arguments.paths[0]}: no images there, outside of --output.")
@@ -120,7 +124,7 @@ def _make_folder(path: Path) -> None:
 def _segment_all(client, names, palette, jobs, arguments) -> dict[str, dict[str, float]]:
     """Each class's share of the images that succeeded; failures are printed."""
     shares, unanswered = {}, 0
-    with _noted_interrupt(client), ThreadPoolExecutor(arguments.parallel) as threads:
+    with _noted_signals(client) as noted, ThreadPoolExecutor(arguments.parallel) as threads:
         try:
             futures = {
                 threads.submit(_segment, client, image, names, palette, arguments): image.path
@@ -136,7 +140,7 @@ def _segment_all(client, names, palette, jobs, arguments) -> dict[str, dict[str,
                         print(f"error: {printable(str(error))}", file=sys.stderr)
                         unanswered += isinstance(error.__cause__, TemporaryError)
                     if client.stopped.is_set():
-                        raise KeyboardInterrupt
+                        raise signals.Stop(noted[0])
                     if unanswered >= max(arguments.parallel, 3):
                         raise UserError(
                             f"{client.url}: {unanswered} images in a row without an answer; "
@@ -149,24 +153,29 @@ def _segment_all(client, names, palette, jobs, arguments) -> dict[str, dict[str,
 
 
 @contextlib.contextmanager
-def _noted_interrupt(client):
-    """Stops the client at the first Ctrl-C, the process at the second.
+def _noted_signals(client):
+    """Stops the client at the first Ctrl-C or other signal, the process at the second.
 
     As an exception, the first could leave a lock that the threads share in disorder.
+    Yields the list of the signals that came.
     """
+    noted: list[int] = []
+    started = time.monotonic()
 
-    def note(*_):
-        if client.stopped.is_set():
-            os._exit(130)
-        client.stopped.set()
-        hint = "Waiting for answers that are on their way; Ctrl-C again ends at once."
-        print(f"\n{hint}", file=sys.stderr)
+    def note(number, _):
+        nonlocal started
+        if noted and time.monotonic() - started > signals.BURST_SECONDS:
+            os._exit(128 + number)
+        if not noted:
+            started = time.monotonic()
+            noted.append(number)
+            client.stopped.set()
+            hint = "Waiting for answers that are on their way; Ctrl-C again ends at once."
+            with contextlib.suppress(OSError):  # the terminal may be gone
+                print(f"\n{hint}", file=sys.stderr)
 
-    before = signal.signal(signal.SIGINT, note)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+    with signals.handled(note):
+        yield noted
 
 
 def _segment(client, image: FoundImage, names, palette, arguments) -> tuple[float, ...]:

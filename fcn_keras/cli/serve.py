@@ -18,7 +18,7 @@ def add(commands) -> None:
         help="try an exported model on this machine, without Docker",
         description="Serves what fcn-keras export has written, by TF Serving's REST API. The "
         "newest versions are served, and those with a label; a new one is loaded while the old "
-        "ones answer. SIGTERM or Ctrl+C stop it when all requests are answered.",
+        "ones answer. SIGTERM, SIGHUP or Ctrl+C stop it when all requests are answered.",
     )
     parser.set_defaults(command=_serve, parser=parser)
     parser.add_argument(

@@ -9,7 +9,8 @@ import shlex
 import sys
 import warnings
 
-from fcn_keras.errors import UserError, printable
+from fcn_keras.cli.early import check_model, require_limit
+from fcn_keras.errors import printable
 from fcn_keras.files.silence import silenced
 
 
@@ -25,13 +26,18 @@ def add_model_flags(parser) -> None:
         choices=("exact", "average", "smooth"),
         default="exact",
         help="how the pieces of larger images are joined: exact equals one pass, average "
-        "averages their overlapping logits, smooth does so with a smooth window",
+        "averages their overlapping logits, smooth does so with a smooth window (exact)",
     )
     parser.add_argument(
         "--overlap", type=int, metavar="N", help="overlap of pieces that are averaged (256)"
     )
     parser.add_argument(
-        "--scales", type=float, nargs="+", default=[1.0], metavar="S", help="sizes to average over"
+        "--scales",
+        type=float,
+        nargs="+",
+        default=[1.0],
+        metavar="S",
+        help="sizes to average over (1)",
     )
     parser.add_argument("--flip", action="store_true", help="average the mirrored image in")
 
@@ -41,7 +47,8 @@ def add_runtime_flags(parser) -> None:
         "--runtime",
         choices=("tensorflow", "openvino", "onnx"),
         default="tensorflow",
-        help="what computes the network; openvino needs the extra [openvino], onnx [onnx]",
+        help="what computes the network; openvino needs the extra [openvino], onnx [onnx] "
+        "(tensorflow)",
     )
     parser.add_argument(
         "--precision",
@@ -53,8 +60,12 @@ def add_runtime_flags(parser) -> None:
 
 def add_split_flags(parser) -> None:
     parser.add_argument("--split", help="its part (val)")
-    parser.add_argument("--data-dir", metavar="DIR", help="folder that holds VOCdevkit")
-    parser.add_argument("--limit", type=int, metavar="N", help="the first N images only")
+    parser.add_argument(
+        "--data-dir",
+        metavar="DIR",
+        help="folder that holds VOCdevkit ($TFDS_DATA_DIR or ~/tensorflow_datasets)",
+    )
+    parser.add_argument("--limit", type=int, metavar="N", help="the first N images only (all)")
 
 
 def add_overwrite_flag(parser) -> None:
@@ -67,12 +78,7 @@ def add_overwrite_flag(parser) -> None:
 
 
 def load_segmenter(arguments, **options):
-    max_pixels = options.get("max_pixels", 1)
-    if max_pixels < 1:
-        raise UserError(f"--max-pixels must be at least 1. Received: {max_pixels}.")
-    from fcn_keras.runs.folder import model_file  # needs NumPy, which not every command does
-
-    model_file(arguments.model)  # a wrong path is told before TensorFlow's import
+    check_model(arguments, options.get("max_pixels"))
     import_tensorflow()
     from fcn_keras.inference.segmenter import Segmenter
 
@@ -93,8 +99,7 @@ def load_segmenter(arguments, **options):
 def selected_split(arguments):
     from fcn_keras.data import load_split
 
-    if arguments.limit is not None and arguments.limit < 1:
-        raise UserError(f"--limit must be at least 1. Received: {arguments.limit}.")
+    require_limit(arguments.limit)
     split = load_split(arguments.dataset, arguments.split or "val", arguments.data_dir)
     return split.take(arguments.limit) if arguments.limit else split
 

@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import typing
 
+from fcn_keras.cli.early import check_resumed, check_training
 from fcn_keras.cli.shared import import_tensorflow, print_next
 from fcn_keras.errors import UserError
 from fcn_keras.runs.config import GROUPS, TrainConfig, flag
@@ -20,7 +21,8 @@ def add(commands) -> None:
         help="train a network",
         usage="%(prog)s [-h] [--resume RUN | --config RUN] [SETTING ...]",
         description="Trains an FCN; without flags, on synthetic data that needs no download.",
-        epilog="Flags replace the recipe's settings. Recipes: "
+        epilog="Flags replace the recipe's settings. In brackets are the defaults, and the values "
+        "of recipes that have others. Recipes: "
         + "; ".join(f"{name} ({_recipe_summary(name)})" for name in RECIPES),
     )
     parser.set_defaults(command=_train, parser=parser)
@@ -56,7 +58,7 @@ def given_settings(arguments) -> dict:
 def _flag_options(field: dataclasses.Field, hint) -> dict:
     """`add_argument`'s options for a field."""
     metadata = field.metadata
-    options = {"default": argparse.SUPPRESS, "help": metadata["help"]}
+    options = {"default": argparse.SUPPRESS, "help": metadata["help"] + _defaults(field)}
     if hint is bool:
         return {**options, "action": argparse.BooleanOptionalAction}
     inner = [kind for kind in typing.get_args(hint) if kind is not type(None)]
@@ -75,6 +77,27 @@ def _flag_options(field: dataclasses.Field, hint) -> dict:
     return {**options, "type": hint}
 
 
+def _defaults(field: dataclasses.Field) -> str:
+    """A field's default in brackets, and the values of the recipes that have others."""
+    recipes: dict[str, list[str]] = {}
+    for name, settings in RECIPES.items():
+        value = settings.get(field.name, field.default)
+        if value != field.default:
+            recipes.setdefault(_text(value), []).append(name)
+    texts = [] if field.default is None or field.name == "recipe" else [_text(field.default)]
+    for text, [*names, last] in recipes.items():
+        texts.append(f"{', '.join(names)} and {last} {text}" if names else f"{last} {text}")
+    return f" ({'; '.join(texts)})" if texts else ""
+
+
+def _text(value) -> str:
+    """A value as it is typed, or whether a switch is on."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    values = value if isinstance(value, tuple) else (value,)
+    return " ".join(f"{each:g}" if isinstance(each, float) else str(each) for each in values)
+
+
 def _train(arguments) -> int:
     settings = given_settings(arguments)
     if arguments.resume and arguments.config:
@@ -86,18 +109,13 @@ def _train(arguments) -> int:
                 f"{flag(fixed[0])} cannot change in a resumed run; only "
                 f"{', '.join(map(flag, RESUMABLE))} can."
             )
-        from fcn_keras.runs.folder import RunFolder  # needs NumPy, which not every command does
-
-        RunFolder(arguments.resume).read_config()  # a wrong path is told before TensorFlow's import
+        check_resumed(arguments.resume, settings)
         import_tensorflow()
         from fcn_keras.training.train import resume
 
         return _finished(resume(arguments.resume, **settings))
     config = _config(arguments.config, settings)
-    if config.init_from:
-        from fcn_keras.runs.folder import model_file
-
-        model_file(config.init_from)  # likewise
+    check_training(config)
     import_tensorflow()
     from fcn_keras.training.train import train
 
@@ -118,12 +136,16 @@ def _config(run_or_file: str | None, settings: dict) -> TrainConfig:
     if "recipe" in settings:
         raise UserError(f"--recipe {settings['recipe']}: the recipe is that of --config.")
     from fcn_keras.runs.folder import RunFolder  # needs NumPy, which not every command does
+    from fcn_keras.runs.paths import NAMES, require_relative
 
     run = RunFolder(run_or_file)
     if run.path.is_file():
         run.config = run.path
     run.require_known_settings()
-    return dataclasses.replace(run.read_config(), **{"run_dir": None, **settings})
+    config = dataclasses.replace(run.read_config(), **{"run_dir": None, **settings})
+    needed = {*NAMES} - {*settings}
+    require_relative(config, run.config, needed, ", or give --dataset and the like anew")
+    return config
 
 
 def _recipe_summary(name: str) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
 
+from fcn_keras.cli.early import check_place, check_training
 from fcn_keras.cli.shared import import_tensorflow
 from fcn_keras.cli.train import add_config_flags, given_settings
 from fcn_keras.errors import UserError, require_packages
@@ -70,20 +70,24 @@ def _crop(text: str) -> str:
 
 def _tune(arguments) -> int:
     require_packages("fcn-keras tune", "tune", "optuna", load=False)
+    from fcn_keras.tuning.search import claim_folder
     from fcn_keras.tuning.summary import read_trials, write_report
 
     if arguments.report:
         print(write_report(arguments.search_dir))
         return 0
     search = _search(arguments)
+    check_place(arguments.search_dir, folder=True)
+    check_training(search.train)
+    claim_folder(search, arguments.search_dir)
     import_tensorflow()
     from fcn_keras.tuning.tuner import run_search
 
     try:
         run_search(search, arguments.search_dir)
-    except KeyboardInterrupt:
-        print("Interrupted. The same command goes on with the search.", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as interrupt:
+        interrupt.args = ("the same command goes on with the search",)
+        raise
     print(f"\n{write_report(arguments.search_dir)}")
     print(f"\nReport: {arguments.search_dir}/report.md, report.json")
     if not any(row["rank"] for row in read_trials(arguments.search_dir)):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fcn_keras.data.split import Split
+from fcn_keras.data.split import LabelSet, Split
 from fcn_keras.errors import UserError
+
+VOC = ("voc2012", "voc2012_aug")
 
 
 def load_split(dataset: str, split: str, data_dir: str | None = None) -> Split:
@@ -25,7 +27,7 @@ def load_split(dataset: str, split: str, data_dir: str | None = None) -> Split:
         from fcn_keras.data.sample.dataset import sample_split
 
         return sample_split(split)
-    if dataset in ("voc2012", "voc2012_aug"):
+    if dataset in VOC:
         from fcn_keras.data.voc.dataset import voc_split
 
         return voc_split(split, data_dir, augmented=dataset == "voc2012_aug")
@@ -37,3 +39,19 @@ def load_split(dataset: str, split: str, data_dir: str | None = None) -> Split:
     from fcn_keras.data.directory import directory_split
 
     return directory_split(dataset, split)
+
+
+def labels_of(dataset: str, split: str, data_dir: str | None = None) -> LabelSet:
+    """The classes of a split.
+
+    Raises:
+        UserError: Like `load_split`, but of VOC for what is known without TFDS, which
+            takes seconds to import.
+    """
+    if dataset not in VOC:
+        return load_split(dataset, split, data_dir).labels
+    from fcn_keras.data.voc.dataset import VOC_LABELS, data_root, require_part
+
+    require_part(split)
+    data_root(data_dir)
+    return VOC_LABELS

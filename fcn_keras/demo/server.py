@@ -24,7 +24,7 @@ def serve(
     title: str,
     ready: str,
 ) -> None:
-    """Shows the page until SIGTERM or SIGINT, and ends what runs then.
+    """Shows the page until SIGTERM, SIGHUP or SIGINT, and ends what runs then.
 
     Args:
         listener: A bound socket.

@@ -20,6 +20,7 @@ from fcn_keras.runs.command import changed_settings, train_command
 from fcn_keras.runs.config import TrainConfig
 from fcn_keras.runs.folder import MEASURES, RunFolder
 from fcn_keras.runs.history import best_epoch, training_time
+from fcn_keras.runs.paths import shown, shown_command
 
 RARE = 0.01  # of the labelled pixels in validation
 WEAK = 0.5  # IoU
@@ -46,7 +47,7 @@ def write_model_card(
         scores: The measures of `best.keras` on validation, those of `metrics.json`.
         history: The rows of `history.csv`.
     """
-    config, origin = run.read_config(), run.read_origin()
+    config, origin = shown(run.read_config()), run.read_origin()
     name = Path(config.dataset).name
     sections = {
         "Data": _data(config, splits),
@@ -153,7 +154,7 @@ def _limits(config: TrainConfig, splits, scores: Scores) -> str:
 
 
 def _loading(run: RunFolder, config: TrainConfig) -> str:
-    path = run.path.as_posix()
+    path = run.path.resolve().name
     quoted, dataset = shlex.quote(path), shlex.quote(config.dataset)
     return f"""```python
 from fcn_keras import Segmenter
@@ -176,7 +177,7 @@ fcn-keras evaluate --model {quoted} --dataset {dataset} --split val
 
 def _provenance(run: RunFolder, origin: dict) -> str:
     versions = [f"{name} {version}" for name, version in origin["versions"].items() if version]
-    commands = [shlex.join([Path(program).name, *words]) for program, *words in origin["commands"]]
+    commands = [shlex.join(shown_command(words)) for words in origin["commands"]]
     lines = [
         f"Software: {', '.join(versions)}, on {platform.system()}",
         f"Git commit of fcn_keras: {origin['git_commit'] or 'unknown'}",

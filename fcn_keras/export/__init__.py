@@ -1,4 +1,35 @@
 """A model -> a SavedModel for TF Serving, or a file of another format."""
 
+from pathlib import Path
+
+from fcn_keras.errors import UserError, require_packages
+
 MAX_SIDE = 2048  # an exported model sees longer photographs downscaled to it
 MAX_PIXELS = 64_000_000  # and refuses those with more pixels
+# How the file of a format ends, and what must be installed to write and run it.
+FILES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "onnx": (".onnx", ("onnx", "onnxruntime", "tf2onnx")),
+    "litert": (".tflite", ("ai_edge_litert.interpreter",)),
+    "keras": (".keras", ()),
+}
+
+
+def require_limits(max_side: int = MAX_SIDE, max_pixels: int = MAX_PIXELS) -> None:
+    """Raises `UserError` unless both are positive."""
+    for name, value in (("max_side", max_side), ("max_pixels", max_pixels)):
+        if value < 1:
+            raise UserError(f"{name} must be at least 1. Received: {value}.")
+
+
+def require_format(path, format: str) -> None:
+    """Raises `UserError` if a file of another ending is asked for, or a package is missing."""
+    path = Path(path)
+    if format not in FILES:
+        raise UserError(f"format must be one of {', '.join(FILES)}. Received: {format!r}.")
+    suffix, packages = FILES[format]
+    if path.suffix != suffix:
+        raise UserError(
+            f"{path}: format {format} writes {suffix} files. Call it "
+            f"{path.stem or 'model'}{suffix}, or choose another --format."
+        )
+    require_packages(f"Format {format}", format, *packages, load=False)

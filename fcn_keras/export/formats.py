@@ -22,15 +22,11 @@ class Format:
     """A kind of file.
 
     Args:
-        suffix: How its name ends.
-        packages: What must be installed to write and run it.
         precision: Of its weights, a key of `conversion.TOLERANCES`.
         write: Takes a model, texts by their names and the file's path.
         run: Takes the path and float32 images `(B, H, W, 3)`; returns logits.
     """
 
-    suffix: str
-    packages: tuple[str, ...]
     precision: str
     write: Callable[[keras.Model, dict[str, str], Path], None]
     run: Callable[[Path, np.ndarray], np.ndarray]
@@ -86,9 +82,7 @@ def _add_members(path: Path, texts: dict[str, str]) -> None:
 
 
 FORMATS = {
-    "onnx": Format(".onnx", ("onnx", "onnxruntime", "tf2onnx"), "float32", write_onnx, _run_onnx),
-    "litert": Format(
-        ".tflite", ("ai_edge_litert.interpreter",), "float16 weights", _write_litert, _run_litert
-    ),
-    "keras": Format(".keras", (), "float32", _write_keras, _run_keras),
+    "onnx": Format("float32", write_onnx, _run_onnx),
+    "litert": Format("float16 weights", _write_litert, _run_litert),
+    "keras": Format("float32", _write_keras, _run_keras),
 }

@@ -20,7 +20,7 @@ from fcn_keras.data.decoding import decode_image
 from fcn_keras.data.sample.scenes import draw_scene
 from fcn_keras.data.split import LabelSet
 from fcn_keras.errors import UserError, reason_of
-from fcn_keras.export import MAX_PIXELS, MAX_SIDE
+from fcn_keras.export import MAX_PIXELS, MAX_SIDE, require_limits
 from fcn_keras.export.signatures import add_signatures
 from fcn_keras.files.images import encode_image
 from fcn_keras.files.writing import PARTIAL, partial_folder
@@ -65,9 +65,7 @@ def export_saved_model(
     Raises:
         UserError: If a limit is not positive or the folder cannot be written.
     """
-    for name, value in (("max_side", max_side), ("max_pixels", max_pixels)):
-        if value < 1:
-            raise UserError(f"{name} must be at least 1. Received: {value}.")
+    require_limits(max_side, max_pixels)
     directory = Path(directory)
     metadata = {
         "model": segmenter.model.name,

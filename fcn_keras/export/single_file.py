@@ -12,6 +12,7 @@ import numpy as np
 
 from fcn_keras.data.sample.scenes import draw_scene
 from fcn_keras.errors import UserError, require_packages
+from fcn_keras.export import FILES, require_format
 from fcn_keras.export.formats import FORMATS, logits_of
 from fcn_keras.files.silence import silenced
 from fcn_keras.files.writing import write_file
@@ -58,15 +59,8 @@ def export_file(segmenter: Segmenter, path, format: str, provenance: dict | None
         UserError: If the ending is another, a package is missing, the file
             cannot be written, or it deviates from the model.
     """  # noqa: E501
-    path = Path(path)
-    if format not in FORMATS:
-        raise UserError(f"format must be one of {', '.join(FORMATS)}. Received: {format!r}.")
-    target = FORMATS[format]
-    if path.suffix != target.suffix:
-        raise UserError(
-            f"{path}: format {format} writes {target.suffix} files. Call it "
-            f"{path.stem or 'model'}{target.suffix}, or choose another --format."
-        )
+    require_format(path, format)
+    path, target = Path(path), FORMATS[format]
     model = in_float32(segmenter.model)
     texts = {
         LABELS_FILE: json.dumps(dataclasses.asdict(segmenter.labels)),
@@ -79,7 +73,7 @@ def export_file(segmenter: Segmenter, path, format: str, provenance: dict | None
         _verify(model, partial, path, format)
 
     with silenced(1, 2), warnings.catch_warnings(action="ignore"):
-        require_packages(f"Format {format}", format, *target.packages)
+        require_packages(f"Format {format}", format, *FILES[format][1])
         write_file(path, write)
     return path
 
@@ -93,7 +87,7 @@ def _verify(model: keras.Model, partial: Path, path: Path, format: str) -> None:
         target = FORMATS[format]
         found = deviation(target.precision, target.run(partial, images), expected)
         if found:
-            names = (name.partition(".")[0] for name in target.packages)
+            names = (name.partition(".")[0] for name in FILES[format][1])
             packages = ", ".join(("tensorflow", *names))
             raise UserError(
                 f"{path}: not written, as it deviates from the model: {found}. Try other versions "

@@ -135,7 +135,7 @@ def _opened(address: str, verb: str = "read"):
     except UserError:
         raise
     except FileNotFoundError as error:
-        raise UserError(f"{address}: no such file.") from error
+        raise UserError(f"{address}: no such file or folder.") from error
     except (OSError, ValueError) as error:
         raise UserError(
             f"{address}: cannot be {verb} ({first_line(error)}). Check the address and the "

@@ -11,7 +11,9 @@ import contextlib
 import logging
 import os
 import pickle
+import signal
 import socket
+import threading
 import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -57,7 +59,10 @@ def ray_session(address: str | None, workers: int, cpus: int):
             host, _, port = address.rpartition(":")
             socket.create_connection((host, int(port)), timeout=10).close()
         with silenced(2):  # Ray's C++ part notes its own log level
+            handler = signal.getsignal(signal.SIGTERM)
             ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+            if callable(handler) and threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, handler)  # Ray's own would end without a word
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(
             f"--ray {address or ''}: Ray cannot be reached ({first_line(error)}). Give auto or a "

@@ -11,9 +11,7 @@ from fcn_keras.data.split import LabelSet
 from fcn_keras.errors import UserError, first_line
 from fcn_keras.files.reading import build, damage_as_user_errors, parse_json
 from fcn_keras.models.untrusted import check_model_file
-from fcn_keras.runs.folder import RunFolder, model_file
-
-LABELS_FILE = "labels.json"  # in .keras files that were exported
+from fcn_keras.runs.folder import LABELS_FILE, RunFolder, model_file
 
 
 def load_model(run_or_file) -> keras.Model:

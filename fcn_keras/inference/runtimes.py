@@ -11,7 +11,6 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from fcn_keras.errors import UserError, require_packages
 from fcn_keras.files.silence import silenced
 from fcn_keras.inference.conversion import (
     deviation,
@@ -21,43 +20,12 @@ from fcn_keras.inference.conversion import (
     write_graph,
     write_onnx,
 )
-
-RUNTIMES = ("keras", "tensorflow", "openvino", "onnx")
-PRECISIONS = ("float32", "bfloat16")
-PACKAGES = {"openvino": ("openvino",), "onnx": ("onnx", "onnxruntime", "tf2onnx")}
+from fcn_keras.inference.options import NetworkError, require_runtime
 
 FIXED_SIZES = 4  # that OpenVINO compiles for; each takes the memory of the weights
 
 # Float32 images (B, H, W, 3) in 0..255 -> float32 logits (B, H, W, C).
 Network = Callable[[np.ndarray], np.ndarray]
-
-
-class NetworkError(UserError):
-    """A runtime that cannot be used, whatever the image."""
-
-
-def require_runtime(runtime: str, precision: str | None) -> None:
-    """Checks what `load_network` is asked for.
-
-    Raises:
-        NetworkError: If a name is unknown, the runtime lacks the precision, or its
-            packages are missing.
-    """
-    if runtime not in RUNTIMES:
-        raise NetworkError(f"runtime must be one of {', '.join(RUNTIMES)}. Received: {runtime!r}.")
-    if precision not in (None, *PRECISIONS):
-        names = ", ".join(PRECISIONS)
-        raise NetworkError(f"precision must be one of {names}. Received: {precision!r}.")
-    lacking = {"keras": PRECISIONS, "onnx": ("bfloat16",)}
-    if precision in lacking.get(runtime, ()):
-        raise NetworkError(
-            f"The runtime {runtime} does not take this precision; tensorflow and openvino do. "
-            f"Received: {precision!r}."
-        )
-    try:
-        require_packages(f"The runtime {runtime}", runtime, *PACKAGES.get(runtime, ()))
-    except UserError as error:
-        raise NetworkError(*error.args) from error
 
 
 def load_network(

@@ -20,12 +20,10 @@ from fcn_keras.errors import UserError
 from fcn_keras.files.images import MAX_PIXELS, open_photograph, to_rgb
 from fcn_keras.inference import tiling
 from fcn_keras.inference.loading import load_model, read_labels
+from fcn_keras.inference.options import require_options, require_runtime
 from fcn_keras.inference.receptive_field import Field, receptive_field
-from fcn_keras.inference.runtimes import Network, load_network, require_runtime
+from fcn_keras.inference.runtimes import Network, load_network
 from fcn_keras.runs.folder import model_file
-
-MAX_SCALE = 8
-BLENDS = ("exact", "average", "smooth")
 
 
 @dataclasses.dataclass
@@ -69,20 +67,7 @@ class Segmenter:
     max_pixels: int = MAX_PIXELS
 
     def __post_init__(self):
-        if self.blend not in BLENDS:
-            raise UserError(f"blend must be one of {', '.join(BLENDS)}. Received: {self.blend!r}.")
-        if not self.scales or not all(0 < scale <= MAX_SCALE for scale in self.scales):
-            raise UserError(
-                f"scales must be positive and at most {MAX_SCALE}. Received: {self.scales}."
-            )
-        for name in ("tile", "max_pixels"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} must be at least 1. Received: {getattr(self, name)}.")
-        if self.blend != "exact" and not 0 <= self.overlap < self.tile:
-            raise UserError(
-                f"overlap must be 0 to {self.tile - 1}, as a tile has {self.tile}. Received: "
-                f"{self.overlap}."
-            )
+        require_options(self.tile, self.blend, self.overlap, self.scales, self.max_pixels)
         require_runtime(self.runtime, self.precision)
 
     def __getstate__(self):

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 MAX_INTEGER = 2**32 - 1  # NumPy takes no larger seed
 
 
+# Those that KerasHub's ResNet can be; `tiny`, which is for tests, is taken but not offered.
+BACKBONES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 # The groups of `train --help`, by the field that each begins with.
 GROUPS = {
     "recipe": "data",
@@ -50,11 +52,16 @@ class TrainConfig:
     """
 
     # Data
-    recipe: str = _setting("sample", "named preset of the settings below")
+    recipe: str = _setting(
+        "sample",
+        "preset of the settings below (sample or voc2012 by --dataset, else strong)",
+    )
     dataset: str = _setting("sample", "sample, voc2012, voc2012_aug, or a folder in VOC's layout")
-    data_dir: str | None = _setting(None, "folder that holds VOCdevkit", metavar="DIR")
+    data_dir: str | None = _setting(
+        None, "folder that holds VOCdevkit ($TFDS_DATA_DIR or ~/tensorflow_datasets)", metavar="DIR"
+    )
     limit: int | None = _setting(
-        None, "use the first N images of each split", metavar="N", minimum=1
+        None, "use the first N images of each split (all)", metavar="N", minimum=1
     )
     skip_smaller: bool = _setting(
         False, "drop training images smaller than the crop instead of padding them"
@@ -62,14 +69,14 @@ class TrainConfig:
     cache_mb: int = _setting(1024, "memory for decoded images, in MiB", metavar="MIB", minimum=0)
 
     # Model
-    backbone: str = _setting("resnet18", "resnet18, resnet34, resnet50, resnet101 or resnet152")
+    backbone: str = _setting("resnet18", f"{', '.join(BACKBONES[:-1])} or {BACKBONES[-1]}")
     weights: str = _setting(
         "none",
         "backbone's weights: imagenet, none, auto for imagenet if it can be fetched, a preset's "
         "directory, or a KerasHub handle",
     )
     init_from: str | None = _setting(
-        None, "run or .keras file whose layers initialize this model", metavar="RUN"
+        None, "run or .keras file whose layers initialize this model (none)", metavar="RUN"
     )
     output_stride: int = _setting(
         32, "32, 16 or 8 for FCN-32s, FCN-16s or FCN-8s", choices=(32, 16, 8)
@@ -115,13 +122,16 @@ class TrainConfig:
     # Optimization
     epochs: int = _setting(5, "passes over the training images", metavar="N", minimum=1)
     max_steps: int | None = _setting(
-        None, "end after N steps in all; the schedule does not change", metavar="N", minimum=1
+        None,
+        "end after N steps in all; the schedule does not change (no limit)",
+        metavar="N",
+        minimum=1,
     )
     validate_every: int = _setting(
         1, "validate after every N epochs and after the last", metavar="N", minimum=1
     )
     early_stopping: int | None = _setting(
-        None, "end after N epochs without a better val_mean_iou", metavar="N", minimum=1
+        None, "end after N epochs without a better val_mean_iou (never)", metavar="N", minimum=1
     )
     optimizer: str = _setting("sgd", "optimizer", choices=("sgd", "adamw"))
     learning_rate: float = _setting(
@@ -139,7 +149,7 @@ class TrainConfig:
     )
     decay_all: bool = _setting(False, "decay biases, BatchNorm and upsampling kernels too")
     class_weights: tuple[float, ...] | None = _setting(
-        None, "weights of the classes in the loss", metavar="W", minimum=0
+        None, "weights of the classes in the loss (1 for each)", metavar="W", minimum=0
     )
     jaccard_weight: float = _setting(
         0.0, "weight of the soft Jaccard loss that is added", metavar="WEIGHT", minimum=0
@@ -152,7 +162,7 @@ class TrainConfig:
     )
     devices: int | None = _setting(
         None,
-        "number of GPUs (default: all), or of CPU devices if there is no GPU",
+        "number of GPUs (all), or of CPU devices if there is no GPU (1)",
         metavar="N",
         minimum=1,
     )
@@ -161,7 +171,9 @@ class TrainConfig:
         "compute type; auto is bfloat16 where the machine is faster with it",
         choices=("off", "auto", "bfloat16", "float16"),
     )
-    run_dir: str | None = _setting(None, "new folder for the results", metavar="DIR")
+    run_dir: str | None = _setting(
+        None, "new folder for the results (runs/DATASET-TIME)", metavar="DIR"
+    )
 
     def __post_init__(self):
         for name in ("crop", "scale", "class_weights"):  # JSON has lists only
@@ -170,6 +182,9 @@ class TrainConfig:
         require_types(self)
         for field in dataclasses.fields(self):
             _check_value(field, getattr(self, field.name))
+        if self.backbone not in (*BACKBONES, "tiny"):
+            offered = ", ".join(BACKBONES)
+            raise UserError(f"--backbone must be one of {offered}. Received: {self.backbone!r}.")
         if self.learning_rate <= 0:
             raise UserError(f"--learning-rate must be positive. Received: {self.learning_rate}.")
         if not 0 < self.scale[0] <= self.scale[1]:
@@ -209,6 +224,15 @@ def split_of(config: TrainConfig, part: str) -> Split:
 
         split = drop_smaller(split, config.crop)
     return split
+
+
+def require_class_weights(config: TrainConfig, classes: int) -> None:
+    """Raises `UserError` if there are class weights, but not one for each class."""
+    if config.class_weights is not None and len(config.class_weights) != classes:
+        raise UserError(
+            f"--class-weights needs one weight for each of the {classes} classes. Received: "
+            f"{len(config.class_weights)}."
+        )
 
 
 def _recipe_of(dataset: str) -> str:

@@ -9,15 +9,18 @@ import itertools
 import json
 import math
 import sys
+import zipfile
 from pathlib import Path
 
 from fcn_keras.data.split import LabelSet
-from fcn_keras.errors import UserError
+from fcn_keras.errors import UserError, first_line
 from fcn_keras.files.reading import as_object, build, damage_as_user_errors, read_object, read_text
 from fcn_keras.files.writing import PARTIAL, atomic_path
 from fcn_keras.runs.config import DROPPED, TrainConfig
+from fcn_keras.runs.paths import absolute, shown_settings
 from fcn_keras.runs.software import software
 
+LABELS_FILE = "labels.json"  # in .keras files that were exported
 # What metrics.json calls the four measures of Long et al. 2015, and what texts call them.
 MEASURES = {
     "pixel_accuracy": "pixel accuracy",
@@ -78,7 +81,7 @@ class RunFolder:
         with contextlib.suppress(UserError):  # of a run that is resumed
             earlier = self.read_origin()["commands"]
         content = {
-            "train": vars(config),
+            "train": vars(absolute(config)),
             "labels": {"names": labels.names, "palette": labels.palette},
             **software(),
             "commands": [*earlier, sys.argv],
@@ -172,6 +175,13 @@ class RunFolder:
                 row["val_mean_iou"]  # which tells the best epoch
             return [{**row, "epoch": int(row["epoch"])} for row in rows]
 
+    def require_history(self) -> list[dict]:
+        """The rows of `read_history`; raises `UserError` if there is none, too."""
+        history = self.read_history()
+        if not history:
+            raise UserError(f"{self.path}: no epoch is finished: there is nothing to report yet.")
+        return history
+
     def write_metrics(self, metrics: dict) -> None:
         """Writes `metrics.json`, which marks the run as finished."""
         with atomic_path(self.metrics, durable=True) as path:
@@ -228,6 +238,24 @@ def model_file(run_or_file) -> Path:
     return path
 
 
+def require_model(run_or_file) -> None:
+    """Raises `UserError` for what can be known of a model to be loaded without Keras.
+
+    That is `model_file`'s, a file that is no archive, and damaged classes in `config.json`.
+    """
+    path = model_file(run_or_file)
+    run = RunFolder(path.parent)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            complete = LABELS_FILE in archive.namelist()
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise UserError(
+            f"{path}: no .keras model, or a damaged one ({first_line(error)}). Give another."
+        ) from error
+    if not complete and run.config.is_file():
+        run.read_labels()
+
+
 def provenance(run_or_file) -> dict:
     """Where a model comes from, for those who meet it without its run.
 
@@ -236,13 +264,16 @@ def provenance(run_or_file) -> dict:
 
     Returns:
         A dictionary for JSON: the file's name, the software that is running, and
-        of a run its settings, its git commit and its measures.
+        of a run its settings, its git commit and its measures. Of paths it has the last
+        components only.
     """
     path = model_file(run_or_file)
     origin = {"file": path.name, **software()}
     run = RunFolder(path.parent)
     with contextlib.suppress(OSError, ValueError, RecursionError):
         content = read_object(run.config)
-        origin["run"] = {key: content.get(key) for key in ("train", "git_commit", "versions")}
+        train = shown_settings(as_object(content.get("train") or {}, "train"))
+        origin["run"] = {key: content.get(key) for key in ("git_commit", "versions")}
+        origin["run"]["train"] = train
         origin["run"]["metrics"] = run.read_metrics() if run.metrics.is_file() else None
     return origin

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import uvicorn
 
+from fcn_keras import signals
 from fcn_keras.errors import UserError
 from fcn_keras.serving.server.connection import HEAD_SECONDS, Connection
 
@@ -16,7 +17,7 @@ DRAIN_SECONDS = 0.5  # between the last new connection and the end of those that
 
 
 def run(app, listener: socket.socket, ready: str, stopping: Callable[[], None], **options) -> None:
-    """Answers requests until SIGTERM or SIGINT, and then those that are on their way.
+    """Answers requests until SIGTERM, SIGHUP or SIGINT, and then those that are on their way.
 
     Args:
         app: An ASGI application.
@@ -51,6 +52,11 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, ready: str, stopping: Callable[[], None]):
         super().__init__(config)
         self._ready, self._stopping = ready, stopping
+
+    @contextlib.contextmanager
+    def capture_signals(self):
+        with super().capture_signals(), signals.handled(self.handle_exit):
+            yield
 
     async def startup(self, sockets=None) -> None:
         await super().startup(sockets)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import keras
 
+from fcn_keras import signals
 from fcn_keras.errors import UserError
 from fcn_keras.files.writing import atomic_path
 from fcn_keras.runs.folder import RunFolder
@@ -123,34 +124,41 @@ class StopAtStep(keras.callbacks.Callback):
 
 
 class Interruption(keras.callbacks.Callback):
-    """Makes sure that Ctrl-C ends `fit`, used as a context around it.
+    """Makes sure that what a signal's handler raises ends `fit`, used as a context around it.
 
-    Python drops the exception of a signal that arrives while it removes an object; the
-    next batch raises it again.
+    Python drops the exception of a signal that arrives while it removes an object, and
+    TensorFlow replaces one that arrives with its own: it is raised again.
     """
 
     def __init__(self):
         super().__init__()
-        self.noted = False
+        self.noted: BaseException | None = None
 
     def __enter__(self):
-        self.before = signal.getsignal(signal.SIGINT)
-        if self.before is signal.default_int_handler:  # and not that of a program around us
-            with contextlib.suppress(ValueError):  # not in the main thread
-                signal.signal(signal.SIGINT, self._note)
+        handlers = {number: signal.getsignal(number) for number in signals.SIGNALS}
+        self.before = {number: before for number, before in handlers.items() if callable(before)}
+        with contextlib.suppress(ValueError):  # not in the main thread
+            for number in self.before:
+                signal.signal(number, self._note)
         return self
 
-    def __exit__(self, *exception):
-        if signal.getsignal(signal.SIGINT) == self._note:
-            signal.signal(signal.SIGINT, self.before)
+    def __exit__(self, kind, *_):
+        for number, before in self.before.items():
+            if signal.getsignal(number) == self._note:
+                signal.signal(number, before)
+        if self.noted and kind is not type(self.noted):
+            raise self.noted
 
     def _note(self, number, frame):
-        self.noted = True
-        raise KeyboardInterrupt
+        try:
+            self.before[number](number, frame)
+        except BaseException as raised:
+            self.noted = raised
+            raise
 
     def on_train_batch_end(self, batch, logs=None):
         if self.noted:
-            raise KeyboardInterrupt
+            raise self.noted
 
     def on_test_batch_end(self, batch, logs=None):
         self.on_train_batch_end(batch)

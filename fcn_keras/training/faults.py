@@ -28,7 +28,8 @@ def faults_as_user_errors(run: RunFolder | None):
     try:
         yield
     except KeyboardInterrupt as interrupt:
-        raise KeyboardInterrupt(resume) from interrupt
+        interrupt.args = (resume,)
+        raise
     except UserError:
         raise
     except Exception as raised:

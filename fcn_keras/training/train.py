@@ -19,9 +19,10 @@ from fcn_keras.files.writing import atomic_path
 from fcn_keras.inference.loading import restore
 from fcn_keras.inference.segmenter import Segmenter
 from fcn_keras.models.fcn import build_fcn
-from fcn_keras.runs.config import TrainConfig, split_of
+from fcn_keras.runs.config import TrainConfig, require_class_weights, split_of
 from fcn_keras.runs.folder import RunFolder, require_free
 from fcn_keras.runs.history import out_of_patience
+from fcn_keras.runs.paths import require_relative, shown
 from fcn_keras.training import objectives
 from fcn_keras.training.callbacks import Interruption, Recorder, ShareStatistics, StopAtStep
 from fcn_keras.training.cluster import Cluster
@@ -110,13 +111,16 @@ def resume(run_dir, **changes) -> RunFolder | None:
         print(f"{run.path} is finished: {len(history)} epochs. Ask for more with --epochs.")
         return run
 
+    begun = run.last.is_file()
+    data = ("dataset", "data_dir")
+    require_relative(config, run.config, data if begun else (*data, "init_from", "weights"))
     if config.deterministic:
         compute_deterministically()
     strategy = make_strategy(config.devices)
     splits = _load_splits(config)
     if splits[0].labels != run.read_labels():
         raise UserError(f"{config.dataset}: its classes are no longer those of {run.path}.")
-    if run.last.is_file():
+    if begun:
         # All weights come from the run: what it began with may be gone by now.
         bare = dataclasses.replace(config, weights="none", init_from=None)
         model = _build_and_compile(bare, splits, strategy)
@@ -217,11 +221,7 @@ def _build_and_compile(config: TrainConfig, splits: tuple[Split, Split], strateg
             f"--batch-size must be a multiple of the {strategy.num_replicas_in_sync} devices"
             f"{' of all workers' * several_workers(strategy)}. Received: {config.batch_size}."
         )
-    if config.class_weights is not None and len(config.class_weights) != len(labels):
-        raise UserError(
-            f"--class-weights needs one weight for each of the {len(labels)} classes. Received: "
-            f"{len(config.class_weights)}."
-        )
+    require_class_weights(config, len(labels))
     keras.utils.set_random_seed(config.seed)
     steps = pipeline.steps_per_epoch(splits[0], config.batch_size) * config.epochs
     with strategy.scope():
@@ -324,6 +324,7 @@ def _what_workers_share(config: TrainConfig, splits: tuple[Split, Split]):
     """What must be the same for all workers; where the data lie may differ."""
     elsewhere: dict[str, Any] = dict.fromkeys(("data_dir", "run_dir", "init_from"))
     elsewhere["dataset"] = ""
+    elsewhere["weights"] = shown(config).weights
     return dataclasses.replace(config, **elsewhere), [split.ids for split in splits]
 
 

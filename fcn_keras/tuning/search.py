@@ -18,6 +18,7 @@ from fcn_keras.files.reading import as_object, build, damage_as_user_errors, rea
 from fcn_keras.files.writing import atomic_path
 from fcn_keras.runs.config import TrainConfig, flag, require_types
 from fcn_keras.runs.folder import RunFolder
+from fcn_keras.runs.paths import absolute
 from fcn_keras.runs.software import software
 
 # Each range or list, and the setting of a run that it gives.
@@ -100,7 +101,7 @@ class Search:
 
     def to_dict(self) -> dict:
         """The settings as `search.json` holds them."""
-        return {**vars(self), "train": vars(self.train)}
+        return {**vars(self), "train": vars(absolute(self.train))}
 
     @classmethod
     def read(cls, directory) -> Search:
@@ -215,7 +216,7 @@ def _storage(path: Path) -> optuna.storages.JournalStorage:
 
 
 def _differences(old: Search, new: Search) -> list[str]:
-    flat = [{**search.to_dict(), **vars(search.train)} for search in (old, new)]
+    flat = [{**search.to_dict(), **search.to_dict()["train"]} for search in (old, new)]
     return [
         f"{flag(name)} {_text(flat[0][name])} there, {_text(flat[1][name])} here"
         for name in flat[0]

@@ -12,6 +12,8 @@ import optuna
 
 from fcn_keras.files.writing import write_file
 from fcn_keras.runs.command import train_command
+from fcn_keras.runs.config import TrainConfig
+from fcn_keras.runs.paths import shown
 from fcn_keras.tuning.search import Search, journal_damage, open_study, trial_run
 
 STATUS = {"COMPLETE": "completed", "PRUNED": "pruned", "FAIL": "failed"}
@@ -70,7 +72,8 @@ def write_report(directory) -> str:
     """
     search, rows = Search.read(directory), read_trials(directory)
     best = next((row for row in rows if row["rank"]), None)
-    commands = _commands(search, best, directory) if best else {}
+    configs = _configs(search, best, directory) if best else {}
+    commands = {title: train_command(config) for title, config in configs.items()}
     notes = [
         f"Trial {row['trial']} {row['status']} after {row['epochs']} epochs"
         + (f": {row['error']}" if row["error"] else ".")
@@ -78,11 +81,15 @@ def write_report(directory) -> str:
         if row["status"] != "completed"
     ]
     text = "\n".join([format_table(rows), *([""] if notes else []), *notes])
-    markdown = [f"# Search on {search.train.dataset}", _summary(search, rows), format_table(rows)]
+    markdown = [
+        f"# Search on {shown(search.train).dataset}",
+        _summary(search, rows),
+        format_table(rows),
+    ]
     markdown += ["\n".join(f"- {note}" for note in notes)] if notes else []
-    for title, command in commands.items():
-        text += f"\n\n{title}:\n  {command}"
-        markdown.append(f"{title}:\n\n```bash\n{command}\n```")
+    for title, config in configs.items():
+        text += f"\n\n{title}:\n  {commands[title]}"
+        markdown.append(f"{title}:\n\n```bash\n{train_command(shown(config))}\n```")
     content = {"search": search.to_dict(), "trials": rows, "commands": commands}
     files = {
         "report.md": "\n\n".join(markdown) + "\n",
@@ -141,10 +148,10 @@ def _summary(search: Search, rows: list[dict]) -> str:
     )
 
 
-def _commands(search: Search, best: dict, directory) -> dict[str, str]:
+def _configs(search: Search, best: dict, directory) -> dict[str, TrainConfig]:
     config = trial_run(directory, best["trial"]).read_config()
-    commands = {"The best trial again": train_command(config)}
+    configs = {"The best trial again": config}
     full = dataclasses.replace(config, epochs=search.train.epochs, max_steps=None)
     if full != config:
-        commands["Its settings for a run of full length"] = train_command(full)
-    return commands
+        configs["Its settings for a run of full length"] = full
+    return configs

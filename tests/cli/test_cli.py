@@ -1,5 +1,7 @@
 """The command line by real processes for start-up and exit codes, in process for messages."""
 
+import dataclasses
+import re
 import shlex
 import shutil
 import subprocess
@@ -13,6 +15,8 @@ from support.processes import ROOT
 from support.runs import QUICK
 
 from fcn_keras.cli import _parser, main
+from fcn_keras.runs.config import TrainConfig, flag
+from fcn_keras.runs.recipes import RECIPES
 
 
 def run_process(*arguments, cwd=ROOT):
@@ -26,8 +30,37 @@ def test_help_names_every_setting():
     flags = "--recipe --dataset --data-dir --backbone --weights --init-from --output-stride \
         --freeze --epochs --batch-size --crop --learning-rate --early-stopping --run-dir --resume \
         --devices --mixed-precision --seed --max-steps --limit"
-    for flag in flags.split():
-        assert flag in done.stdout
+    for name in flags.split():
+        assert name in done.stdout
+
+
+def test_help_shows_each_recipe_s_values(capsys, monkeypatch):
+    """Read back, the brackets give the settings of each recipe."""
+    monkeypatch.setenv("COLUMNS", "10000")
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    text = re.sub(r"\n {10,}", " ", capsys.readouterr().out)  # long flags have lines of their own
+    lines = [line for line in text.splitlines() if line.startswith("  --")]
+    shown = {line.split()[0].rstrip(","): line for line in lines}
+    for field in dataclasses.fields(TrainConfig):
+        line = shown[flag(field.name)]
+        default, *others = line[line.rindex("(") + 1 : -1].split("; ")
+        assert line.endswith(")") and default
+        if field.name == "recipe" or field.default is None:  # told in words
+            assert not any(field.name in recipe for recipe in RECIPES.values())
+            continue
+        texts = dict.fromkeys(RECIPES, default)
+        for other in others:
+            names = re.match(rf"(?:(?:{'|'.join(RECIPES)})(?:, | and | ))+", other).group()
+            texts |= dict.fromkeys(re.findall(r"\w+(?=,| )", names), other[len(names) :])
+        for name in RECIPES:
+            value = getattr(TrainConfig.from_recipe(name), field.name)
+            if isinstance(value, bool):
+                assert texts[name] == ("on" if value else "off"), line
+            else:
+                parts = value if isinstance(value, tuple) else (value,)
+                words = texts[name].split()
+                assert [type(part)(word) for part, word in zip(parts, words)] == [*parts], line
 
 
 def test_help_and_the_package_import_no_tensorflow():
@@ -127,7 +160,7 @@ def test_bad_folder_ends_training_in_one_line(name, folder, tmp_path, capfd):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--batch-size", "0"], "--batch-size must be at least 1. Received: 0."),
+        (["--batch-size", "-1"], "--batch-size must be at least 0. Received: -1."),
         (["--dataset", "no/such"], "Received: 'no/such'"),
         (["--resume", "no/such"], "no/such: no run folder"),
         (["--resume", "no/such", "--seed", "1"], "--seed cannot change in a resumed run"),

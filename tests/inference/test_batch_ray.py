@@ -179,7 +179,7 @@ def test_object_store(bucket, predict, tmp_path, flags):
     for report in ("9 of 10 images predicted, 0 were", "0 of 10 images predicted, 9 were"):
         _, output, errors = predict(*arguments)
         assert output.startswith(f"{report} there already, 1 failed.")
-        assert errors == f"error: {bucket}/none.png: no such file.\n"
+        assert errors == f"error: {bucket}/none.png: no such file or folder.\n"
         found = downloaded(results)
         assert found.pop(LIST).count(b"\n") == 10  # with the image that is missing
         assert found == contents(tmp_path / "out")

@@ -1,9 +1,12 @@
 """Processes that tests start: `fcn-keras` and `train.py`."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
+
+from fcn_keras.signals import SIGNALS
 
 ROOT = Path(__file__).parents[2]
 FCN_KERAS = [sys.executable, "-m", "fcn_keras"]
@@ -36,6 +39,12 @@ def finish(*command, expected=0, **options) -> str:
     output, _ = process.communicate(timeout=3600)
     assert process.returncode == expected, output
     return output
+
+
+def heed_signals() -> None:
+    """For `preexec_fn`: what started the tests may have signals ignored, as a shell's `&` does."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
 
 
 def until_epoch(process: subprocess.Popen, number: int) -> str:

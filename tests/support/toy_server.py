@@ -90,6 +90,7 @@ class Server:
             + ["--port", "0", "--poll-seconds", "0.2", *flags],
             cwd=ROOT,
             env=processes.environment(),
+            preexec_fn=processes.heed_signals,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import subprocess
+import time
 
 import pytest
 from support.fake_folder import write_folder
@@ -115,6 +116,22 @@ def test_a_killed_worker_ends_the_other_and_all_resume(folder, victim, tmp_path)
     metrics = json.loads((tmp_path / "killed" / "metrics.json").read_text())
     best = max(value for value in killed if value == value)
     assert metrics["mean_iou"] == pytest.approx(best, abs=1e-5)
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_told_to_stop_does_not_wait_for_another(folder, tmp_path):
+    flags = ["--dataset", folder, *FLAGS, "--epochs", "500", "--backbone", "tiny"]
+    workers = start_workers("train.py", *flags, "--run-dir", tmp_path / "run")
+    until_epoch(workers[0], 3)
+    workers[0].send_signal(signal.SIGSTOP)
+    time.sleep(3)
+    workers[1].send_signal(signal.SIGTERM)
+    [(output, code)] = finish(workers[1:])
+    assert code == 143 and "Interrupted by SIGTERM: " in output, output
+    assert "Traceback" not in output
+    workers[0].send_signal(signal.SIGCONT)
+    [(output, code)] = finish(workers[:1])
+    assert code == 1 and "error: Another worker ended" in output, output
 
 
 @pytest.mark.slow

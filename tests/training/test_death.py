@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 from support import processes
 from support.fake_folder import write_folder
-from support.processes import until_epoch
+from support.processes import heed_signals, until_epoch
 from support.runs import history_of
 
 import fcn_keras
@@ -239,7 +239,7 @@ def test_ctrl_c_ends_without_a_traceback(data, whole, tmp_path, presses):
     run_dir = tmp_path / "run"
     codes = []
     for moment in np.linspace(0.2, 0.9, 4) * whole[1]:
-        process = start(flags_to_go_on(data, run_dir), preexec_fn=heed_ctrl_c)
+        process = start(flags_to_go_on(data, run_dir), preexec_fn=heed_signals)
         time.sleep(moment)
         for _ in range(presses):
             process.send_signal(signal.SIGINT)
@@ -254,11 +254,6 @@ def test_ctrl_c_ends_without_a_traceback(data, whole, tmp_path, presses):
     assert ended & {*codes} and {*codes} <= ended | {0}  # 0: the run was done before
     finish(flags_to_go_on(data, run_dir))
     require_same_result(run_dir, whole)
-
-
-def heed_ctrl_c():
-    """Also where the tests were started with Ctrl-C ignored, as in a shell's background."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def test_a_run_s_settings_repeat_it(whole, tmp_path):

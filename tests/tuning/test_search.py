@@ -93,7 +93,7 @@ def test_ctrl_c_tells_how_to_go_on(tmp_path, capfd, monkeypatch):
     interrupted = mock.Mock(side_effect=KeyboardInterrupt)
     monkeypatch.setattr("fcn_keras.tuning.tuner.run_search", interrupted)
     assert main(["tune", "--search-dir", str(tmp_path / "search")]) == 130
-    assert "The same command goes on with the search." in capfd.readouterr().err
+    assert "Interrupted: the same command goes on with the search." in capfd.readouterr().err
 
 
 def test_other_settings_are_refused_with_the_difference(tmp_path):

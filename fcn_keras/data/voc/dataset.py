@@ -48,15 +48,21 @@ def voc_split(
             nor downloaded, or are damaged; if the folder cannot be written; or
             if the split lists changed since the records were made.
     """
-    if split not in _PARTS:
-        raise UserError(f"VOC has the splits {', '.join(_PARTS)}. Received: {split!r}.")
-    builder = _prepared_builder(_data_root(data_dir), augmented)
+    require_part(split)
+    builder = _prepared_builder(data_root(data_dir), augmented)
     parts = _PARTS[split]
     ids = tuple(name for part in parts for name in builder.info.metadata["ids"][part])
     return Split(split, VOC_LABELS, ids, _reader(builder, parts, ids))
 
 
-def _data_root(data_dir: str | os.PathLike | None) -> Path:
+def require_part(split: str) -> None:
+    """Raises `UserError` if VOC has no such split."""
+    if split not in _PARTS:
+        raise UserError(f"VOC has the splits {', '.join(_PARTS)}. Received: {split!r}.")
+
+
+def data_root(data_dir: str | os.PathLike | None) -> Path:
+    """The folder that holds `VOCdevkit`; raises `UserError` if it is missing or another."""
     given = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     root = Path(given).expanduser().absolute()
     if data_dir and not root.is_dir():

@@ -24,6 +24,7 @@ from fcn_keras.inference.segmenter import Segmenter
 from fcn_keras.runs.config import TrainConfig, split_of
 from fcn_keras.runs.folder import RunFolder
 from fcn_keras.runs.history import best_epoch
+from fcn_keras.runs.paths import require_relative
 
 MAX_SIDE = 480  # of the pictures
 CHANGED = 0.001  # mean IoU; what is beyond is no float error
@@ -109,9 +110,7 @@ def gather(
     """
     run = RunFolder(run_dir)
     config, labels = run.read_config(), run.read_labels()
-    history = run.read_history()
-    if not history:
-        raise UserError(f"{run.path}: no epoch is finished, so there is nothing to report yet.")
+    history = run.require_history()
     metrics = run.read_metrics() if run.metrics.is_file() else None
     contents = Contents(run, config, labels, run.read_origin(), history, metrics, notes=[])
     if metrics is None:
@@ -137,6 +136,7 @@ def gather(
 
 def _measure(contents: Contents, config: TrainConfig, images: int, progress) -> None:
     labels = contents.labels
+    require_relative(config, contents.run.config, ("dataset", "data_dir"))
     val = split_of(config, "val")
     require_same_classes(labels, val.labels)
     segment = Segmenter.load(contents.run.best)

@@ -19,6 +19,7 @@ from fcn_keras.runs.command import changed_settings, train_command
 from fcn_keras.runs.config import TrainConfig
 from fcn_keras.runs.folder import MEASURES
 from fcn_keras.runs.history import best_epoch, training_time
+from fcn_keras.runs.paths import shown, shown_command, shown_text
 
 MOST_EPOCHS = 200  # rows and points of longer histories would be too many to read
 CONFUSED = 0.01  # share of a class's pixels from which it is worth telling what they became
@@ -42,15 +43,18 @@ def write_report(contents: Contents, output) -> None:
 
 def render(contents: Contents) -> str:
     """The page as text; all that comes from the user is escaped."""
-    config, labels = contents.config, contents.labels
+    config, labels = shown(contents.config), contents.labels
     worst, best = picture_rows([contents.worst, contents.best], labels)
     history = _thinned(contents.history)
     measures = contents.measures
     return _template().render(
         title=f"FCN-{config.output_stride}s, {config.backbone}, {Path(config.dataset).name}",
-        run=str(contents.run.path),
+        run=contents.run.path.resolve().name,
         now=datetime.datetime.now().strftime("%Y-%m-%d %H:%M"),
-        notes=contents.notes,
+        notes=[
+            shown_text(note, contents.run.path, contents.config.dataset, contents.config.data_dir)
+            for note in contents.notes
+        ],
         epochs=len(contents.history),
         best_epoch=best_epoch(contents.history),
         training_time=training_time(contents.history),
@@ -69,10 +73,7 @@ def render(contents: Contents) -> str:
         config=config,
         settings=_settings(config),
         command=train_command(config),
-        commands=[
-            shlex.join([Path(program).name, *words])
-            for program, *words in contents.origin["commands"]
-        ],
+        commands=[shlex.join(shown_command(words)) for words in contents.origin["commands"]],
         git_commit=contents.origin["git_commit"],
         versions=contents.origin["versions"],
     )

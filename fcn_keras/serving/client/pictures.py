@@ -29,7 +29,8 @@ def sendable_bytes(path: Path) -> bytes:
     try:
         data = path.read_bytes()
     except OSError as error:
-        reason = "no such file" if isinstance(error, FileNotFoundError) else error.strerror
+        missing = isinstance(error, FileNotFoundError)
+        reason = "no such file or folder" if missing else error.strerror
         raise UserError(f"{path}: {reason}.") from error
     if data.startswith(SENT_AS_THEY_ARE):
         return data

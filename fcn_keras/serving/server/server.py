@@ -44,7 +44,7 @@ class Limits:
 
 
 def serve(listener: socket.socket, versions: ModelVersions, limits: Limits, ready: str) -> None:
-    """Answers requests until SIGTERM or SIGINT, and then those that are on their way.
+    """Answers requests until SIGTERM, SIGHUP or SIGINT, and then those that are on their way.
 
     Args:
         listener: A bound socket.

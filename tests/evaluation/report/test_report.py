@@ -160,7 +160,7 @@ def picture(image):
 
 
 def test_settings_and_command_are_those_of_the_run(page, shapes, finished_run):
-    command = f"fcn-keras train --recipe strong --dataset {shapes}"
+    command = f"fcn-keras train --recipe strong --dataset {shapes.name}"
     assert command in page.texts["code"] and "--crop 48 64" in page.texts["code"]
     written = json.loads((finished_run / "config.json").read_text())
     commit = written["git_commit"]  # none where the tests run outside of git

@@ -336,7 +336,7 @@ def test_too_many_requests_get_503_at_once(base):
         assert waiting[0].recv(12) == b"HTTP/1.1 200"
         waiting[1].close()  # who goes away gives its place back
         wait_for(lambda: server.predict(request)[0] == 200)
-        server.process.send_signal(signal.SIGINT)
+        server.process.send_signal(signal.SIGHUP)
         assert server.process.wait(SECONDS) == 0
 
 

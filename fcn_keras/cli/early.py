@@ -1,0 +1,135 @@
+"""Mistakes that can be told before TensorFlow is imported, which takes seconds.
+
+Most are found by what would find them later, too. Like the checks, their imports need
+NumPy at most, and not even that where a command does without.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import glob
+import importlib.util
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from fcn_keras.errors import UserError
+from fcn_keras.files import storage
+from fcn_keras.files.finding import found_images
+
+# Where KerasHub has the names of its weights, and its schemes of others'.
+PRESETS = Path("src", "models", "resnet", "resnet_presets.py")
+SCHEMES = ("hf", "kaggle", "modelscope", "gs")
+
+
+def check_inputs(paths: Iterable[str], output) -> None:
+    """Raises `UserError` if none of the images, folders and patterns is there or has an image."""
+    paths = list(paths)
+    if any(map(storage.is_address, paths)):
+        return  # which takes seconds, too
+    if not any(os.path.lexists(path) or glob.glob(path) for path in paths):
+        more = f" Nor is any other of the {len(paths)} paths there." if len(paths) > 1 else ""
+        raise UserError(f"{paths[0]}: no such file or folder.{more}")
+    if not any(found_images(paths, output)):
+        raise UserError(f"{paths[0]}: no images there, outside of --output.")
+
+
+def check_place(path, folder: bool = False) -> None:
+    """Raises `UserError` where no file, or no folder, of this path can be made."""
+    if storage.is_address(path):
+        return
+    place = Path(path).absolute()
+    code = 0
+    if not folder and place.is_dir():
+        code = errno.EISDIR
+    else:
+        place = place if folder else place.parent
+        place = next(each for each in (place, *place.parents) if os.path.lexists(each))
+        if not place.is_dir():
+            code = errno.ENOTDIR
+        elif not os.access(place, os.W_OK | os.X_OK):
+            code = errno.EACCES
+    if code:
+        raise UserError(f"{path}: cannot be written ({os.strerror(code)}). Choose another place.")
+
+
+def check_model(arguments, max_pixels: int | None = None) -> None:
+    """Checks the flags of `add_model_flags` and, if there are some, `add_runtime_flags`."""
+    from fcn_keras.files.images import MAX_PIXELS
+    from fcn_keras.inference.options import require_options, require_runtime
+    from fcn_keras.inference.tiling import OVERLAP, TILE
+    from fcn_keras.runs.folder import require_model
+
+    tile = TILE if arguments.tile is None else arguments.tile
+    overlap = OVERLAP if arguments.overlap is None else arguments.overlap
+    pixels = MAX_PIXELS if max_pixels is None else max_pixels
+    if pixels < 1:
+        raise UserError(f"--max-pixels must be at least 1. Received: {pixels}.")
+    require_options(tile, arguments.blend, overlap, tuple(arguments.scales), pixels)
+    runtime = getattr(arguments, "runtime", "tensorflow")
+    require_runtime(runtime, getattr(arguments, "precision", None), load=False)
+    require_model(arguments.model)
+
+
+def require_limit(limit: int | None) -> None:
+    if limit is not None and limit < 1:
+        raise UserError(f"--limit must be at least 1. Received: {limit}.")
+
+
+def check_data(arguments) -> None:
+    """Checks `--dataset` and the flags of `add_split_flags`."""
+    from fcn_keras.data import labels_of
+
+    require_limit(arguments.limit)
+    labels_of(arguments.dataset, arguments.split or "val", arguments.data_dir)
+
+
+def check_training(config) -> None:
+    """Checks the settings of a new run, or of a search's runs."""
+    from fcn_keras.data import labels_of
+    from fcn_keras.runs.config import require_class_weights
+    from fcn_keras.runs.folder import require_free, require_model
+    from fcn_keras.training.cluster import Cluster
+
+    if not Cluster.from_environment():  # of several workers the chief looks, with all together
+        require_free(config.run_dir)
+        check_place(config.run_dir or "runs", folder=True)
+    if config.init_from:
+        require_model(config.init_from)
+    _check_weights(config.weights)
+    for part in ("train", "val"):
+        labels = labels_of(config.dataset, part, config.data_dir)
+    require_class_weights(config, len(labels))
+
+
+def check_resumed(run_dir, changes: dict) -> None:
+    """Checks what a run needs to go on with some settings changed."""
+    from fcn_keras.data import labels_of
+    from fcn_keras.runs.folder import RunFolder
+    from fcn_keras.runs.paths import require_relative
+
+    run = RunFolder(run_dir)
+    run.require_known_settings()
+    config = dataclasses.replace(run.read_config(), **changes)
+    run.read_labels(), run.read_history()
+    if not run.metrics.is_file():  # a finished one may do without its data
+        require_relative(config, run.config, ("dataset", "data_dir"))
+        for part in ("train", "val"):
+            labels_of(config.dataset, part, config.data_dir)
+
+
+def _check_weights(weights: str) -> None:
+    if weights in ("none", "imagenet", "auto") or os.path.isdir(weights):
+        return
+    scheme, separator, _ = weights.partition("://")
+    if separator and scheme in SCHEMES:
+        return
+    hub = importlib.util.find_spec("keras_hub")
+    presets = Path(hub.origin).parent / PRESETS if hub and hub.origin else PRESETS
+    is_preset = not presets.is_file() or f'"{weights}"' in presets.read_text()
+    if separator or os.sep in weights or not is_preset:
+        raise UserError(
+            "--weights must be imagenet, none, auto, a directory with a preset, or a KerasHub "
+            f"handle. Received: {weights!r}, which is no directory."
+        )

@@ -1,0 +1,56 @@
+"""What a model may be asked for, checked without TensorFlow, whose import takes seconds."""
+
+from __future__ import annotations
+
+from fcn_keras.errors import UserError, require_packages
+
+MAX_SCALE = 8
+BLENDS = ("exact", "average", "smooth")
+RUNTIMES = ("keras", "tensorflow", "openvino", "onnx")
+PRECISIONS = ("float32", "bfloat16")
+PACKAGES = {"openvino": ("openvino",), "onnx": ("onnx", "onnxruntime", "tf2onnx")}
+
+
+class NetworkError(UserError):
+    """A runtime that cannot be used, whatever the image."""
+
+
+def require_runtime(runtime: str, precision: str | None, load: bool = True) -> None:
+    """Checks what `load_network` is asked for; with `load=False` as `require_packages`.
+
+    Raises:
+        NetworkError: If a name is unknown, the runtime lacks the precision, or its
+            packages are missing.
+    """
+    if runtime not in RUNTIMES:
+        raise NetworkError(f"runtime must be one of {', '.join(RUNTIMES)}. Received: {runtime!r}.")
+    if precision not in (None, *PRECISIONS):
+        names = ", ".join(PRECISIONS)
+        raise NetworkError(f"precision must be one of {names}. Received: {precision!r}.")
+    lacking = {"keras": PRECISIONS, "onnx": ("bfloat16",)}
+    if precision in lacking.get(runtime, ()):
+        raise NetworkError(
+            f"The runtime {runtime} does not take this precision; tensorflow and openvino do. "
+            f"Received: {precision!r}."
+        )
+    try:
+        require_packages(f"The runtime {runtime}", runtime, *PACKAGES.get(runtime, ()), load=load)
+    except UserError as error:
+        raise NetworkError(*error.args) from error
+
+
+def require_options(
+    tile: int, blend: str, overlap: int, scales: tuple[float, ...], max_pixels: int
+) -> None:
+    """Raises `UserError` unless these can be fields of a `Segmenter`."""
+    if blend not in BLENDS:
+        raise UserError(f"blend must be one of {', '.join(BLENDS)}. Received: {blend!r}.")
+    if not scales or not all(0 < scale <= MAX_SCALE for scale in scales):
+        raise UserError(f"scales must be positive and at most {MAX_SCALE}. Received: {scales}.")
+    for name, value in (("tile", tile), ("max_pixels", max_pixels)):
+        if value < 1:
+            raise UserError(f"{name} must be at least 1. Received: {value}.")
+    if blend != "exact" and not 0 <= overlap < tile:
+        raise UserError(
+            f"overlap must be 0 to {tile - 1}, as a tile has {tile}. Received: {overlap}."
+        )

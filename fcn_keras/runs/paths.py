@@ -1,0 +1,85 @@
+"""Paths in settings and commands: absolute where a run keeps them, short where they are shown."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterable
+from typing import Any
+
+from fcn_keras.errors import UserError
+from fcn_keras.runs.config import TrainConfig, flag
+
+# Settings that may be paths, and what they are called otherwise.
+NAMES: dict[str, tuple[str, ...]] = {
+    "dataset": ("sample", "voc2012", "voc2012_aug"),
+    "data_dir": (),
+    "weights": ("none", "imagenet", "auto"),
+    "init_from": (),
+    "run_dir": (),
+}
+
+
+def absolute(config: TrainConfig) -> TrainConfig:
+    """The settings with absolute paths, which are found from any folder."""
+    paths: dict[str, Any] = {
+        name: os.path.abspath(os.path.expanduser(path))
+        for name, path in _paths(vars(config)).items()
+    }
+    return dataclasses.replace(config, **paths)
+
+
+def shown(config: TrainConfig) -> TrainConfig:
+    """The settings for those who have no use for this machine's folders: last components."""
+    return dataclasses.replace(config, **shown_settings(vars(config)))
+
+
+def shown_settings(settings: dict) -> dict:
+    """`shown` for settings as a file has them, which may be another version's."""
+    return settings | {name: _last(path) for name, path in _paths(settings).items()}
+
+
+def shown_command(words: Iterable[str]) -> list[str]:
+    """A command's words, of whose paths the last components are left."""
+    pairs = (word.rpartition("=") if word.startswith("-") else ("", "", word) for word in words)
+    return [name + equals + _last(value) for name, equals, value in pairs]
+
+
+def shown_text(text: str, *paths) -> str:
+    """A text, such as an error, with the last components of some paths, and `~` for home."""
+    for path in sorted(map(os.path.abspath, filter(None, paths)), key=len, reverse=True):
+        text = text.replace(path, _last(path))
+    home = os.path.expanduser("~")
+    return text.replace(home, "~") if len(home) > 1 else text
+
+
+def require_relative(config: TrainConfig, where, names: Iterable[str], remedy: str = "") -> None:
+    """Raises `UserError` if relative paths of an earlier version's run lead nowhere from here.
+
+    Args:
+        config: The run's settings.
+        where: The file that they are from.
+        names: Those that are needed.
+        remedy: What can be done but to change to the folder where training began.
+    """
+    for name, path in _paths(vars(config)).items():
+        if name in names and not os.path.isabs(path) and not os.path.exists(path):
+            raise UserError(
+                f"{where}: {flag(name)} {path} is relative to the folder where training began; "
+                f"{os.path.abspath(path)} does not exist. Run this from that folder{remedy}."
+            )
+
+
+def _paths(settings: dict) -> dict[str, str]:
+    values = {name: settings.get(name) for name in NAMES}
+    return {
+        name: value
+        for name, value in values.items()
+        if isinstance(value, str) and value not in ("", *NAMES[name])
+        # One of KerasHub's handles is no path.
+        if name != "weights" or os.path.isdir(value) or (os.sep in value and "://" not in value)
+    }
+
+
+def _last(path: str) -> str:
+    return path if "://" in path else os.path.basename(path.rstrip(os.sep)) or path

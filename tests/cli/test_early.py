@@ -1,0 +1,190 @@
+"""Mistakes that are told before TensorFlow is imported, by real processes of which none may."""
+
+import json
+import os
+import shutil
+import subprocess
+
+import pytest
+from support.processes import FCN_KERAS, ROOT
+
+from fcn_keras.models.backbones import RESNETS
+from fcn_keras.runs.config import BACKBONES
+
+IMPORTED = 'import os; os.write(2, b"IMPORTED"); os._exit(99)'
+
+
+@pytest.fixture(scope="module")
+def place(shapes, finished_run, tmp_path_factory):
+    """A folder with a data set `data`, runs and files that are damaged in several ways."""
+    place = tmp_path_factory.mktemp("early")
+    for package in ("tensorflow", "keras"):
+        (place / "fakes" / package).mkdir(parents=True)
+        (place / "fakes" / package / "__init__.py").write_text(IMPORTED)
+    shutil.copytree(shapes, place / "data")
+    shutil.copytree(shapes, place / "no_val")
+    (place / "no_val/ImageSets/Segmentation/val.txt").unlink()
+    for name in ("run", "damaged", "unfinished", "no_archive"):
+        shutil.copytree(finished_run, place / name)
+    (place / "damaged/config.json").write_text("{")
+    config = json.loads((place / "unfinished/config.json").read_text())
+    config["train"]["dataset"] = str(place / "moved")
+    (place / "unfinished/config.json").write_text(json.dumps(config))
+    (place / "unfinished/metrics.json").unlink()
+    (place / "unfinished/history.csv").unlink()
+    (place / "no_archive/best.keras").write_bytes(b"no archive")
+    (place / "file").touch()
+    (place / "empty").mkdir()
+    (place / "photo.jpg").touch()
+    return place
+
+
+MODEL = ["--model", "run"]
+OUT = ["--output", "out"]
+PREDICT = ["predict", *MODEL, *OUT]
+EVALUATE = ["evaluate", *MODEL, "--dataset"]
+EXPORT = ["export", *MODEL, "--output"]
+TRAIN = ["train", "--dataset"]
+TUNE = ["tune", "--search-dir", "search", "--dataset"]
+CONVERT = ["data", "convert", "--images", "data/JPEGImages", "--masks", "data/SegmentationClass"]
+CONVERT += ["--classes", "data/classes.txt"]
+MISSING_DATA = "'missing', which is no folder"
+MISTAKES = [
+    ([*PREDICT, "nofolder/"], "nofolder/: no such file or folder."),
+    ([*PREDICT, "a", "b"], "a: no such file or folder. Nor is any other of the 2 paths"),
+    ([*PREDICT, "*.gif"], "*.gif: no such file or folder."),
+    ([*PREDICT, "empty"], "empty: no images there"),
+    (["predict", *MODEL, "--output", "file", "photo.jpg"], "file: cannot be written (Not a dir"),
+    (["predict", *MODEL, "--output", "file/x", "photo.jpg"], "file/x: cannot be written (Not a"),
+    (["predict", "--model", "nomodel", *OUT, "photo.jpg"], "nomodel: no such model"),
+    (["predict", "--model", "damaged", *OUT, "photo.jpg"], "damaged/config.json: damaged"),
+    (["predict", "--model", "no_archive", *OUT, "photo.jpg"], "best.keras: no .keras model"),
+    ([*PREDICT, "photo.jpg", "--tile", "0"], "tile must be at least 1"),
+    ([*PREDICT, "photo.jpg", "--scales", "0"], "scales must be positive"),
+    ([*PREDICT, "photo.jpg", "--blend", "smooth", "--overlap", "5000"], "overlap must be 0 to"),
+    ([*PREDICT, "photo.jpg", "--max-pixels", "0"], "--max-pixels must be at least 1"),
+    ([*PREDICT, "photo.jpg", "--runtime", "onnx", "--precision", "bfloat16"], "runtime onnx does"),
+    ([*PREDICT, "--dataset", "missing"], MISSING_DATA),
+    ([*PREDICT, "--dataset", "data", "--split", "test"], "test.txt: no such file"),
+    ([*PREDICT, "--dataset", "data", "--limit", "0"], "--limit must be at least 1"),
+    ([*EVALUATE, "missing"], MISSING_DATA),
+    ([*EVALUATE, "no_val"], "val.txt: no such file"),
+    ([*EVALUATE, "sample", "--split", "test"], "Received: 'test'"),
+    ([*EVALUATE, "voc2012", "--split", "test"], "Received: 'test'"),
+    ([*EVALUATE, "voc2012", "--data-dir", "missing"], "missing: no such folder"),
+    ([*EVALUATE, "data", "--json", "file/x.json"], "file/x.json: cannot be written"),
+    ([*EVALUATE, "data", "--confusion", "empty"], "empty: cannot be written (Is a directory)"),
+    (["evaluate", "--model", "damaged", "--dataset", "data"], "config.json: damaged"),
+    ([*EXPORT, "file"], "file: cannot be written (Not a directory)"),
+    ([*EXPORT, "out", "--max-side", "0"], "max_side must be at least 1"),
+    ([*EXPORT, "out.tflite", "--format", "onnx"], "Call it out.onnx"),
+    ([*EXPORT, "file/x.onnx", "--format", "onnx"], "file/x.onnx: cannot be written"),
+    (["export", "--model", "damaged", *OUT], "config.json: damaged"),
+    (["demo", "--port", "0", "--model", "damaged"], "config.json: damaged"),
+    (["demo", "--port", "0", *MODEL, "--examples", "empty"], "--examples empty: no images there"),
+    (["demo", "--port", "0", *MODEL, "--tile", "-1"], "tile must be at least 1"),
+    (["serve", "--model-base-path", "missing"], "missing: no such folder"),
+    (["serve", "--model-base-path", "empty"], "empty holds no version"),
+    (["request", "nofolder/", *OUT], "nofolder/: no such file or folder."),
+    (["request", "photo.jpg", "--output", "file", "--url", "grpc://x"], "file: cannot be written"),
+    ([*TRAIN, "missing"], MISSING_DATA),
+    ([*TRAIN, "empty"], "empty/classes.txt: no such file"),
+    ([*TRAIN, "no_val"], "val.txt: no such file"),
+    ([*TRAIN, "voc2012", "--data-dir", "missing"], "missing: no such folder"),
+    ([*TRAIN, "data", "--run-dir", "run"], "run: exists already"),
+    ([*TRAIN, "data", "--run-dir", "file/run"], "file/run: cannot be written"),
+    ([*TRAIN, "data", "--init-from", "missing"], "missing: no such model"),
+    ([*TRAIN, "data", "--init-from", "damaged"], "config.json: damaged"),
+    ([*TRAIN, "data", "--weights", "missing/"], "--weights must be imagenet"),
+    ([*TRAIN, "data", "--weights", "resnet_18_imagnet"], "--weights must be imagenet"),
+    ([*TRAIN, "data", "--weights", "hff://timm/resnet18"], "--weights must be imagenet"),
+    ([*TRAIN, "data", "--backbone", "resnet19"], "--backbone must be one of"),
+    ([*TRAIN, "data", "--class-weights", "1", "2"], "one weight for each of the 3 classes"),
+    (["train", "--config", "missing"], "missing: no run folder"),
+    (["train", "--resume", "damaged"], "config.json: damaged"),
+    (["train", "--resume", "run", "--epochs", "0"], "--epochs must be at least 1"),
+    (["train", "--resume", "unfinished"], "moved"),
+    ([*TUNE, "missing"], MISSING_DATA),
+    ([*TUNE, "data", "--weights", "missing/"], "--weights must be imagenet"),
+    (["tune", "--search-dir", "data", "--dataset", "data"], "data: holds something else"),
+    (["tune", "--search-dir", "file", "--dataset", "data"], "file: cannot be written"),
+    (["report", "missing"], "missing: no run folder"),
+    (["report", "damaged"], "config.json: damaged"),
+    (["report", "unfinished"], "no epoch is finished"),
+    (["report", "run", "--images", "21"], "--images must be 0 to 20"),
+    (["report", "run", "--dataset", "missing"], MISSING_DATA),
+    (["report", "run", "--output", "empty"], "empty: cannot be written (Is a directory)"),
+    (["data", "check", "missing"], "missing: no such folder"),
+    ([*CONVERT, "--output", "file/x"], "file/x: cannot be written"),
+]
+
+
+def run(place, command):
+    path = os.pathsep.join([str(place / "fakes"), str(ROOT)])
+    environment = {**os.environ, "PYTHONPATH": path, "XDG_CACHE_HOME": str(place / "cache")}
+    environment.pop("TFDS_DATA_DIR", None)
+    return subprocess.run(
+        [*FCN_KERAS, *command], cwd=place, env=environment, capture_output=True, text=True
+    )
+
+
+def _name(value):
+    return " ".join(value) if isinstance(value, list) else ""
+
+
+@pytest.mark.parametrize(("command", "message"), MISTAKES, ids=_name)
+def test_a_mistake_is_told_before_tensorflow_is_imported(place, command, message):
+    done = run(place, command)
+    assert "IMPORTED" not in done.stderr, done.stderr
+    assert message in done.stderr, done.stderr
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) <= 2
+
+
+@pytest.mark.parametrize(
+    ("package", "command"),
+    [
+        ("onnx", [*EXPORT, "out.onnx", "--format", "onnx"]),
+        ("litert", [*EXPORT, "out.tflite", "--format", "litert"]),
+        ("openvino", [*PREDICT, "photo.jpg", "--runtime", "openvino"]),
+        ("onnx", [*EVALUATE, "data", "--runtime", "onnx"]),
+        ("demo", ["demo", *MODEL]),
+        ("serve", ["serve", "--model-base-path", "empty"]),
+        ("tune", [*TUNE, "data"]),
+        ("cluster", [*PREDICT, "photo.jpg", "--ray"]),
+    ],
+)
+def test_a_missing_package_too(place, package, command):
+    """The packages of extras are hidden: `find_spec` does not find them."""
+    hidden = {"onnx", "ai_edge_litert", "openvino", "gradio", "fastapi", "optuna", "ray"}
+    (place / "fakes" / "sitecustomize.py").write_text(
+        "import importlib.util as util\n"
+        "find = util.find_spec\n"
+        f"util.find_spec = lambda n, *a: None if n.split('.')[0] in {hidden} else find(n, *a)\n"
+    )
+    done = run(place, command)
+    (place / "fakes" / "sitecustomize.py").unlink()
+    assert "IMPORTED" not in done.stderr, done.stderr
+    assert done.stderr.endswith(f"Run: pip install 'fcn_keras[{package}]'\n"), done.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        [*PREDICT, "photo.jpg"],
+        [*EVALUATE, "data"],
+        [*EXPORT, "out"],
+        [*TRAIN, "data", "--run-dir", "new"],
+        [*TRAIN, "data", "--weights", "resnet_18_imagenet", "--run-dir", "new"],
+        ["train", "--resume", "run"],
+        ["report", "run"],
+    ],
+    ids=" ".join,
+)
+def test_what_is_right_gets_as_far_as_tensorflow(place, command):
+    """So that the tests above would see its import."""
+    assert run(place, command).returncode == 99
+
+
+def test_the_backbones_offered_are_those_that_can_be_built():
+    assert {*BACKBONES, "tiny"} == RESNETS.keys()

@@ -1,0 +1,110 @@
+"""Paths that were typed relative: found from any folder, and shown to nobody in full."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from support.runs import QUICK
+
+from fcn_keras.cli import main
+from fcn_keras.errors import UserError
+from fcn_keras.runs.config import TrainConfig
+from fcn_keras.runs.folder import RunFolder, provenance
+from fcn_keras.runs.paths import absolute, shown, shown_command, shown_text
+
+
+@pytest.fixture
+def earlier_run(finished_run, tmp_path):
+    """A run of an earlier version, which kept paths as they were typed, not yet finished."""
+    run = RunFolder(shutil.copytree(finished_run, tmp_path / "elsewhere" / "run"))
+    content = json.loads(run.config.read_text())
+    content["train"] |= {"dataset": "photos/data", "run_dir": "run"}
+    run.config.write_text(json.dumps(content))
+    return run
+
+
+def test_a_run_with_relative_paths_goes_on_from_anywhere(
+    shapes, finished_run, tmp_path, monkeypatch, capfd
+):
+    home = tmp_path / "someone" / "project"
+    home.mkdir(parents=True)
+    shutil.copytree(shapes, home / "photos" / "data")
+    shutil.copytree(finished_run, home / "earlier")
+    monkeypatch.chdir(home)
+    flags = [*QUICK, "--output-stride", "16", "--epochs", "1", "--init-from", "./earlier"]
+    command = ["train", "--dataset", "photos/data", "--run-dir=../project/run", *flags]
+    monkeypatch.setattr("sys.argv", [str(home / "fcn-keras"), *command])
+    assert main(command) == 0
+    run = RunFolder(home / "run")
+    config = run.read_config()
+    assert config.dataset == str(home / "photos" / "data")
+    assert (config.init_from, config.run_dir) == (str(home / "earlier"), str(home / "run"))
+
+    monkeypatch.chdir("/")
+    assert main(["train", "--resume", str(run.path), "--epochs", "2"]) == 0
+    capfd.readouterr()
+    assert main(["report", str(run.path)]) == 0
+    assert "Note" not in capfd.readouterr().err
+    assert main(["export", "--model", str(run.path), "--output", str(home / "models")]) == 0
+    about = (home / "models/1/assets.extra/metadata.json").read_text()
+    card, page = (run.path / name for name in ("MODEL_CARD.md", "report.html"))
+    for text in (card.read_text(), page.read_text(), about):
+        assert "someone" not in text and "project" not in text
+    assert "--dataset data --run-dir=run" in card.read_text()
+    assert "--dataset data" in page.read_text() and '"dataset": "data"' in about
+
+
+def test_what_is_no_path_stays():
+    for dataset in ("sample", "voc2012", "voc2012_aug"):
+        for weights in ("none", "auto", "imagenet", "resnet_18_imagenet", "hf://timm/resnet18"):
+            config = TrainConfig(dataset=dataset, weights=weights)
+            assert absolute(config) == config == shown(config)
+
+
+def test_a_folder_of_weights_and_of_voc(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/someone")
+    Path("preset").mkdir()
+    config = absolute(TrainConfig(weights="preset", data_dir="~/voc", dataset="voc2012"))
+    assert config.weights == str(tmp_path / "preset")
+    assert config.data_dir == "/home/someone/voc"
+    assert (shown(config).weights, shown(config).data_dir) == ("preset", "voc")
+
+
+def test_commands_and_texts_are_shortened():
+    words = ["/a/b/train.py", "--dataset=/home/x/data/", "../run", "--crop", "3", "hf://a/b"]
+    assert shown_command(words) == ["train.py", "--dataset=data", "run", "--crop", "3", "hf://a/b"]
+    assert shown_text("/home/x/data/a.jpg: missing", "/home/x/data/", None) == "data/a.jpg: missing"
+
+
+def test_an_earlier_run_says_where_it_looked(earlier_run, shapes, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    looked = (
+        f"{earlier_run.config}: --dataset photos/data is relative to the folder where training "
+        f"began; {tmp_path}/photos/data does not exist. Run this from that folder"
+    )
+    run = str(earlier_run.path)
+    assert main(["report", run]) == 0
+    assert f"{looked}. If the data set has moved, say where" in capfd.readouterr().err
+    assert main(["report", run, "--dataset", str(shapes)]) == 0
+    assert "Note" not in capfd.readouterr().err
+    assert main(["train", "--config", run]) == 1
+    assert f"error: {looked}, or give --dataset" in capfd.readouterr().err
+    earlier_run.metrics.unlink()
+    assert main(["train", "--resume", run]) == 1
+    assert f"error: {looked}.\n" in capfd.readouterr().err
+    from fcn_keras.training.train import resume
+
+    with pytest.raises(UserError, match="is relative to the folder where training began"):
+        resume(run)
+
+
+def test_an_earlier_run_is_found_from_where_it_began(earlier_run, shapes, tmp_path, monkeypatch):
+    (tmp_path / "photos").mkdir()
+    os.symlink(shapes, tmp_path / "photos" / "data")
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "--resume", str(earlier_run.path), "--epochs", "3"]) == 0
+    assert earlier_run.read_config().dataset == str(tmp_path / "photos" / "data")
+    assert provenance(earlier_run.path)["run"]["train"]["dataset"] == "data"
