@@ -78,7 +78,8 @@ def test_help_and_the_package_import_no_tensorflow():
 
 
 def test_wrong_paths_are_told_before_tensorflow_is_imported(tmp_path):
-    (tmp_path / "model.h5").touch()
+    for name in ("model.h5", "a.jpg"):
+        (tmp_path / name).touch()
     commands = [
         ["evaluate", "--model", "no/such", "--dataset", "sample"],
         ["predict", "--model", "model.h5", "--output", "out", "a.jpg"],

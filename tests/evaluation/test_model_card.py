@@ -82,7 +82,8 @@ def test_front_matter_is_yaml_at_the_beginning(run):
     assert begin == "" and yaml.safe_load(front)["library_name"] == "keras"
 
 
-def test_its_python_loads_the_model(run):
+def test_its_python_loads_the_model(run, monkeypatch):
+    monkeypatch.chdir(run.path.parent)
     code = "\n".join(re.findall(r"```python\n(.*?)```", card_of(run), re.DOTALL))
     scope = {}
     exec(code.replace('mask = segmenter("photo.jpg")', "mask = 0"), scope)

@@ -179,7 +179,7 @@ def test_it_can_be_read_without_seeing_it(page):
 
 
 def test_nothing_of_the_user_becomes_markup(run, shapes, tmp_path):
-    data = tmp_path / "<i>data</i> & 'more'"
+    data = tmp_path / "<i>data & 'more'"
     shutil.copytree(shapes, data)
     (data / "classes.txt").write_text("\n".join(NASTY) + "\n")
     ids = [f"<img src=x onerror=alert({i})>" for i in range(5)]
@@ -192,7 +192,7 @@ def test_nothing_of_the_user_becomes_markup(run, shapes, tmp_path):
     def rename(content):
         content["labels"]["names"] = NASTY
         content["train"]["dataset"] = str(data)
-        content["commands"] = [["train.py", "--run-dir", "<u>x</u>"]]
+        content["commands"] = [["train.py", "--run-dir", "<u>x"]]
 
     change_config(run, rename)
     assert main(["report", str(run.path)]) == 0
@@ -200,7 +200,7 @@ def test_nothing_of_the_user_becomes_markup(run, shapes, tmp_path):
     assert not {"b", "i", "u", "script"} & set(page.tags) and not page.inline_code
     assert [page.row(name)[0] for name in NASTY] == list(NASTY)
     assert all(name in page.texts["strong"] for name in ("onerror=alert(", "<img src=x"))
-    assert "<u>x</u>" in page.texts["code"] and len(page.images) == 15
+    assert "<u>x" in page.texts["code"] and len(page.images) == 15
 
 
 def test_a_lost_data_set_leaves_what_the_run_knows(run, tmp_path, shapes, capfd):
