@@ -61,13 +61,13 @@ def _evaluate(arguments) -> int:
         raise UserError(f"--crop must be at least 1 pixel each way. Received: {arguments.crop}.")
     if arguments.boundary is not None and arguments.boundary < 1:
         raise UserError(f"--boundary must be at least 1 pixel. Received: {arguments.boundary}.")
-    for path in filter(None, (arguments.json, arguments.confusion)):
-        check_place(path)
-    check_data(arguments)
     if arguments.json:
         require_replaceable("--json", arguments.json, rb'"per_class_iou": ')
     if arguments.confusion:
         require_replaceable("--confusion", arguments.confusion, SOFTWARE.encode())
+    for path in filter(None, (arguments.json, arguments.confusion)):
+        check_place(path)
+    check_data(arguments)
     segmenter = load_segmenter(arguments)
     from fcn_keras.evaluation import charts
     from fcn_keras.evaluation.scores import evaluate, format_scores, require_same_classes

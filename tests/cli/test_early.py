@@ -73,7 +73,7 @@ MISTAKES = [
     ([*EVALUATE, "voc2012", "--split", "test"], "Received: 'test'"),
     ([*EVALUATE, "voc2012", "--data-dir", "missing"], "missing: no such folder"),
     ([*EVALUATE, "data", "--json", "file/x.json"], "file/x.json: cannot be written"),
-    ([*EVALUATE, "data", "--confusion", "empty"], "empty: cannot be written (Is a directory)"),
+    ([*EVALUATE, "data", "--confusion", "empty"], "--confusion empty: a folder"),
     (["evaluate", "--model", "damaged", "--dataset", "data"], "config.json: damaged"),
     ([*EXPORT, "file"], "file: cannot be written (Not a directory)"),
     ([*EXPORT, "out", "--max-side", "0"], "max_side must be at least 1"),

@@ -17,6 +17,7 @@ from fcn_keras.cli import main
 from fcn_keras.cli.export import PROVENANCE
 from fcn_keras.data.split import LabelSet
 from fcn_keras.errors import UserError
+from fcn_keras.export import FILES
 from fcn_keras.export.formats import FORMATS
 from fcn_keras.export.single_file import export_file
 from fcn_keras.files.writing import require_replaceable
@@ -49,19 +50,23 @@ def segmenter():
     return Segmenter(small_fcn(), LABELS)
 
 
+def name_of(format):
+    return f"m{FILES[format][0]}"
+
+
 @pytest.fixture(scope="module")
 def folder(segmenter, tmp_path_factory):
     """A folder with the three files."""
     folder = tmp_path_factory.mktemp("files")
-    for format, target in FORMATS.items():
-        path = folder / f"m{target.suffix}"
+    for format in FORMATS:
+        path = folder / name_of(format)
         assert export_file(segmenter, path, format, {"run": "x"}) == path
     return folder
 
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_the_command_replaces_exports_alone(format, folder, untrained_run, tmp_path, capfd):
-    own = folder / f"m{FORMATS[format].suffix}"
+    own = folder / name_of(format)
     require_replaceable("--output", own, PROVENANCE)
     others = [(untrained_run / "best.keras").read_bytes(), own.read_bytes()[:99], b"mine"]
     for content in others:
@@ -113,7 +118,7 @@ def test_logits_of_any_size_are_the_models(segmenter, folder, suffix, shape):
 @pytest.mark.parametrize("stride", [16, 32])
 @pytest.mark.parametrize("format", ["onnx", "litert"])
 def test_coarser_networks(stride, format, tmp_path):
-    model, suffix = small_fcn(stride), FORMATS[format].suffix
+    model, suffix = small_fcn(stride), FILES[format][0]
     path = export_file(Segmenter(model, LABELS), tmp_path / f"m{suffix}", format)
     run, tolerance = RUNS[suffix]
     images = random_images((2, 70, 45))
@@ -200,7 +205,7 @@ def test_labels_of_a_keras_file_go_before_its_neighbours(segmenter, folder, tmp_
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_mixed_precision_is_exported_in_float32(format, tmp_path):
-    model, suffix = small_fcn(dtype="mixed_bfloat16"), FORMATS[format].suffix
+    model, suffix = small_fcn(dtype="mixed_bfloat16"), FILES[format][0]
     assert model.get_layer("backbone").layers[-1].compute_dtype == "bfloat16"
     path = export_file(Segmenter(model, LABELS), tmp_path / f"m{suffix}", format)
     full = small_fcn()
@@ -218,10 +223,10 @@ def test_another_models_file_is_refused(format, seed, folder, tmp_path, monkeypa
     """The file of a model of seed 0 passes as that of this model only."""
     target = FORMATS[format]
     foreign = dataclasses.replace(
-        target, write=lambda model, texts, path: shutil.copy(folder / f"m{target.suffix}", path)
+        target, write=lambda model, texts, path: shutil.copy(folder / name_of(format), path)
     )
     monkeypatch.setitem(FORMATS, format, foreign)
-    path = tmp_path / f"m{target.suffix}"
+    path = tmp_path / name_of(format)
     path.write_text("former")
     segmenter = Segmenter(small_fcn(seed=seed), LABELS)
     if seed == 0:
@@ -259,7 +264,7 @@ def test_results_of_another_shape_are_refused(segmenter, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_nothing_is_said(format, segmenter, tmp_path, capfd):
-    export_file(segmenter, tmp_path / f"m{FORMATS[format].suffix}", format)
+    export_file(segmenter, tmp_path / name_of(format), format)
     assert capfd.readouterr() == ("", "")
     print("heard")
     assert capfd.readouterr().out == "heard\n"
@@ -284,5 +289,5 @@ def test_mistakes_are_named(segmenter, tmp_path):
 def test_missing_packages_are_named(format, module, segmenter, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(UserError, match=rf"needs .*: pip install 'fcn_keras\[{format}\]'$"):
-        export_file(segmenter, tmp_path / f"m{FORMATS[format].suffix}", format)
+        export_file(segmenter, tmp_path / name_of(format), format)
     assert not any(tmp_path.iterdir())
