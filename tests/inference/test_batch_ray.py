@@ -131,7 +131,9 @@ def test_mistakes_are_named(arguments, message, predict, tmp_path):
 @pytest.mark.parametrize("address", ["localhost:1", "ray://host", "auto"])
 def test_addresses_without_a_cluster(address, predict, tmp_path):
     pytest.importorskip("ray")
-    code, _, errors = predict("a.png", "--output", tmp_path, "--ray", address)
+    (tmp_path / "a.png").touch()
+    command = (tmp_path / "a.png", "--output", tmp_path / "out", "--ray", address)
+    code, _, errors = predict(*command)
     assert code == 1 and errors.startswith(f"error: --ray {address}: Ray cannot be reached (")
 
 
