@@ -148,7 +148,7 @@ class Page:
         if site:  # which browsers send by https, and to this machine
             foreign = site not in ("same-origin", "none")
         else:  # the scheme is left out, as a proxy may have another
-            foreign = origin is not None and origin.partition("://")[2] != headers["host"]
+            foreign = origin is not None and origin.partition("://")[2] != headers.get("host")
         if foreign and path != "/":  # to which links may lead
             raise Refusal(403, "Only this page may ask for that.")
 
