@@ -1,4 +1,4 @@
-"""The page's server without sockets: what takes too long, fails or waits, and what it holds then."""
+"""The page's server without sockets: what takes too long, fails or waits, and what is held then."""
 
 import asyncio
 import dataclasses
