@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 from fcn_keras.cli.early import check_model
@@ -34,28 +33,27 @@ def add(commands) -> None:
 
 
 def _demo(arguments) -> int:
-    require_packages("fcn-keras demo", "demo", "gradio", load=False)
-    with (
-        listening(arguments.host, arguments.port) as listener,
-        tempfile.TemporaryDirectory(prefix="fcn_keras_demo_") as folder,
-    ):
-        segmenter, samples = _load(arguments, Path(folder))
+    require_packages("fcn-keras demo", "demo", "uvicorn", load=False)
+    with listening(arguments.host, arguments.port) as listener:
+        segmenter, samples = _load(arguments)
         from fcn_keras.demo.server import serve
 
         title = Path(arguments.model).resolve().name
         ready = f"Showing {title} at {url_of(listener)}"
-        serve(listener, segmenter, samples, Path(folder), title, ready)
+        serve(listener, segmenter, samples, title, arguments.host, ready)
     return 0
 
 
-def _load(arguments, folder: Path):
+def _load(arguments):
     check_model(arguments, arguments.max_pixels)
     from fcn_keras.demo.samples import drawn_samples, folder_samples
 
     if arguments.examples:
-        samples = folder_samples(arguments.examples, folder, arguments.max_pixels)
+        samples = folder_samples(arguments.examples, arguments.max_pixels)
     else:
-        samples = drawn_samples(folder)
+        samples = drawn_samples()
     segmenter = load_segmenter(arguments, max_pixels=arguments.max_pixels)
-    segmenter(samples[0].path)  # the first call is slow, and no user should wait for it
+    from fcn_keras.demo.prediction import segment
+
+    segment(segmenter, samples[0].source)  # the first call is slow, and no user should wait for it
     return segmenter, samples

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 from pathlib import Path
 
@@ -24,31 +25,32 @@ class Sample:
     """A picture to try.
 
     Args:
-        path: The file.
+        name: Its file name.
+        source: The file, or its bytes.
         thumbnail: The bytes of a small upright JPEG of it.
     """
 
-    path: Path
+    name: str
+    source: Path | bytes
     thumbnail: bytes
 
 
-def folder_samples(given: str, folder: Path, max_pixels: int = MAX_PIXELS) -> list[Sample]:
+def folder_samples(given: str, max_pixels: int = MAX_PIXELS) -> list[Sample]:
     """A folder's first images; unreadable ones are named on stderr and left out.
 
     Args:
         given: The folder.
-        folder: The page's own, which is not searched.
         max_pixels: The largest image to accept.
 
     Raises:
         UserError: If there is none.
     """
     samples = []
-    for found in named_images([given], folder):
+    for found in named_images([given], os.devnull):  # as nothing is written there
         path = Path(found.path)
         try:
             image = open_photograph(path, str(path), max_pixels)
-            samples.append(Sample(path, _thumbnail(image)))
+            samples.append(Sample(path.name, path, _thumbnail(image)))
         except UserError as error:
             print(f"error: {printable(str(error))}", file=sys.stderr)
         if len(samples) == COUNT:
@@ -58,18 +60,13 @@ def folder_samples(given: str, folder: Path, max_pixels: int = MAX_PIXELS) -> li
     return samples
 
 
-def drawn_samples(folder: Path) -> list[Sample]:
-    """Scenes like those of the sample data set, but in neither of its parts.
-
-    Args:
-        folder: Gets their files.
-    """
+def drawn_samples() -> list[Sample]:
+    """Scenes like those of the sample data set, but in neither of its parts."""
     samples = []
     for number, seed in enumerate(SEEDS, 1):
         image = Image.fromarray(draw_scene(np.random.default_rng([seed, 2, 0]))[0])
-        path = folder / f"scene_{number}.jpg"
-        image.save(path, quality=92)
-        samples.append(Sample(path, _thumbnail(image)))
+        photograph = encode_image(image, "JPEG", quality=92)
+        samples.append(Sample(f"scene_{number}.jpg", photograph, _thumbnail(image)))
     return samples
 
 

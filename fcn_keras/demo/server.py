@@ -1,27 +1,60 @@
-"""The page -> an HTTP server that asks no other machine for anything."""
+"""The page and its predictions over HTTP.
+
+The server keeps nothing: no files, no sessions. It asks no other machine for anything, and
+what a request can make it hold is bounded.
+"""
 
 from __future__ import annotations
 
-import os
+import asyncio
+import io
+import ipaddress
+import json
+import secrets
 import socket
+import sys
+import traceback
+import urllib.parse
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from starlette.responses import JSONResponse
-
+from fcn_keras.data.split import LabelSet
+from fcn_keras.demo.prediction import Answer, segment
 from fcn_keras.demo.samples import Sample
+from fcn_keras.errors import UserError, printable
+from fcn_keras.files.painting import is_greyish, line_level, painted_ids
 from fcn_keras.inference.segmenter import Segmenter
 from fcn_keras.serving import http
 
-MAX_UPLOAD = "256mb"
-STYLE = Path(__file__).with_name("style.css")
+MAX_BODY = 256 * 2**20  # bytes of one photograph's file
+MAX_HELD = 2 * MAX_BODY  # bytes of the photographs and answers of all requests together
+WAITING = 64  # requests that wait for the one that runs
+BODY_SECONDS = 300  # for a whole photograph to arrive
+STOP_SECONDS = 60  # for a prediction to end when the server does
+FOLDER = Path(__file__).parent
+FILES = {
+    "/": ("page.html", "text/html; charset=utf-8"),
+    "/page.js": ("page.js", "text/javascript; charset=utf-8"),
+    "/style.css": ("style.css", "text/css; charset=utf-8"),
+}
+HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+}
 
 
 def serve(
     listener: socket.socket,
     segmenter: Segmenter,
-    samples: list[Sample],
-    folder: Path,
+    samples: Sequence[Sample],
     title: str,
+    host: str,
     ready: str,
 ) -> None:
     """Shows the page until SIGTERM, SIGHUP or SIGINT, and ends what runs then.
@@ -30,58 +63,234 @@ def serve(
         listener: A bound socket.
         segmenter: The model.
         samples: Pictures to try.
-        folder: For uploads and answers.
         title: The model's name.
+        host: What the page may be called in addresses, besides `localhost`.
         ready: A line to print when the page can be opened.
 
     Raises:
         UserError: If another server has begun to listen at the address meanwhile.
     """
-    os.environ["GRADIO_TEMP_DIR"] = str(folder)
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-    # They are read when Gradio is imported.
-    import gradio as gr
-    from fastapi import FastAPI
-    from python_multipart.exceptions import FormParserError
-
-    from fcn_keras.demo.page import build_page
-
-    page = build_page(segmenter, samples, folder, title)
-    app = gr.mount_gradio_app(
-        FastAPI(openapi_url=None),
-        page,
-        path="/",
-        theme=_theme(gr),
-        css_paths=STYLE,
-        footer_links=[],
-        run_history=False,
-        # An event that does not exist, and an upload whose parts have no good boundary.
-        app_kwargs={"exception_handlers": dict.fromkeys((KeyError, FormParserError), _malformed)},
-        max_file_size=MAX_UPLOAD,
-        show_error=False,
-        ssr_mode=False,
-        mcp_server=False,
-        pwa=False,
-    )
-    gradio_app = app.routes[-1].app
-
-    def stopping():  # every open page holds a connection that would last for ever
-        gradio_app.stop_event.set()
-
-    http.run(app, listener, ready, stopping, timeout_graceful_shutdown=60)
+    page = Page(segmenter, samples, title, host)
+    options = {"lifespan": "off", "timeout_graceful_shutdown": STOP_SECONDS}
+    http.run(page, listener, ready, lambda: None, **options)
+    page.close()
     print("Stopped.", flush=True)
 
 
-def _malformed(request, error) -> JSONResponse:
-    return JSONResponse({"detail": "Malformed request."}, 400)
+class Refusal(Exception):
+    """A request that gets a status and a line instead of what it asked for."""
+
+    def __init__(self, status: int, reason: str, **headers: str):
+        super().__init__(reason)
+        self.status, self.headers = status, headers
 
 
-def _theme(gr):
-    """Fonts that are on every machine: Gradio's own may come from Google."""
-    return gr.themes.Default(
-        primary_hue="blue",
-        neutral_hue="slate",
-        font=["system-ui", "sans-serif"],
-        font_mono=["ui-monospace", "monospace"],
-    ).set(body_background_fill="*neutral_100", block_border_color="*neutral_300")
+class Page:
+    """The ASGI application; one prediction runs at a time.
+
+    Args:
+        segmenter: The model.
+        samples: Pictures to try.
+        title: The model's name.
+        host: A name of this server; it has others by itself.
+    """
+
+    def __init__(self, segmenter: Segmenter, samples: Sequence[Sample], title: str, host: str):
+        self._segmenter = segmenter
+        segmenter.progress = self._unless_given_up
+        self._hosts = {"localhost", host.lower(), socket.gethostname().lower()}
+        self._samples = {f"sample={i}": sample.source for i, sample in enumerate(samples)}
+        self._files = {
+            path: (kind, (FOLDER / name).read_bytes()) for path, (name, kind) in FILES.items()
+        }
+        self._files["/model.json"] = "application/json", _about(title, segmenter.labels, samples)
+        for i, sample in enumerate(samples):
+            self._files[f"/samples/{i}.jpg"] = "image/jpeg", sample.thumbnail
+        self._thread = ThreadPoolExecutor(1, "prediction")
+        self._requests = self._held = 0
+        self._photograph = io.BytesIO()  # whose prediction runs
+
+    def close(self) -> None:
+        """Waits for the thread, which ends at the next tile."""
+        self._thread.shutdown()
+
+    async def __call__(self, scope, receive, send) -> None:
+        headers = {
+            name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
+        }
+        try:
+            self._check_source(scope["path"], headers)
+            if scope["path"] == "/predict":
+                _check_method(scope, "POST")
+                query = scope["query_string"].decode("latin-1")
+                await self._predict(query, headers, receive, send)
+            elif scope["path"] in self._files:
+                _check_method(scope, "GET", "HEAD")
+                kind, content = self._files[scope["path"]]
+                await _send(send, 200, kind, [content])
+            else:
+                raise Refusal(404, "Not found.")
+        except asyncio.CancelledError:
+            await _refuse(send, Refusal(503, "The server is stopping."))
+        except Refusal as refusal:
+            await _refuse(send, refusal)
+
+    def _check_source(self, path: str, headers: dict[str, str]) -> None:
+        """Refuses what other web pages have sent from a user's browser."""
+        try:
+            name = urllib.parse.urlsplit(f"//{headers.get('host', '')}").hostname or ""
+            if name not in self._hosts:  # an attacker's name may lead to this machine
+                ipaddress.ip_address(name)
+        except ValueError as error:
+            reason = "Open this page at an IP address, or as localhost."
+            raise Refusal(403, reason) from error
+        site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+        if site:  # which browsers send by https, and to this machine
+            foreign = site not in ("same-origin", "none")
+        else:  # the scheme is left out, as a proxy may have another
+            foreign = origin is not None and origin.partition("://")[2] != headers.get("host")
+        if foreign and path != "/":  # to which links may lead
+            raise Refusal(403, "Only this page may ask for that.")
+
+    async def _predict(self, query: str, headers: dict[str, str], receive, send) -> None:
+        if query and query not in self._samples:
+            raise Refusal(400, "No such sample.")
+        if "content-length" in headers and "transfer-encoding" in headers:
+            # A proxy may see another end of the body than this server.
+            raise Refusal(400, "Both Content-Length and Transfer-Encoding.", Connection="close")
+        _check_size(int(headers.get("content-length", 0)))
+        if self._requests > WAITING:
+            raise Refusal(503, "Too many photographs are waiting. Try again later.")
+        held = 0
+
+        def hold(size: int) -> None:
+            nonlocal held
+            self._held, held = self._held + size - held, size
+            if self._held > MAX_HELD:
+                raise Refusal(503, "Too many large photographs are waiting. Try again later.")
+
+        self._requests += 1
+        photograph = io.BytesIO()
+        try:
+            await _read(receive, photograph, hold)
+            answer = await self._until_gone(receive, photograph, self._samples.get(query))
+            kind, parts = _multipart(answer)
+            photograph.close()
+            hold(sum(map(len, parts)))
+            await _send(send, 200, kind, parts)
+        except ConnectionError:
+            pass  # the client has gone
+        finally:
+            self._requests -= 1
+            self._held -= held
+            photograph.close()
+
+    async def _until_gone(self, receive, photograph: io.BytesIO, sample) -> Answer:
+        loop = asyncio.get_running_loop()
+        prediction = loop.run_in_executor(self._thread, self._segment, photograph, sample)
+        gone = asyncio.ensure_future(receive())  # nothing else can come after the body
+        try:
+            await asyncio.wait([prediction, gone], return_when=asyncio.FIRST_COMPLETED)
+            if not prediction.done():
+                raise ConnectionError
+            return prediction.result()
+        finally:
+            prediction.cancel()
+            gone.cancel()
+
+    def _segment(self, photograph: io.BytesIO, sample) -> Answer:
+        self._photograph = photograph
+        try:
+            return segment(self._segmenter, sample or photograph.getvalue())
+        except UserError as error:
+            raise Refusal(400, str(error)) from error
+        except Exception as error:
+            if photograph.closed:
+                raise ConnectionError from error
+            for line in traceback.format_exc().splitlines():
+                print(printable(line), file=sys.stderr)
+            raise Refusal(500, f"Internal error: {type(error).__name__}.") from error
+
+    def _unless_given_up(self, pieces, total):
+        """The pieces of a large photograph, as long as somebody waits for them."""
+        for piece in pieces:
+            if self._photograph.closed:
+                raise ConnectionError
+            yield piece
+
+
+def _about(title: str, labels: LabelSet, samples: Sequence[Sample]) -> bytes:
+    painted = painted_ids(labels.names)
+    classes = [
+        {
+            "name": name,
+            "color": color,
+            "line": line_level(color),
+            "hatched": is_greyish(color),
+            "painted": i in painted,
+        }
+        for i, (name, color) in enumerate(zip(labels.names, labels.palette))
+    ]
+    names = [sample.name for sample in samples]
+    return json.dumps({"title": title, "classes": classes, "samples": names}).encode()
+
+
+def _check_method(scope, *allowed: str) -> None:
+    if scope["method"] not in allowed:
+        raise Refusal(405, "Method not allowed.", Allow=", ".join(allowed))
+
+
+def _check_size(size: int) -> None:
+    if size > MAX_BODY:
+        raise Refusal(413, f"The file is larger than {MAX_BODY // 2**20} MiB.")
+
+
+async def _read(receive, photograph: io.BytesIO, hold) -> None:
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ConnectionError
+                photograph.write(message["body"])
+                _check_size(photograph.tell())
+                hold(photograph.tell())
+                if not message["more_body"]:
+                    return
+    except TimeoutError as error:
+        raise Refusal(408, f"The file took more than {BODY_SECONDS} s.") from error
+
+
+def _multipart(answer: Answer) -> tuple[str, list[bytes]]:
+    """An answer as browsers read forms: its type and its parts."""
+    facts = {
+        "size": answer.size,
+        "shown": answer.shown_size,
+        "seconds": answer.seconds,
+        "shares": list(answer.shares.items()),
+    }
+    boundary, parts = secrets.token_hex(16), []
+    for name, kind, content in (
+        ("facts", "application/json", json.dumps(facts).encode()),
+        ("picture", "application/octet-stream", answer.picture),
+        ("mask", "image/png", answer.mask),
+    ):
+        disposition = f'form-data; name="{name}"; filename="{name}"'
+        head = f"--{boundary}\r\nContent-Disposition: {disposition}\r\nContent-Type: {kind}\r\n\r\n"
+        parts += [head.encode(), content, b"\r\n"]
+    return f"multipart/form-data; boundary={boundary}", [*parts, f"--{boundary}--\r\n".encode()]
+
+
+async def _refuse(send, refusal: Refusal) -> None:
+    kind, reason = "text/plain; charset=utf-8", str(refusal).encode(errors="replace")
+    await _send(send, refusal.status, kind, [reason], **refusal.headers)
+
+
+async def _send(send, status: int, kind: str, parts: list[bytes], **more: str) -> None:
+    """Sends parts one after the other; the last call returns when the client has taken them."""
+    headers = {**HEADERS, "Content-Type": kind, "Content-Length": str(sum(map(len, parts))), **more}
+    encoded = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": status, "headers": encoded})
+    for part in parts:
+        await send({"type": "http.response.body", "body": part, "more_body": True})
+    await send({"type": "http.response.body"})

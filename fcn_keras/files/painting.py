@@ -53,7 +53,7 @@ def paint(
     # Ranks replace the ids: of two neighbours the class with fewer pixels keeps its colour up to
     # the boundary, and the line takes its place from the other one. So thin objects are not lost.
     counts = mask.histogram()
-    order = sorted({i for i in shown if i < len(palette)}, key=lambda i: counts[i])
+    order = sorted({i for i in shown if i < len(palette)}, key=lambda i: (counts[i], i))
     ranks = dict(zip(order, range(len(order))))
     colors = [palette[i] for i in order]
     ids = mask.point([ranks.get(i, UNPAINTED) for i in range(256)], "L")
@@ -96,5 +96,6 @@ def _stripes(size: tuple[int, int], line: int, level: int) -> Image.Image:
     stripes, (width, height) = Image.new("L", size), size
     draw = ImageDraw.Draw(stripes)
     for left in range(-height, width, HATCH * line):
-        draw.line((left, height, left + height, 0), level, line)
+        # Its ends, which are cut square, are outside.
+        draw.line((left - line, height + line, left + height + line, -line), level, line)
     return stripes

@@ -1,3 +1,5 @@
+import resource
+
 import pytest
 from support import demo_model
 
@@ -9,8 +11,16 @@ def run(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def server(run):
-    """A page for all tests."""
+def server(run, tmp_path_factory):
+    """A page for all tests, which can write no file from when it is ready."""
+    pytest.importorskip("uvicorn")
+    folder = tmp_path_factory.mktemp("temporary")
     # Photographs have many tiles.
-    with demo_model.serving("--model", run, "--tile", 64, "--max-pixels", 1_000_000) as server:
+    flags = ("--model", run, "--tile", 64, "--max-pixels", 1_000_000)
+    with demo_model.serving(*flags, TMPDIR=str(folder)) as server:
+        process = server.process.pid
+        before = resource.prlimit(process, resource.RLIMIT_FSIZE)
+        resource.prlimit(process, resource.RLIMIT_FSIZE, (0, before[1]))  # as on a full disk
         yield server
+        assert not list(folder.iterdir())
+        resource.prlimit(process, resource.RLIMIT_FSIZE, before)

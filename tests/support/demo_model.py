@@ -26,15 +26,13 @@ LABELS = LabelSet(("background", "leaf", "water"), ((0, 0, 0), (250, 160, 10), (
 class Server:
     """`fcn-keras demo` in a process that tells of predictions and of foreign connections."""
 
-    def __init__(self, *arguments):
-        # A user's shell may ask for what the page must not do.
-        wishes = {"GRADIO_ANALYTICS_ENABLED": "True", "GRADIO_SHARE": "True"}
+    def __init__(self, *arguments, **changes):
         self.process = subprocess.Popen(
             [sys.executable, PROCESS, "demo", *map(str, arguments)],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env=processes.environment(**wishes),
+            env=processes.environment(**changes),
         )
         self.lines = []
         self.reader = threading.Thread(target=self._read, daemon=True)
@@ -59,9 +57,14 @@ class Server:
 
 
 @contextlib.contextmanager
-def serving(*flags):
-    """A `Server` that is ready at a free port, with its address as `url`."""
-    server = Server(*flags, "--port", 0)
+def serving(*flags, **changes):
+    """A `Server` that is ready at a free port, with its address as `url`.
+
+    Args:
+        *flags: The command's.
+        **changes: Of its environment.
+    """
+    server = Server(*flags, "--port", 0, **changes)
     try:
         server.url = server.wait_for("Showing .* at (http://.*)")[1]
         yield server

@@ -16,6 +16,7 @@ def _tell(event, arguments):
 
 def _main():
     sys.addaudithook(_tell)
+    sys.modules.update(fastapi=None, starlette=None)  # the extra [demo] has uvicorn alone
     from fcn_keras.cli import demo, main
 
     load = demo.load_segmenter
