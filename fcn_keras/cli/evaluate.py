@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 from fcn_keras.cli.early import check_data, check_place
 from fcn_keras.cli.shared import (
@@ -62,6 +63,10 @@ def _evaluate(arguments) -> int:
     if arguments.boundary is not None and arguments.boundary < 1:
         raise UserError(f"--boundary must be at least 1 pixel. Received: {arguments.boundary}.")
     if arguments.json:
+        if Path(arguments.json).name == "metrics.json":
+            raise UserError("--json: metrics.json is a run's own file. Choose another name.")
+        if arguments.json == arguments.confusion:
+            raise UserError("--json and --confusion are two files: choose another name for one.")
         require_replaceable("--json", arguments.json, rb'"per_class_iou": ')
     if arguments.confusion:
         require_replaceable("--confusion", arguments.confusion, SOFTWARE.encode())

@@ -87,11 +87,12 @@ def _predict(arguments) -> int:
     results = Results(arguments.output, extras)
     planned = results.planned(images, arguments.skip_existing, arguments.overwrite)
     segmenter = load_segmenter(arguments, **limit)
-    results.claim(planned)
     if arguments.ray is None:
-        total, there, failed = _run_here(arguments, segmenter, extras, images, split)
+        if storage.is_address(arguments.output):
+            results.claim(planned)  # rather than once for each image
+        total, there, failed = _run_here(arguments, segmenter, extras, images, split, results)
     else:
-        total, there, failed = _run_on_ray(arguments, segmenter, extras)
+        total, there, failed = _run_on_ray(arguments, segmenter, extras, results, planned)
     if not total:
         raise UserError(f"{arguments.paths[0]}: no images there, outside of --output.")
     for path in arguments.paths if len(arguments.paths) > 1 else ():
@@ -128,7 +129,7 @@ def _images(arguments):
     return [FoundImage("", name, 0.0) for name in split.ids], split
 
 
-def _run_here(arguments, segmenter, extras, images, split) -> tuple[int, int, int]:
+def _run_here(arguments, segmenter, extras, images, split, owned) -> tuple[int, int, int]:
     """How many images there are, had results already, failed."""
     from fcn_keras.inference.batch import job_of_image, jobs_of_split, predict_jobs
 
@@ -136,16 +137,18 @@ def _run_here(arguments, segmenter, extras, images, split) -> tuple[int, int, in
         jobs = jobs_of_split(split)
     else:
         jobs = [job_of_image(image, segmenter.max_pixels) for image in images]
-    results = predict_jobs(segmenter, jobs, arguments.output, extras, arguments.skip_existing)
+    skip = arguments.skip_existing
+    results = predict_jobs(segmenter, jobs, arguments.output, extras, skip, owned)
     done, _, failed = _counted(((problem, False) for _, problem in results), len(jobs))
     return len(jobs), len(jobs) - done, failed
 
 
-def _run_on_ray(arguments, segmenter, extras) -> tuple[int, int, int]:
+def _run_on_ray(arguments, segmenter, extras, results, planned) -> tuple[int, int, int]:
     from fcn_keras.inference.batch_ray import predict_on_ray, ray_session
 
     workers, cpus = arguments.workers or 1, arguments.worker_cpus or 1
     with ray_session(arguments.ray or None, workers, cpus):
+        results.claim(planned)
         outcomes = predict_on_ray(
             segmenter,
             arguments.paths,

@@ -81,14 +81,13 @@ def _request(arguments) -> int:
     if not jobs:
         raise UserError(f"{arguments.paths[0]}: no images there, outside of --output.")
     results = Results(arguments.output, [OVERLAYS] if arguments.overlay else [])
-    planned = results.planned(jobs, arguments.skip_existing, arguments.overwrite)
+    results.planned(jobs, arguments.skip_existing, arguments.overwrite)
     client = _connect(arguments)
     names, palette = client.labels()
     _make_folder(Path(arguments.output))
-    results.claim(planned)
     skip = arguments.skip_existing
     todo = [image for image in jobs if not (skip and results.have(image.name, image.changed))]
-    shares = _segment_all(client, names, palette, todo, arguments)
+    shares = _segment_all(client, names, palette, todo, results, arguments)
     if arguments.fractions:
         text = json.dumps(dict(sorted(shares.items())), indent=1)
         write_file(arguments.fractions, lambda path: path.write_text(text + "\n"))
@@ -121,13 +120,15 @@ def _make_folder(path: Path) -> None:
         ) from error
 
 
-def _segment_all(client, names, palette, jobs, arguments) -> dict[str, dict[str, float]]:
+def _segment_all(client, names, palette, jobs, results, arguments) -> dict[str, dict[str, float]]:
     """Each class's share of the images that succeeded; failures are printed."""
     shares, unanswered = {}, 0
     with _noted_signals(client) as noted, ThreadPoolExecutor(arguments.parallel) as threads:
         try:
             futures = {
-                threads.submit(_segment, client, image, names, palette, arguments): image.path
+                threads.submit(
+                    _segment, client, image, names, palette, results, arguments
+                ): image.path
                 for image in jobs
             }
             with progress(as_completed(futures), total=len(jobs)) as bar:
@@ -178,7 +179,7 @@ def _noted_signals(client):
         yield noted
 
 
-def _segment(client, image: FoundImage, names, palette, arguments) -> tuple[float, ...]:
+def _segment(client, image: FoundImage, names, palette, results, arguments) -> tuple[float, ...]:
     from fcn_keras.files.images import open_photograph
     from fcn_keras.serving.client import pictures
 
@@ -193,6 +194,7 @@ def _segment(client, image: FoundImage, names, palette, arguments) -> tuple[floa
     mask = pictures.colored_mask(segmentation.mask_png, data, palette, path)
     mask_path = output / result_name(image.name, "mask")
     overlay_path = output / result_name(image.name, OVERLAYS)
+    results.claim([image.name])
     if arguments.overlay:
         picture = pictures.overlay(open_photograph(data, path), mask, names, palette, path)
         write_file(overlay_path, lambda partial: picture.save(partial, "PNG"))

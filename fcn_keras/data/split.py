@@ -97,16 +97,16 @@ class LabelSet:
     def __len__(self) -> int:
         return len(self.names)
 
-    @classmethod
-    def nameless(cls, size: int) -> LabelSet:
-        """The classes of a model whose file does not name them: `class_0`, `class_1`, ..."""
-        return cls(tuple(f"class_{index}" for index in range(size)))
-
     def colors(self) -> np.ndarray:
         """The colour of every byte: uint8 `(256, 3)`, unlabelled ids in VOC's cream."""
         table = np.tile(np.array(voc_palette()[IGNORE_ID], np.uint8), (256, 1))
         table[: len(self)] = self.palette
         return table
+
+
+def placeholder_names(size: int) -> tuple[str, ...]:
+    """What the classes of a model are called whose file does not name them."""
+    return tuple(f"class_{index}" for index in range(size))
 
 
 def _is_list(value) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from fcn_keras.data.split import LabelSet, Split
+from fcn_keras.data.split import LabelSet, Split, placeholder_names
 from fcn_keras.errors import UserError, few
 from fcn_keras.runs.folder import MEASURES
 
@@ -156,7 +156,7 @@ def require_same_classes(model_labels: LabelSet, data_labels: LabelSet) -> None:
 
     Only their number counts for a model whose classes have no names.
     """
-    nameless = model_labels.names == LabelSet.nameless(len(model_labels)).names
+    nameless = model_labels.names == placeholder_names(len(model_labels))
     if len(model_labels) != len(data_labels) or not (
         nameless or model_labels.names == data_labels.names
     ):

@@ -40,8 +40,8 @@ def export_saved_model(
 ) -> Path:
     """Writes a model as `<directory>/<version>/`, which TF Serving loads.
 
-    The version is the next free number. The model computes in float32, whatever it
-    was trained in. The folder takes that name when all is
+    The model computes in float32, whatever it was trained in. The version is the
+    next free number. The folder takes that name when all is
     in it and the model in it has given the masks of `Segmenter.load`, so that a server
     that watches the directory sees a whole model or none. In it are:
 

@@ -15,8 +15,8 @@ from fcn_keras.files.writing import write_file
 EXTRAS = ("overlay", "confidence", "probabilities")
 SCALE = "confidence_scale"  # comes with the confidence
 FOLDERS = (*EXTRAS, SCALE)  # beside the masks
-# In the output folder: the results that were written there, or were about to be. One JSON string
-# per line, since a file's name may hold a line break; other lines are left out.
+# In the output folder: the results that were written there. One JSON string per line, since a
+# file's name may hold a line break; other lines are left out.
 LIST = ".fcn-keras-results"
 
 
@@ -41,6 +41,7 @@ class Results:
         self._output, self._kinds = str(output) or ".", (*folders_of(extras), "mask")
         self._folder: str | None = None
         self._changed: dict[str, float] = {}
+        self._owned: set[str] | None = None
 
     def have(self, name: str, changed: float) -> bool:
         """Whether all results of an image are there, not older than the image."""
@@ -50,7 +51,7 @@ class Results:
     def planned(
         self, images: Iterable[FoundImage], skip_existing: bool = False, overwrite: bool = False
     ) -> list[str]:
-        """The names of the results that are to be written, if they may be.
+        """The names of the images whose results are to be written, if they may be.
 
         Args:
             images: All images; folder by folder, as `found_images` yields them.
@@ -66,7 +67,7 @@ class Results:
             sources.add(_identity(image.path))
             if skip_existing and self.have(image.name, image.changed):
                 continue
-            planned += self._names(image.name)
+            planned.append(image.name)
             for result in () if overwrite else self._existing(image.name):
                 replaced[result] = _identity(self._path(result))
                 if result not in listed:
@@ -74,7 +75,7 @@ class Results:
         sources.discard(None)
         taken = [result for result, identity in replaced.items() if identity in sources]
         if taken or foreign:
-            what = "an image to predict" if taken else "a file that no earlier call has written"
+            what = "an image to predict" if taken else f"a file that is not listed in {LIST}"
             count = len({*taken, *foreign}) - 1
             raise UserError(
                 f"{self._path((taken or foreign)[0])}: the result would replace {what}"
@@ -83,26 +84,44 @@ class Results:
             )
         return planned
 
-    def claim(self, planned: Iterable[str]) -> None:
-        """Adds results to the folder's list, before the first is written.
+    def claim(self, names: Iterable[str]) -> None:
+        """Adds the results of images to the folder's list, before they are written.
 
-        So they may be replaced also after a kill.
+        So they may be replaced later, also after a kill. To a file lines are added, as other
+        processes may do so too; at an address the list is written anew.
 
         Raises:
             UserError: If the list cannot be written.
         """
         listed = self._listed()
-        if missing := set(planned) - listed:
-            text = "".join(f"{json.dumps(result)}\n" for result in sorted(listed | missing))
-            write_file(self._path(LIST), lambda path: path.write_text(text))
-
-    def _listed(self) -> set[str]:
+        missing = [r for name in names for r in self._names(name) if r not in listed]
+        if not missing:
+            return
+        listed.update(missing)
         path = self._path(LIST)
         if storage.is_address(path):
-            data = storage.read(path) if storage.changed(path) else b""
-        else:
-            data = Path(path).read_bytes() if os.path.isfile(path) else b""
-        return {name for line in data.splitlines() if (name := _string(line)) is not None}
+            write_file(path, lambda partial: partial.write_text("".join(map(_line, listed))))
+            return
+        try:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            with open(path, "ab", buffering=0) as file:
+                after_a_kill = ["\n"] if file.tell() else []  # the last line may be cut
+                file.write("".join([*after_a_kill, *map(_line, missing)]).encode())
+        except OSError as error:
+            raise UserError(
+                f"{path}: cannot be written ({error.strerror}). Choose another place."
+            ) from error
+
+    def _listed(self) -> set[str]:
+        if self._owned is None:
+            path = self._path(LIST)
+            if storage.is_address(path):
+                data = storage.read(path) if storage.changed(path) else b""
+            else:
+                data = Path(path).read_bytes() if os.path.isfile(path) else b""
+            names = map(_string, data.splitlines())
+            self._owned = {name for name in names if name is not None}
+        return self._owned
 
     def _existing(self, name: str) -> list[str]:
         """The results of an image whose names are taken, by whatever it is."""
@@ -136,6 +155,10 @@ def _identity(path: str):
     except (OSError, ValueError):
         return None
     return status.st_dev, status.st_ino
+
+
+def _line(result: str) -> str:
+    return f"{json.dumps(result)}\n"
 
 
 def _string(line: bytes) -> str | None:

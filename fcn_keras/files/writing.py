@@ -72,8 +72,8 @@ def require_replaceable(option: str, path, mark: bytes) -> None:
         data = b"?" if os.path.lexists(path) else b""
     if data and not re.search(mark, data):
         raise UserError(
-            f"{option} {path}: another file than this command writes, which it would replace. "
-            "Choose another name, or move that file."
+            f"{option} {path}: exists, and this command did not write it. Choose another name, or "
+            "move that file."
         )
 
 

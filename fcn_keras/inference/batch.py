@@ -69,6 +69,7 @@ def predict_jobs(
     output,
     extras: Iterable[str] = (),
     skip_existing: bool = False,
+    owned: Results | None = None,
 ) -> Iterator[tuple[Job, str | None]]:
     """Writes each job's mask as palette PNG of class ids, `<output>/<name>.png`.
 
@@ -85,6 +86,7 @@ def predict_jobs(
         extras: Names from `results.EXTRAS`.
         skip_existing: Leave out jobs whose results are there already, made after
             the image was changed last.
+        owned: What lists the results of each image before they are written.
 
     Yields:
         Each job when it is done, with `None` or the reason why it failed. A
@@ -121,7 +123,7 @@ def predict_jobs(
             if "overlay" not in extras:
                 image = None  # a large one must not stay while its mask is written
             writing.append(
-                writer.submit(_write, output, job, image, results, segmenter.labels, extras)
+                writer.submit(_write, output, job, image, results, segmenter.labels, extras, owned)
             )
             del future, image, results
             yield job, None
@@ -136,8 +138,10 @@ def _predict(segmenter, image, extras) -> tuple[np.ndarray, np.ndarray | None]:
     return segmenter(image), None
 
 
-def _write(output: str, job: Job, image, results, labels: LabelSet, extras) -> None:
+def _write(output: str, job: Job, image, results, labels: LabelSet, extras, owned) -> None:
     mask, probabilities = results
+    if owned:
+        owned.claim([job.name])
     if "confidence" in extras:
         confidence = np.round(255 * probabilities.max(axis=-1)).astype(np.uint8)
     writers = {

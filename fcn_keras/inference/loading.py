@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import keras
 
@@ -72,3 +73,14 @@ def _labels_within(path: Path) -> LabelSet | None:
             return None
         with damage_as_user_errors(f"{path}: its {LABELS_FILE} is damaged", "Give another."):
             return build(LabelSet, parse_json(archive.read(LABELS_FILE)))
+
+
+def require_network(model: keras.Model, path: Path) -> None:
+    """Raises `UserError` for a model that does not map images to logits."""
+    shapes: list[Any] = [getattr(model, name, None) for name in ("input_shape", "output_shape")]
+    maps = all(isinstance(shape, tuple) and len(shape) == 4 for shape in shapes)
+    if not maps or shapes[0][-1] != 3 or not shapes[1][-1]:
+        raise UserError(
+            f"{path}: it does not map images (B, H, W, 3) to logits (B, H, W, C), but "
+            f"{shapes[0]} to {shapes[1]}. Give a model that does."
+        )

@@ -7,7 +7,6 @@ import functools
 import math
 import os
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -15,11 +14,11 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from fcn_keras.data.overlay import overlay
-from fcn_keras.data.split import LabelSet
+from fcn_keras.data.split import LabelSet, placeholder_names
 from fcn_keras.errors import UserError
 from fcn_keras.files.images import MAX_PIXELS, open_photograph, to_rgb
 from fcn_keras.inference import tiling
-from fcn_keras.inference.loading import load_model, read_labels
+from fcn_keras.inference.loading import load_model, read_labels, require_network
 from fcn_keras.inference.options import require_options, require_runtime
 from fcn_keras.inference.receptive_field import Field, receptive_field
 from fcn_keras.inference.runtimes import Network, load_network
@@ -94,10 +93,10 @@ class Segmenter:
         options = {"runtime": "tensorflow", **options}
         path = model_file(run_or_file)
         model = load_model(path)
-        _require_network(model, path)
+        require_network(model, path)
         classes = model.output_shape[-1]
         labels = read_labels(path, classes)
-        return cls(model, labels or LabelSet.nameless(classes), **options)
+        return cls(model, labels or LabelSet(placeholder_names(classes)), **options)
 
     def __call__(self, image) -> np.ndarray:
         """The most likely class of every pixel.
@@ -198,16 +197,6 @@ class Segmenter:
 
     def _logits_of(self, window: np.ndarray) -> np.ndarray:
         return self._network(window[None].astype(np.float32))[0]
-
-
-def _require_network(model: keras.Model, path: Path) -> None:
-    shapes: list[Any] = [getattr(model, name, None) for name in ("input_shape", "output_shape")]
-    maps = all(isinstance(shape, tuple) and len(shape) == 4 for shape in shapes)
-    if not maps or shapes[0][-1] != 3 or not shapes[1][-1]:
-        raise UserError(
-            f"{path}: it does not map images (B, H, W, 3) to logits (B, H, W, C), but "
-            f"{shapes[0]} to {shapes[1]}. Give a model that does."
-        )
 
 
 def as_image(image, max_pixels: int = MAX_PIXELS) -> Image.Image:

@@ -168,12 +168,19 @@ def copy_weights(
 
 
 def _values_by_class(layer, source_values: list, classes: Sequence[int | None]) -> list:
-    """A layer's values, with those of the source for the classes that it has."""
+    """A layer's values, with those of the source for the classes that it has.
+
+    Those of the source alone, if they have other shapes.
+    """
     own = np.array([index for index, id in enumerate(classes) if id is not None], int)
     theirs = np.array([id for id in classes if id is not None], int)
     values = layer.get_weights()
     for value, source in zip(values, source_values):
-        if value.ndim == 4 and isinstance(layer, keras.layers.Conv2DTranspose):  # (h, w, out, in)
+        mixing = value.ndim == 4 and isinstance(layer, keras.layers.Conv2DTranspose)
+        axes = -2 if mixing else -1  # of the classes: the kernel is (height, width, out, in)
+        if value.shape[:axes] != source.shape[:axes]:
+            return source_values
+        if mixing:
             value[..., own[:, None], own] = source[..., theirs[:, None], theirs]
         else:
             value[..., own] = source[..., theirs]

@@ -8,9 +8,9 @@ import sys
 import keras
 
 from fcn_keras.data import pipeline
-from fcn_keras.data.split import LabelSet, Split
+from fcn_keras.data.split import LabelSet, Split, placeholder_names
 from fcn_keras.errors import UserError, few
-from fcn_keras.inference.loading import load_model, read_labels
+from fcn_keras.inference.loading import load_model, read_labels, require_network
 from fcn_keras.models.backbones import build_features
 from fcn_keras.models.fcn import copy_weights
 from fcn_keras.models.graph import nested_layers
@@ -47,7 +47,7 @@ def imagenet_or_none(backbone: str) -> str:
     try:
         build_features(backbone, "imagenet")
     except UserError as error:
-        print(f"Note: --weights auto starts from random values. {error}", file=sys.stderr)
+        print(f"Note: --weights auto became none, random values. {error}", file=sys.stderr)
         return "none"
     return "imagenet"
 
@@ -77,10 +77,12 @@ def copy_run(init_from: str, model: keras.Model, labels: LabelSet) -> None:
     Raises:
         UserError: If that cannot be loaded, or has another backbone.
     """
-    source = load_model(init_from)
-    known = read_labels(model_file(init_from), source.output_shape[-1])
-    names = (known or LabelSet.nameless(source.output_shape[-1])).names
-    nameless = names == LabelSet.nameless(len(names)).names
+    source, path = load_model(init_from), model_file(init_from)
+    require_network(source, path)
+    placeholders = placeholder_names(source.output_shape[-1])
+    known = read_labels(path, len(placeholders))
+    names = known.names if known else placeholders
+    nameless = names == placeholders
     same = names == labels.names or (nameless and len(names) == len(labels))
     ids = [names.index(name) if name in names else None for name in labels.names]
     try:
@@ -96,22 +98,23 @@ def copy_run(init_from: str, model: keras.Model, labels: LabelSet) -> None:
         anew = [name for name in labels.names if name not in names]
         layers = ", ".join(name for name in copied if name.startswith(("score_", "upscore_")))
         if not kept:
-            rest = f"{layers} not."
+            rest = f"{layers} begin anew."
         elif anew:
-            rest = f"of {layers} the values of {few(kept)}; those of {few(anew)} begin anew."
+            rest = f"in {layers}, {few(kept)} keep their values and {few(anew)} begin anew."
         else:
-            rest = f"of {layers} the values of each class, by its name."
-        note = f"has other classes ({few(names)}): the backbone is copied, {rest}"
+            rest = f"in {layers}, each class keeps the values of its name."
+        note = f"has other classes ({few(names)}): the backbone is copied; {rest}"
     print(f"Note: --init-from {init_from} {note}", file=sys.stderr)
 
 
 def plan(config: TrainConfig, splits: tuple[Split, Split]) -> str:
-    """A run in a sentence or two: network, start, images and steps."""
+    """A run in short: network, start, images and steps."""
     weights = {"none": "random values", "imagenet": "ImageNet weights"}
     start = config.init_from or weights.get(config.weights, config.weights)
     steps = pipeline.steps_per_epoch(splits[0], config.batch_size)
     return (
-        f"FCN-{config.output_stride}s on {config.backbone}, which starts from {start}. "
-        f"{len(splits[0])} training and {len(splits[1])} validation images; {config.epochs} epochs "
-        f"of {steps} steps of {config.batch_size} images."
+        f"FCN-{config.output_stride}s on {config.backbone}, starting from {start}. "
+        f"Images: {len(splits[0])} for training, {len(splits[1])} for validation. "
+        f"Epochs: {config.epochs}, each of {steps} steps of {config.batch_size} images"
+        + (f", but {config.max_steps} steps at most." if config.max_steps else ".")
     )

@@ -226,7 +226,7 @@ def _build_and_compile(config: TrainConfig, splits: tuple[Split, Split], strateg
     steps = pipeline.steps_per_epoch(splits[0], config.batch_size) * config.epochs
     with strategy.scope():
         model = build_model(config, labels)
-        pace_statistics(model, min(steps, config.max_steps or steps))
+        pace_statistics(model, steps)
         optimizer = make_optimizer(config, model, steps)
         model.compile(
             optimizer,

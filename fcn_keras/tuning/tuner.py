@@ -9,6 +9,7 @@ import random
 import shutil
 import traceback
 from collections.abc import Iterator
+from pathlib import Path
 
 import keras
 import optuna
@@ -52,7 +53,7 @@ def run_search(search: Search, directory) -> None:
     replicas = training.make_strategy(search.train.devices).num_replicas_in_sync
     images = len(split_of(search.train, "train"))  # a mistake shows at once
     goes_on = claim_folder(search, directory)
-    train = settle(search.train, images, replicas)  # once for all trials
+    train = settle(_as_before(search.train, directory), images, replicas)  # once for all trials
     search = dataclasses.replace(search, train=train)
     study = open_study(directory)
     if search.tuner == "hyperband":
@@ -66,6 +67,16 @@ def run_search(search: Search, directory) -> None:
         _run(optuna.Trial(study, trial._trial_id), search, directory)
     for _ in range(len(known), search.trials):
         _run(study.ask(), search, directory)
+
+
+def _as_before(train: TrainConfig, directory) -> TrainConfig:
+    """The settings with what automatic ones became in the first trial, if there is one."""
+    for config in sorted(Path(directory).glob("trial_*/run/config.json")):
+        first = RunFolder(config.parent).read_config()
+        automatic = {"weights": "auto", "mixed_precision": "auto", "batch_size": 0}
+        names = [name for name, value in automatic.items() if getattr(train, name) == value]
+        return dataclasses.replace(train, **{name: getattr(first, name) for name in names})
+    return train
 
 
 def suggest(trial: optuna.Trial, search: Search) -> dict:

@@ -198,7 +198,10 @@ def test_shares_replace_no_other_file(server, photographs, tmp_path, capfd, cont
     path.write_text(content)
     flags = ["--fractions", path]
     assert request(server, tmp_path / "out", photographs / "a.jpg", *flags) == 1
-    assert f"error: --fractions {path}: another file than" in capfd.readouterr().err
+    assert (
+        f"error: --fractions {path}: exists, and this command did not write it"
+        in capfd.readouterr().err
+    )
     assert path.read_text() == content and not server.paths
     for more in (["--overwrite"], []):
         assert request(server, tmp_path / "out", photographs / "a.jpg", *flags, *more) == 0

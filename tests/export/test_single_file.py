@@ -74,7 +74,10 @@ def test_the_command_replaces_exports_alone(format, folder, untrained_run, tmp_p
         path.write_bytes(content)
         flags = ["--format", format, "--output", str(path)]
         assert main(["export", "--model", str(untrained_run), *flags]) == 1
-        assert f"error: --output {path}: another file than" in capfd.readouterr().err
+        assert (
+            f"error: --output {path}: exists, and this command did not write it"
+            in capfd.readouterr().err
+        )
         assert path.read_bytes() == content
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -15,7 +16,7 @@ from support.runs import save_colour_run
 
 from fcn_keras.cli import main
 from fcn_keras.data.split import voc_palette
-from fcn_keras.files.results import LIST
+from fcn_keras.files.results import LIST, Results
 from fcn_keras.inference.batch import jobs_of_paths
 from fcn_keras.inference.segmenter import Segmenter
 
@@ -365,7 +366,7 @@ def test_all_true_masks_of_a_data_set_are_kept(run, tmp_path, capfd):
     for inputs in ([data / "JPEGImages"], ["--dataset", data]):
         assert predict(run, data / "SegmentationClass", *inputs) == 1
         line = capfd.readouterr().err
-        assert "_0.png: the result would replace a file that no earlier call has written" in line
+        assert f"_0.png: the result would replace a file that is not listed in {LIST}" in line
         assert f", and {7 - 1 if len(inputs) == 1 else 5 - 1} more files. " in line
         assert contents(data) == before
     masks = data / "SegmentationClass"
@@ -400,6 +401,27 @@ def test_results_that_are_skipped_are_not_replaced(run, tmp_path, capfd):
     os.utime(output / "a.png", (1, 1))  # older than its image, so it would be made anew
     assert predict(run, output, photos, "--skip-existing") == 1
     assert (output / "a.png").read_bytes() == mine
+
+
+def test_a_result_that_was_never_written_is_not_owned(run, tmp_path, capfd):
+    photos, output = folder_of_photographs(tmp_path / "in", "a.png", "b.png"), tmp_path / "out"
+    (photos / "b.png").write_text("no image")
+    assert predict(run, output, photos) == 1
+    (output / "b.png").write_text("mine")
+    shutil.copy(photos / "a.png", photos / "b.png")
+    assert predict(run, output, photos) == 1
+    assert f"{output}/b.png: the result would replace a file" in capfd.readouterr().err
+    assert (output / "b.png").read_text() == "mine"
+
+
+def test_two_calls_at_once_both_own_their_results(tmp_path):
+    first, second = Results(tmp_path), Results(tmp_path)
+    first._listed(), second._listed()  # each reads the list before the other one writes
+    for number in range(500):
+        first.claim([f"a{number}"])
+        second.claim([f"b{number}"])
+    owned = Results(tmp_path)._listed()
+    assert owned == {f"{letter}{number}.png" for letter in "ab" for number in range(500)}
 
 
 def test_a_damaged_list_lets_nothing_be_replaced(run, tmp_path, capfd):
@@ -449,3 +471,14 @@ def test_evaluate_replaces_nothing_but_its_own(run, data, tmp_path, flag, kind, 
     assert line.startswith(f"error: {flag} {path}: ") and contents(tmp_path) == before
     for _ in range(2):
         assert main([*command, str(tmp_path / "own")]) == 0
+
+
+def test_evaluate_keeps_a_runs_own_measures(run, data, tmp_path, capfd):
+    command = ["evaluate", "--model", str(run), "--dataset", str(data)]
+    same = str(tmp_path / "file")
+    for flags, message in (
+        (["--json", str(tmp_path / "metrics.json")], "metrics.json is a run's own file"),
+        (["--json", same, "--confusion", same], "--json and --confusion are two files"),
+    ):
+        assert main([*command, *flags]) == 1
+        assert message in capfd.readouterr().err and not list(tmp_path.iterdir())

@@ -189,6 +189,6 @@ def test_object_store(bucket, predict, tmp_path, flags):
     storage.write(f"{results}/{LIST}", Path.touch)
     code, _, errors = predict(*arguments[: -1 - len(flags)], *flags)
     assert code == 1 and len(errors.splitlines()) == 1
-    assert "/0000.png: the result would replace a file that no earlier call" in errors
+    assert "/0000.png: the result would replace a file that is not listed" in errors
     code, _, errors = predict(f"{results}/part_0/0000.png", "--output", f"{results}/part_0", *flags)
     assert code == 1 and "0000.png: the result would replace an image to predict" in errors

@@ -9,6 +9,7 @@ import keras
 import keras_hub
 import numpy as np
 import pytest
+import tensorflow as tf
 from kagglehub import cache
 from kagglehub.handle import parse_model_handle
 from support.fake_folder import CLASSES
@@ -20,9 +21,10 @@ from fcn_keras.data.split import LabelSet
 from fcn_keras.errors import UserError
 from fcn_keras.inference.loading import load_model
 from fcn_keras.models.backbones import build_features
-from fcn_keras.models.fcn import build_fcn
+from fcn_keras.models.fcn import build_fcn, copy_weights
 from fcn_keras.runs.config import TrainConfig
 from fcn_keras.training.start import batch_size_for, copy_run, pace_statistics, plan, settle
+from fcn_keras.training.train import _build_and_compile
 
 
 def fcn_8s(classes, backbone="tiny"):
@@ -42,11 +44,11 @@ def same_values(model, other, layer="backbone"):
 @pytest.mark.parametrize(
     ("names", "note"),
     [
-        (("cat", "dog"), r"other classes \(ground, box, bar\): the backbone is copied, score_32"),
-        (("cat", "dog", "cow"), "the backbone is copied, score_32, .*, upscore_8 not."),
-        (("cat", "bar"), "of score_32, .*, upscore_8 the values of bar; those of cat begin anew."),
-        (("bar", "ground", "box"), "upscore_8 the values of each class, by its name."),
-        ((*CLASSES, "cat"), "the values of ground, box, bar; those of cat begin anew."),
+        (("cat", "dog"), r"other classes \(ground, box, bar\): the backbone is copied; score_32"),
+        (("cat", "dog", "cow"), "the backbone is copied; score_32, .*, upscore_8 begin anew."),
+        (("cat", "bar"), "in score_32, .*, upscore_8, bar keep their values and cat begin anew."),
+        (("bar", "ground", "box"), "upscore_8, each class keeps the values of its name."),
+        ((*CLASSES, "cat"), "upscore_8, ground, box, bar keep their values and cat begin anew."),
     ],
 )
 def test_classes_keep_their_values_by_name(names, note, untrained_run, capfd):
@@ -94,6 +96,21 @@ def test_a_source_of_another_network_is_named(untrained_run, tmp_path):
     keras.Model(inputs, keras.layers.Conv2D(3, 1)(inputs)).save(tmp_path / "other.keras")
     with pytest.raises(UserError, match="other.keras: .* no FCN of this package"):
         copy_run(str(tmp_path / "other.keras"), fcn_8s(3), LabelSet(CLASSES))
+    scores = [keras.layers.Conv2D(count, 1)(inputs) for count in (3, 300)]
+    keras.Model(inputs, scores).save(tmp_path / "other.keras")
+    with pytest.raises(UserError, match="other.keras: it does not map images"):
+        copy_run(str(tmp_path / "other.keras"), fcn_8s(3), LabelSet(CLASSES))
+    keras.Model(inputs, scores[1]).save(tmp_path / "other.keras")
+    with pytest.raises(UserError, match="other.keras: .* no FCN of this package"):
+        copy_run(str(tmp_path / "other.keras"), fcn_8s(3), LabelSet(CLASSES))
+
+
+def test_scores_of_another_shape_are_named():
+    model, source = fcn_8s(3), fcn_8s(2)
+    values = [np.ones((3, 3, 64, 2), np.float32), np.zeros(2, np.float32)]
+    source.get_layer("score_32").get_weights = lambda: values
+    with pytest.raises(UserError, match=r"'score_32' differs .* \(3, 3, 64, 2\) to start from"):
+        copy_weights(source, model, [0, 1, None])
 
 
 def test_a_run_on_other_classes_starts_from_another(finished_run, shapes, tmp_path, capfd):
@@ -102,8 +119,8 @@ def test_a_run_on_other_classes_starts_from_another(finished_run, shapes, tmp_pa
     flags = ["--epochs", "1", "--init-from", str(finished_run), "--run-dir", str(tmp_path / "run")]
     assert main(["train", "--dataset", str(data), *QUICK, *flags]) == 0
     out, errors = capfd.readouterr()
-    assert "of score_32 the values of ground, bar; those of crate, wheel begin anew." in errors
-    assert f"FCN-32s on tiny, which starts from {finished_run}." in out
+    assert "in score_32, ground, bar keep their values and crate, wheel begin anew." in errors
+    assert f"FCN-32s on tiny, starting from {finished_run}." in out
 
 
 def test_automatic_weights_are_imagenet_only_where_they_can_be_had(
@@ -116,7 +133,7 @@ def test_automatic_weights_are_imagenet_only_where_they_can_be_had(
         monkeypatch.setenv(name, "http://127.0.0.1:9")  # a port that refuses
     assert settle(config, 6, 1).weights == "none"
     errors = capfd.readouterr().err
-    assert errors.startswith("Note: --weights auto starts from random values. The weights 'resn")
+    assert errors.startswith("Note: --weights auto became none, random values. The weights 'resn")
     assert "python -c 'import keras_hub; " in errors and '.save_to_preset("DIR")\'' in errors
 
     # As KerasHub's cache has it after a download.
@@ -172,15 +189,25 @@ def test_statistics_settle_in_short_runs(steps, momentum):
     np.testing.assert_allclose(again, momentum * after + (1 - momentum) * batch, rtol=1e-3)
 
 
+def test_a_run_that_is_cut_short_has_the_pace_of_the_whole(shapes):
+    settings = {"dataset": str(shapes), "backbone": "tiny", "weights": "none", "batch_size": 2}
+    splits = load_split(str(shapes), "train"), load_split(str(shapes), "val")
+    for max_steps in (None, 2):
+        config = TrainConfig.from_recipe(epochs=10, max_steps=max_steps, **settings)
+        model = _build_and_compile(config, splits, tf.distribute.get_strategy())
+        layer = model.get_layer("backbone").get_layer("conv1_bn")
+        assert layer.momentum == pytest.approx(1 - 10 / 30)  # 10 epochs of 6 images by 2
+
+
 def test_the_plan_says_what_the_run_starts_from(shapes):
     splits = load_split(str(shapes), "train"), load_split(str(shapes), "val")
     config = TrainConfig.from_recipe(dataset=str(shapes), weights="none", batch_size=2, epochs=7)
     assert plan(config, splits) == (
-        "FCN-8s on resnet18, which starts from random values. 6 training and 5 validation images; "
-        "7 epochs of 3 steps of 2 images."
+        "FCN-8s on resnet18, starting from random values. Images: 6 for training, 5 for "
+        "validation. Epochs: 7, each of 3 steps of 2 images."
     )
     imagenet = TrainConfig.from_recipe("voc2012")
-    assert "FCN-32s on resnet18, which starts from ImageNet weights. " in plan(imagenet, splits)
+    assert "FCN-32s on resnet18, starting from ImageNet weights. " in plan(imagenet, splits)
 
 
 def test_the_configuration_holds_what_automatic_settings_became(shapes, tmp_path, capfd):

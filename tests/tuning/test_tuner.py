@@ -12,6 +12,7 @@ import pytest
 from support.fake_folder import write_folder
 
 from fcn_keras.cli import main
+from fcn_keras.data.split import LabelSet
 from fcn_keras.errors import UserError
 from fcn_keras.runs.config import TrainConfig
 from fcn_keras.runs.folder import RunFolder
@@ -255,3 +256,16 @@ def test_a_line_that_was_cut_off_is_left_out(tmp_path):
     study = open_study(tmp_path)
     study.tell(trial.number, 0.5)
     assert open_study(tmp_path).best_value == 0.5
+
+
+def test_trials_start_alike_when_a_search_goes_on_elsewhere(tmp_path):
+    train = TrainConfig.from_recipe("strong", seed=3)
+    assert tuner._as_before(train, tmp_path) == train
+    first = dataclasses.replace(train, weights="none", batch_size=4, seed=9)
+    run = tmp_path / "trial_0" / "run"
+    run.mkdir(parents=True)
+    RunFolder(run).write_config(first, LabelSet(("a", "b")))
+    expected = dataclasses.replace(train, weights="none", batch_size=4)
+    assert tuner._as_before(train, tmp_path) == expected
+    given = dataclasses.replace(train, weights="imagenet", batch_size=8)
+    assert tuner._as_before(given, tmp_path) == given

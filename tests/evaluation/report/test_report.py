@@ -89,7 +89,10 @@ def test_the_page_replaces_pages_alone(run, page, tmp_path, capfd):
     for content in (b"<!DOCTYPE html>mine", b"time,load\n"):
         path.write_bytes(content)
         assert main(["report", str(run.path)]) == 1
-        assert f"error: --output {path}: another file than" in capfd.readouterr().err
+        assert (
+            f"error: --output {path}: exists, and this command did not write it"
+            in capfd.readouterr().err
+        )
         assert path.read_bytes() == content
     path.unlink()
     for _ in range(2):
