@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import resource
+
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 HEAD_SECONDS = 60  # for a request's headers to arrive, from the connection or the last answer on
 ANSWER_SECONDS = 300  # for an answer to be taken
+SPARE_FILES = 32  # that may be opened until there are too many; connections leave them to others
 
 
 class Connection(H11Protocol):
@@ -17,6 +20,15 @@ class Connection(H11Protocol):
     def connection_made(self, transport) -> None:
         super().connection_made(transport)
         self._await_request()
+        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        # The system gives the lowest free number.
+        if transport.get_extra_info("socket").fileno() >= limit - SPARE_FILES > 0:
+            close_idle(self.connections - {self}, 1)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request is on its way that has its headers."""
+        return not self.cycle or self.cycle.response_complete
 
     def connection_lost(self, exc) -> None:
         for timer in (self._awaited, self._sent):
@@ -46,8 +58,16 @@ class Connection(H11Protocol):
     def _await_request(self) -> None:
         if self._awaited:
             self._awaited.cancel()
+        self.waits_since = self.loop.time()
         self._awaited = self.loop.call_later(HEAD_SECONDS, self._close_after, self.cycle)
 
     def _close_after(self, cycle) -> None:
         if self.cycle is cycle:
             self.transport.close()
+
+
+def close_idle(connections: set, count: int) -> None:
+    """Closes those that have waited for a request the longest."""
+    idle = [each for each in connections if each.is_idle and not each.transport.is_closing()]
+    for each in sorted(idle, key=lambda each: each.waits_since)[:count]:
+        each.transport.abort()

@@ -3,6 +3,7 @@
 import contextlib
 import gzip
 import json
+import os
 import socket
 import time
 import zlib
@@ -17,13 +18,13 @@ from support.toy_server import (
     save_version,
     send_raw,
     serving,
+    wait_for,
 )
 
 PATIENCE = 1  # seconds; a minute and more by default
 OPEN_FILES = 160
 PRELUDE = (
-    "import resource; from fcn_keras.serving.server import connection; "
-    f"resource.setrlimit(resource.RLIMIT_NOFILE, ({OPEN_FILES}, {OPEN_FILES})); "
+    "from fcn_keras.serving.server import connection; "
     f"connection.HEAD_SECONDS = connection.ANSWER_SECONDS = {PATIENCE}"
 )
 GET = "GET /ready HTTP/1.1\r\nHost: x\r\n"
@@ -236,11 +237,75 @@ def answers_taken_late(server, asked: int, pause: float) -> int:
     return answers.count(b"HTTP/1.1 200")
 
 
-def test_more_connections_than_open_files(server):
-    """The last test: asyncio logs a traceback when it cannot accept."""
-    idle = []
-    with contextlib.ExitStack() as stack:
-        for _ in range(OPEN_FILES + 40):
-            idle.append(stack.enter_context(socket.create_connection(("127.0.0.1", server.port))))
-        assert server.predict(GOOD)[0] == 200  # when the idle ones have been closed
-    assert server.process.poll() is None
+def test_more_connections_than_open_files(tmp_path):
+    """Idle ones go first, the oldest before others."""
+    save_version(tmp_path, 1)
+    limit = f"import resource; resource.setrlimit(resource.RLIMIT_NOFILE, ({OPEN_FILES},) * 2)"
+    with serving(tmp_path, prelude=limit) as server, contextlib.ExitStack() as stack:
+
+        def connect():
+            address = ("127.0.0.1", server.port)
+            return stack.enter_context(socket.create_connection(address, SECONDS))
+
+        busy = connect()
+        busy.sendall(f"{HEAD}Content-Length: {len(GOOD)}\r\n\r\n".encode() + GOOD[:-1])
+        idle = [connect() for _ in range(4 * OPEN_FILES)]
+        for raw in idle[:9]:
+            assert raw.recv(1) == b""
+        assert server.predict(GOOD)[0] == 200  # at once, as no timeout passes here
+        idle[-1].sendall(f"{GET}\r\n".encode())
+        assert idle[-1].recv(12) == b"HTTP/1.1 200"
+        busy.sendall(GOOD[-1:])
+        assert busy.recv(12) == b"HTTP/1.1 200"
+        assert len([line for line in server.lines if "Warning" in line]) <= 1
+        assert not any("Traceback" in line for line in server.lines)
+
+
+HOG = """
+import os, threading, time, resource; from pathlib import Path
+resource.setrlimit(resource.RLIMIT_NOFILE, (200, 200))
+def hog(signal=Path({signal!r}), held=[]):
+    while True:
+        time.sleep(0.05)
+        try:
+            while signal.exists():
+                held.append(os.open(os.devnull, os.O_RDONLY))
+        except OSError:
+            continue
+        while held:
+            os.close(held.pop())
+threading.Thread(target=hog, daemon=True).start()
+""".strip()
+
+
+def test_no_file_descriptors_left(tmp_path):
+    """The process itself has them all: one line, and all works when they are free again."""
+    save_version(tmp_path, 1)
+    signal = tmp_path / "signal"
+    prelude = f"exec({HOG.format(signal=str(signal))!r})"
+    with serving(tmp_path, prelude=prelude) as server, contextlib.ExitStack() as stack:
+
+        def connect():
+            address = ("127.0.0.1", server.port)
+            return stack.enter_context(socket.create_connection(address, SECONDS))
+
+        first = [connect() for _ in range(3)]
+        busy = connect()
+        busy.sendall(f"{HEAD}Content-Length: {len(GOOD)}\r\n\r\n".encode() + GOOD[:-1])
+        assert server.predict(GOOD)[0] == 200
+        signal.touch()
+        wait_for(lambda: len(os.listdir(f"/proc/{server.process.pid}/fd")) == 200)
+        connect()
+        for raw in first:
+            assert raw.recv(1) == b""  # closed in favour of new ones
+        waiting = [connect() for _ in range(50)]
+        wait_for(lambda: server.line("Warning: no connection can be accepted (Too many open"))
+        signal.unlink()
+        assert server.ask("GET", "/ready")[0] == 200 and server.predict(GOOD)[0] == 200
+        busy.sendall(GOOD[-1:])
+        assert busy.recv(12) == b"HTTP/1.1 200"
+        for raw in waiting[-20:]:
+            raw.sendall(f"{GET}\r\n".encode())
+            assert raw.recv(12) == b"HTTP/1.1 200"
+        assert len([line for line in server.lines if "accept" in line]) == 1
+        assert not any("Traceback" in line for line in server.lines)
