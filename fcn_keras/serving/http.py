@@ -8,6 +8,7 @@ import errno
 import socket
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import uvicorn
 
@@ -68,7 +69,7 @@ class _Server(uvicorn.Server):
 
     def _handle_problem(self, loop: asyncio.AbstractEventLoop, context: dict) -> None:
         """Where no connection can be accepted asyncio pauses for a second, with a traceback."""
-        error = context.get("exception")
+        error: Any = context.get("exception")
         if (
             getattr(error, "errno", 0) not in (errno.EMFILE, errno.ENFILE)
             or "socket" not in context

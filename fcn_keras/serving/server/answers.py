@@ -1,10 +1,8 @@
-"""Long answers, written part by part in threads, and the memory that they and requests took."""
+"""Long answers, written part by part in threads."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import ctypes
 import itertools
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Executor
@@ -56,9 +54,3 @@ class LongAnswer(StreamingResponse):
         loop = asyncio.get_running_loop()
         while (part := await loop.run_in_executor(threads, next, parts, None)) is not None:
             yield part
-
-
-def give_back_memory() -> None:
-    """Has the C library return what is free to the system, where it is glibc."""
-    with contextlib.suppress(AttributeError, OSError, TypeError):
-        ctypes.CDLL(None).malloc_trim(0)

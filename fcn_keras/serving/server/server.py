@@ -21,8 +21,9 @@ from fastapi import FastAPI, Request, Response
 
 from fcn_keras.serving import http
 from fcn_keras.serving.server import rest_api
-from fcn_keras.serving.server.answers import LongAnswer, give_back_memory, in_parts
+from fcn_keras.serving.server.answers import LongAnswer, in_parts
 from fcn_keras.serving.server.json_tensor import RequestError
+from fcn_keras.serving.server.memory import give_back_memory
 from fcn_keras.serving.server.meter import Meter
 from fcn_keras.serving.server.model_versions import ModelVersions
 from fcn_keras.serving.server.request_body import JSON, NoAnswer, Refusal, RequestBody
