@@ -9,13 +9,48 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 HEAD_SECONDS = 60  # for a request's headers to arrive, from the connection or the last answer on
 ANSWER_SECONDS = 300  # for an answer to be taken
+MAX_HEAD_BYTES = 2**16  # of a request's headers
 SPARE_FILES = 32  # that may be opened until there are too many; connections leave them to others
+
+
+class Requests(h11.Connection):
+    """H11's, which takes long headers that come at once, and ends each connection of HTTP/1.0."""
+
+    _kept = False
+
+    def next_event(self):
+        event = super().next_event()
+        if isinstance(event, h11.Request | h11.EndOfMessage):
+            size = sum(len(name) + len(value) + 4 for name, value in event.headers)
+            if size + len(getattr(event, "target", b"")) > MAX_HEAD_BYTES:
+                raise h11.RemoteProtocolError("The headers are too long.")
+        if isinstance(event, h11.Request):
+            wishes = b",".join(value for name, value in event.headers if name == b"connection")
+            self._kept = event.http_version == b"1.0" and b"keep-alive" in wishes.lower()
+            if self._kept:
+                self._cstate.keep_alive = True
+        return event
+
+    def send(self, event):
+        if self._kept and isinstance(event, h11.Response):
+            headers = list(event.headers)
+            if not any(name == b"connection" for name, _ in headers):
+                headers.append((b"connection", b"keep-alive"))
+            event = h11.Response(
+                status_code=event.status_code, headers=headers, reason=event.reason
+            )
+        return super().send(event)
 
 
 class Connection(H11Protocol):
     """Uvicorn's, which would wait for ever where a client sends or takes a byte now and then."""
 
     _awaited = _sent = None
+    _half_closed = False
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.conn = Requests(h11.SERVER, MAX_HEAD_BYTES)
 
     def connection_made(self, transport) -> None:
         super().connection_made(transport)
@@ -36,9 +71,20 @@ class Connection(H11Protocol):
                 timer.cancel()
         super().connection_lost(exc)
 
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Keeps a connection whose client sends no more for the answers to what it has sent."""
+        self._half_closed = True
+        return self._has_whole_request
+
     def on_response_complete(self) -> None:
         self._await_request()
         super().on_response_complete()  # which may begin with the next request
+        if self._half_closed and not self._has_whole_request:
+            self.transport.close()
+
+    @property
+    def _has_whole_request(self) -> bool:
+        return not self.is_idle and not self.cycle.more_body
 
     def send_400_response(self, msg: str) -> None:
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):

@@ -1,7 +1,12 @@
 """TF Serving's REST API, without HTTP: method, path and body -> JSON or `RequestError`.
 
-Paths, forms and status codes are those of its `http_rest_api_handler.cc`. Two differences: the
-status of a label is that of its version alone, and `:classify` and `:regress` are refused.
+Paths, forms and status codes are those of its `http_rest_api_handler.cc`. Differences:
+
+- The status of a label is that of its version alone, and `:classify` and `:regress` are refused.
+- Messages are others; refused bodies have limits of their own (`Limits`, `json_reader`).
+- An integer that does not fit its type is refused, where TF Serving wraps it; `Inf` is no number,
+  `Infinity` is.
+- Long answers are sent in chunks, without `Content-Length`.
 """
 
 from __future__ import annotations

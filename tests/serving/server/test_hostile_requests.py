@@ -84,6 +84,89 @@ def test_headers_without_end_are_cut_off(server, sent):
     assert is_well(server)
 
 
+@pytest.mark.parametrize("size", [60_000, 70_000, 150_000])
+@pytest.mark.parametrize(
+    "header", ["A: {}", "Cookie: a\r\nB: {}", "A: " + "b\r\nA: " * 1000 + "{}"]
+)
+def test_headers_have_one_limit(server, size, header):
+    """Also where they come at once."""
+    header = header.format("a" * (size - len(header)))
+    first, _ = send_raw(server, f"{GET}Connection: close\r\n{header}\r\n\r\n", [])
+    assert first.startswith("HTTP/1.1 200 " if size < 2**16 else "HTTP/1.1 400 ")
+    assert is_well(server)
+
+
+def test_paths_and_trailers_have_that_limit_too(server):
+    first, _ = send_raw(server, f"GET /{'a' * 70_000} HTTP/1.1\r\nHost: x\r\n\r\n", [])
+    assert first.startswith("HTTP/1.1 400 ")
+    trailer = b"0\r\nA: " + b"a" * 70_000 + b"\r\n\r\n"
+    first, _ = send_raw(server, f"{HEAD}Transfer-Encoding: chunked\r\n\r\n", [trailer])
+    assert first.startswith("HTTP/1.1 400 ")
+    assert is_well(server)
+
+
+POST_1_0 = HEAD.replace("1.1", "1.0") + f"Content-Length: {len(GOOD)}\r\n"
+
+
+def exchange(raw, request):
+    """The head and the body of an answer on a connection that stays."""
+    raw.sendall(request)
+    answer = b""
+    while b"\r\n\r\n" not in answer:
+        answer += (chunk := raw.recv(65536))
+        assert chunk, answer
+    head, _, body = answer.partition(b"\r\n\r\n")
+    length = int(head.lower().split(b"content-length: ")[1].split()[0])
+    while len(body) < length:
+        body += raw.recv(65536)
+    return head.decode().lower(), body
+
+
+@pytest.mark.parametrize("wish", ["Keep-Alive", "keep-alive, x"])
+def test_http_1_0_keeps_a_connection_that_asks_for_it(server, wish):
+    get = GET.replace("1.1", "1.0").encode()
+    with socket.create_connection(("127.0.0.1", server.port), SECONDS) as raw:
+        for _ in range(3):
+            request = f"{POST_1_0}Connection: {wish}\r\n\r\n".encode() + GOOD
+            head, body = exchange(raw, request)
+            assert " 200 " in head and "connection: keep-alive" in head and json.loads(body)
+            head, _ = exchange(raw, get + f"Connection: {wish}\r\n\r\n".encode())
+            assert " 200 " in head and "connection: keep-alive" in head
+        head, _ = exchange(raw, get + b"\r\n")  # it asks no longer
+        assert "connection: close" in head and raw.recv(1) == b""
+    for connection in ("", "Connection: close\r\n"):
+        with socket.create_connection(("127.0.0.1", server.port), SECONDS) as raw:
+            head, _ = exchange(raw, get + f"{connection}\r\n".encode())
+            assert "connection: close" in head and raw.recv(1) == b""
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_a_half_closed_connection_gets_its_answers(server, count, version):
+    keep = "Connection: keep-alive\r\n\r\n"
+    request = f"{POST_1_0.replace('1.0', version)}{keep}".encode() + GOOD
+    ready = f"{GET.replace('1.1', version)}{keep}".encode()
+    with socket.create_connection(("127.0.0.1", server.port), SECONDS) as raw:
+        raw.sendall((request + ready) * count)
+        raw.shutdown(socket.SHUT_WR)
+        answer = b""
+        while chunk := raw.recv(65536):
+            answer += chunk
+    assert answer.count(b"HTTP/1.1 200 ") == 2 * count
+
+
+@pytest.mark.parametrize("sent", [b"", GET.encode(), f"{GET}\r\n{GET}".encode()])
+def test_a_half_closed_connection_is_closed_where_no_whole_request_is(server, sent):
+    cut = f"{HEAD}Content-Length: {len(GOOD)}\r\n\r\n".encode() + GOOD[:-1]
+    for request in (sent, sent + cut if sent.endswith(b"\r\n\r\n") else cut):
+        with socket.create_connection(("127.0.0.1", server.port), SECONDS) as raw:
+            raw.sendall(request)
+            raw.shutdown(socket.SHUT_WR)
+            while raw.recv(65536):
+                pass
+    assert is_well(server)
+
+
 @pytest.mark.parametrize(
     ("path", "code", "reason"),
     [
