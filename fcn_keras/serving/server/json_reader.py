@@ -18,6 +18,7 @@ import numpy as np
 
 MAX_NUMBERS = 2**22  # in lists: an image of 1,182×1,182 pixels in RGB
 MAX_VALUES = 2**17  # others, and lists of others
+MAX_WIDE_BYTES = 2**22  # of a body with other characters than ASCII, which make all take 4 bytes
 MAX_RANK = 8  # of a tensor
 BLOCK = 2**16  # characters that are looked at together
 FIRST_BLOCK = 2**9
@@ -114,6 +115,12 @@ class Reader(json.JSONDecoder):
         self.scan_once = py_make_scanner(self)
         self._numbers, self._values = MAX_NUMBERS, MAX_VALUES
         self._found: list[Numbers] = []
+        if len(body) > MAX_WIDE_BYTES and (not body.isascii() or b"\\u" in body):
+            raise RequestError(
+                f"A body of more than {MAX_WIDE_BYTES // 2**20} MiB must be ASCII without \\u "
+                'escapes. Send bytes as {"b64": "..."}.',
+                413,
+            )
         try:
             text = body.decode(json.detect_encoding(body), "surrogatepass")
             self.value = self.decode(text.removeprefix("\ufeff"))

@@ -10,7 +10,6 @@ its files change. The last version is kept even if its folder disappears.
 from __future__ import annotations
 
 import dataclasses
-import gc
 import sys
 import threading
 from collections.abc import Callable
@@ -119,7 +118,7 @@ class ModelVersions:
         for version in self.models.keys() - wanted:
             self.models = {key: model for key, model in self.models.items() if key != version}
             self.states[version] = State("END")
-            _collect()
+            give_back_memory()
             print(f"Unloaded version {version}.", flush=True)
 
     def _watch(self, poll_seconds: float) -> None:
@@ -156,7 +155,7 @@ class ModelVersions:
             return True
         except LoadError as error:
             self.states[version] = State("END", str(error), error.code)
-        _collect()
+        give_back_memory()
         return False
 
     def _report(self, failed: list[int]) -> None:
@@ -200,11 +199,6 @@ class ModelVersions:
                     f"{self.base_path} has no version {version} for the label {label!r}. "
                     f"There are: {known}."
                 )
-
-
-def _collect() -> None:
-    gc.collect()  # TensorFlow's graphs refer to themselves
-    give_back_memory()
 
 
 def _files_in(folder: Path) -> tuple:

@@ -12,6 +12,7 @@ import asyncio
 import dataclasses
 import itertools
 import socket
+import sys
 import traceback
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +32,9 @@ from fcn_keras.serving.server.rest_codec import encode_error
 
 METHODS = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"]
 METRICS_PATH = "/monitoring/prometheus/metrics"
+SWITCH_SECONDS = (
+    0.0005  # for which a thread computes while the event loop waits, many times a request
+)
 TRIM_SECONDS = 1  # from the end of predictions until their memory is given back
 
 
@@ -61,6 +65,7 @@ def serve(listener: socket.socket, versions: ModelVersions, limits: Limits, read
     Raises:
         UserError: If another server has begun to listen at the address meanwhile.
     """
+    sys.setswitchinterval(SWITCH_SECONDS)
     frontend = Frontend(versions, limits)
     http.run(frontend.app, listener, ready, frontend.app.stop, lifespan="off")
     frontend.close()

@@ -45,7 +45,17 @@ BODIES = {  # a form of 30 MiB and its answer
     "one float": ('{"inputs": 1.' + "1" * 30 * MIB + "}", 400, "too many digits"),
     "an unread list": ('{"x": ' + listed("1", 30) + ', "instances": [1]}', 413, TOO_MANY),
     "base64": (json.dumps({"instances": [b64(bytes(22 * MIB))]}), 400, ""),
-    "wide characters": ('{"instances": ["\U0001f600' + "A" * 30 * MIB + '"]}', 400, ""),
+    "wide characters": (
+        '{"instances": ["\U0001f600' + "A" * 30 * MIB + '"]}',
+        413,
+        "must be ASCII",
+    ),
+    "a wide text": (
+        '{"instances": ["\\ud83d\\ude00' + "A" * 30 * MIB + '"]}',
+        413,
+        "must be ASCII",
+    ),
+    "escaped slashes": ('{"instances": [{"b64": "' + r"AA\/A" * 6 * MIB + '"}]}', 400, ""),
     "spaces": ('{"instances": [' + " " * 30 * MIB + "]}", 400, "at least one item"),
 }
 
