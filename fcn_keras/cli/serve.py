@@ -68,9 +68,11 @@ def _serve(arguments) -> int:
     )
     with listening(arguments.host, arguments.port) as listener:
         import_tensorflow()
+        from fcn_keras.serving.server.memory import leave_out_of_collections
         from fcn_keras.serving.server.saved_model import load_model
         from fcn_keras.serving.server.server import Limits, serve
 
+        leave_out_of_collections()
         versions.start(load_model, arguments.poll_seconds)
         body_bytes = int(arguments.max_body_mb * 2**20)
         limits = Limits(body_bytes, arguments.concurrency, arguments.queue)

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import socket
+import sys
 from collections.abc import Callable
+from typing import Any
 
 import uvicorn
 
 from fcn_keras import signals
 from fcn_keras.errors import UserError
-from fcn_keras.serving.server.connection import HEAD_SECONDS, Connection
+from fcn_keras.serving.server.connection import HEAD_SECONDS, SPARE_FILES, Connection, close_idle
 
+ACCEPTED = 4  # connections in a row; idle ones are closed for them a few rounds later
+BACKLOG = 2048  # connections that wait to be accepted
+QUIET_SECONDS = 60  # from one warning to the next
 DRAIN_SECONDS = 0.5  # between the last new connection and the end of those that are idle
 
 
@@ -38,6 +44,7 @@ def run(app, listener: socket.socket, ready: str, stopping: Callable[[], None], 
         access_log=False,
         server_header=False,
         timeout_keep_alive=HEAD_SECONDS,
+        backlog=ACCEPTED,
         **options,
     )
     try:
@@ -52,6 +59,7 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, ready: str, stopping: Callable[[], None]):
         super().__init__(config)
         self._ready, self._stopping = ready, stopping
+        self._warned: float = -QUIET_SECONDS
 
     @contextlib.contextmanager
     def capture_signals(self):
@@ -60,7 +68,29 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets=None) -> None:
         await super().startup(sockets)
+        for each in sockets or ():
+            each.listen(BACKLOG)  # asyncio takes one number for this and `ACCEPTED`
+        asyncio.get_running_loop().set_exception_handler(self._handle_problem)
         print(self._ready, flush=True)
+
+    def _handle_problem(self, loop: asyncio.AbstractEventLoop, context: dict) -> None:
+        """Where no connection can be accepted asyncio pauses for a second, with a traceback."""
+        error: Any = context.get("exception")
+        if (
+            getattr(error, "errno", 0) not in (errno.EMFILE, errno.ENFILE)
+            or "socket" not in context
+        ):
+            loop.default_exception_handler(context)
+            return
+        close_idle(self.server_state.connections, SPARE_FILES)
+        if loop.time() - self._warned >= QUIET_SECONDS:
+            self._warned = loop.time()
+            print(
+                f"Warning: no connection can be accepted ({error.strerror}). Idle ones are closed, "
+                "new ones wait; `ulimit -n` raises the limit.",
+                file=sys.stderr,
+                flush=True,
+            )
 
     async def shutdown(self, sockets=None) -> None:
         # uvicorn closes connections whose next request it has not read yet. While it

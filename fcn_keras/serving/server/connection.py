@@ -2,21 +2,68 @@
 
 from __future__ import annotations
 
+import resource
+
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 HEAD_SECONDS = 60  # for a request's headers to arrive, from the connection or the last answer on
 ANSWER_SECONDS = 300  # for an answer to be taken
+MAX_HEAD_BYTES = 2**16  # of a request's headers
+SPARE_FILES = 32  # that may be opened until there are too many; connections leave them to others
+
+
+class Requests(h11.Connection):
+    """H11's, which takes long headers that come at once, and ends each connection of HTTP/1.0."""
+
+    _kept = False
+
+    def next_event(self):
+        event = super().next_event()
+        if isinstance(event, h11.Request | h11.EndOfMessage):
+            size = sum(len(name) + len(value) + 4 for name, value in event.headers)
+            if size + len(getattr(event, "target", b"")) > MAX_HEAD_BYTES:
+                raise h11.RemoteProtocolError("The headers are too long.")
+        if isinstance(event, h11.Request):
+            wishes = b",".join(value for name, value in event.headers if name == b"connection")
+            self._kept = event.http_version == b"1.0" and b"keep-alive" in wishes.lower()
+            if self._kept:
+                self._cstate.keep_alive = True
+        return event
+
+    def send(self, event):
+        if self._kept and isinstance(event, h11.Response):
+            headers = list(event.headers)
+            if not any(name == b"connection" for name, _ in headers):
+                headers.append((b"connection", b"keep-alive"))
+            event = h11.Response(
+                status_code=event.status_code, headers=headers, reason=event.reason
+            )
+        return super().send(event)
 
 
 class Connection(H11Protocol):
     """Uvicorn's, which would wait for ever where a client sends or takes a byte now and then."""
 
     _awaited = _sent = None
+    _half_closed = False
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.conn = Requests(h11.SERVER, MAX_HEAD_BYTES)
 
     def connection_made(self, transport) -> None:
         super().connection_made(transport)
         self._await_request()
+        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        # The system gives the lowest free number.
+        if transport.get_extra_info("socket").fileno() >= limit - SPARE_FILES > 0:
+            close_idle(self.connections - {self}, 1)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request is on its way that has its headers."""
+        return not self.cycle or self.cycle.response_complete
 
     def connection_lost(self, exc) -> None:
         for timer in (self._awaited, self._sent):
@@ -24,9 +71,20 @@ class Connection(H11Protocol):
                 timer.cancel()
         super().connection_lost(exc)
 
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Keeps a connection whose client sends no more for the answers to what it has sent."""
+        self._half_closed = True
+        return self._has_whole_request
+
     def on_response_complete(self) -> None:
         self._await_request()
         super().on_response_complete()  # which may begin with the next request
+        if self._half_closed and not self._has_whole_request:
+            self.transport.close()
+
+    @property
+    def _has_whole_request(self) -> bool:
+        return not self.is_idle and not self.cycle.more_body
 
     def send_400_response(self, msg: str) -> None:
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
@@ -46,8 +104,16 @@ class Connection(H11Protocol):
     def _await_request(self) -> None:
         if self._awaited:
             self._awaited.cancel()
+        self.waits_since = self.loop.time()
         self._awaited = self.loop.call_later(HEAD_SECONDS, self._close_after, self.cycle)
 
     def _close_after(self, cycle) -> None:
         if self.cycle is cycle:
             self.transport.close()
+
+
+def close_idle(connections: set, count: int) -> None:
+    """Closes those that have waited for a request the longest."""
+    idle = [each for each in connections if each.is_idle and not each.transport.is_closing()]
+    for each in sorted(idle, key=lambda each: each.waits_since)[:count]:
+        each.transport.abort()

@@ -6,11 +6,16 @@ Numbers are checked and converted by NumPy or by built-in functions: a request h
 from __future__ import annotations
 
 import base64
+import json
+import math
 import reprlib
+from collections.abc import Iterator
 from typing import NoReturn
 
 import numpy as np
 from tensorflow.core.framework import types_pb2
+
+from fcn_keras.serving.server.json_reader import Constant, Numbers, RequestError, not_json
 
 NUMPY_TYPES = {
     types_pb2.DT_FLOAT: np.float32,
@@ -25,18 +30,9 @@ NUMPY_TYPES = {
     types_pb2.DT_BOOL: np.bool_,
     types_pb2.DT_STRING: np.object_,
 }
-
-
-class RequestError(ValueError):
-    """What a request gets instead of an answer.
-
-    Attributes:
-        code: The HTTP status code.
-    """
-
-    def __init__(self, message: str, code: int = 400):
-        super().__init__(message)
-        self.code = code
+BLOCK = 2**13  # numbers that are written together: other threads run in between
+TEXTS = 2**6  # the same for texts
+PART = 2**20  # the same for digits of base64 that are read
 
 
 def to_tensor(name: str, value, dtype: int) -> np.ndarray:
@@ -44,7 +40,7 @@ def to_tensor(name: str, value, dtype: int) -> np.ndarray:
 
     Args:
         name: The tensor's name, for error messages.
-        value: As `json.loads` gives it.
+        value: As `json_reader` gives it.
         dtype: What it is to be, a TensorFlow `DataType`.
 
     Raises:
@@ -52,21 +48,24 @@ def to_tensor(name: str, value, dtype: int) -> np.ndarray:
     """
     if dtype not in NUMPY_TYPES:
         raise RequestError(f"{name}: {types_pb2.DataType.Name(dtype)} has no form in JSON.", 501)
+    if isinstance(value, Numbers):
+        return _from_numbers(name, value, dtype)
     nested = np.array(value, object)
     leaves = nested.ravel().tolist()
-    if list in set(map(type, leaves)):
-        raise RequestError(f"{name}: lists of different lengths or depths, or nested too deeply.")
+    kinds = set(map(type, leaves))
+    if isinstance(value, list) and Numbers in kinds.union(map(type, value)):
+        parts = [to_tensor(f"{name}[{i}]", item, dtype) for i, item in enumerate(value)]
+        if len({part.shape for part in parts}) > 1:
+            raise _ragged(name)
+        return np.stack(parts)
+    if list in kinds:
+        raise _ragged(name)
+    refuse = _refusal(name, nested.shape, 0, leaves)
+    return _reader(dtype)(leaves, np.dtype(NUMPY_TYPES[dtype]), refuse).reshape(nested.shape)
 
-    def refuse(index: int, problem: str) -> NoReturn:
-        place = "".join(f"[{i}]" for i in np.unravel_index(index, nested.shape))
-        raise RequestError(f"{name}{place}: {reprlib.repr(leaves[index])} is {problem}.")
 
-    read = _read_bytes if dtype == types_pb2.DT_STRING else _read_numbers
-    return read(leaves, np.dtype(NUMPY_TYPES[dtype]), refuse).reshape(nested.shape)
-
-
-def from_tensor(name: str, array: np.ndarray):
-    """Writes a tensor as nested lists for `json.dumps`.
+def from_tensor(name: str, array: np.ndarray) -> Iterator[str]:
+    """Writes a tensor as nested lists in JSON, piece by piece.
 
     Args:
         name: Its name. Strings become base64 if it ends in `_bytes`.
@@ -75,20 +74,20 @@ def from_tensor(name: str, array: np.ndarray):
     Raises:
         RequestError: If the type has no JSON form.
     """
-    if array.dtype.kind in "biu" or array.dtype == np.float64:
-        return array.tolist()
-    if array.dtype.kind == "f":
-        # As many digits as the type has: 0.2, not 0.20000000298023224.
-        digits = np.fromiter(map(float, map(str, array.ravel())), np.float64, array.size)
-        return digits.reshape(array.shape).tolist()
-    if array.dtype.kind not in "OS":
+    if array.dtype.kind not in "biufOS":
         raise RequestError(f"{name}: {array.dtype} has no form in JSON.")
-    texts = np.empty(array.size, object)
-    if name.endswith("_bytes"):
-        texts[:] = [{"b64": base64.b64encode(item).decode()} for item in array.ravel()]
-    else:
-        texts[:] = [item.decode("utf-8", "replace") for item in array.ravel()]
-    return texts.reshape(array.shape).tolist()
+    if array.ndim == 0 or not array.size:
+        yield _dumps(name, array)
+        return
+    step = (TEXTS if array.dtype.kind in "OS" else BLOCK) // (array.size // len(array))
+    yield "["
+    for start in range(0, len(array), step or 1):
+        yield ", " if start else ""
+        if step:
+            yield _dumps(name, array[start : start + step])[1:-1]
+        else:
+            yield from from_tensor(name, array[start])
+    yield "]"
 
 
 def is_object(value) -> bool:
@@ -96,34 +95,78 @@ def is_object(value) -> bool:
     return isinstance(value, dict) and not (len(value) == 1 and isinstance(value.get("b64"), str))
 
 
+def _from_numbers(name: str, numbers: Numbers, dtype: int) -> np.ndarray:
+    if numbers.shape is None:
+        raise _ragged(name)
+    array = np.empty(math.prod(numbers.shape), np.dtype(NUMPY_TYPES[dtype]))
+    start = 0
+    try:
+        for leaves in numbers.blocks():
+            refuse = _refusal(name, numbers.shape, start, leaves)
+            array[start : start + len(leaves)] = _reader(dtype)(leaves, array.dtype, refuse)
+            start += len(leaves)
+    except RequestError:
+        raise
+    except ValueError as error:
+        raise not_json(error) from error
+    return array.reshape(numbers.shape)
+
+
+def _reader(dtype: int):
+    return _read_bytes if dtype == types_pb2.DT_STRING else _read_numbers
+
+
+def _refusal(name: str, shape: tuple[int, ...], start: int, leaves: list):
+    """A function that says what is wrong with one of `leaves`, from the `start`th value on."""
+
+    def refuse(index: int, problem: str) -> NoReturn:
+        place = "".join(f"[{i}]" for i in np.unravel_index(start + index, shape))
+        raise RequestError(f"{name}{place}: {reprlib.repr(leaves[index])} is {problem}.")
+
+    return refuse
+
+
+def _ragged(name: str) -> RequestError:
+    return RequestError(f"{name}: lists of different lengths or depths, or nested too deeply.")
+
+
+def _dumps(name: str, array: np.ndarray) -> str:
+    if array.dtype.kind == "f" and array.dtype != np.float64:
+        # As many digits as the type has: 0.2, not 0.20000000298023224.
+        digits = np.fromiter(map(float, map(str, array.ravel())), np.float64, array.size)
+        array = digits.reshape(array.shape)
+    if array.dtype.kind in "OS":
+        texts = np.empty(array.size, object)
+        if name.endswith("_bytes"):
+            texts[:] = [{"b64": base64.b64encode(item).decode()} for item in array.ravel()]
+        else:
+            texts[:] = [item.decode("utf-8", "replace") for item in array.ravel()]
+        array = texts.reshape(array.shape)
+    return json.dumps(array.tolist(), ensure_ascii=False)
+
+
 def _read_numbers(leaves: list, dtype: np.dtype, refuse) -> np.ndarray:
     allowed: set[type] = {bool} if dtype.kind == "b" else {int}
     if dtype.kind == "f":
-        allowed.add(float)
-    if not set(map(type, leaves)) <= allowed:
+        allowed |= {float, Constant}
+    kinds = set(map(type, leaves))
+    if not kinds <= allowed:
         wrong = next(i for i, leaf in enumerate(leaves) if type(leaf) not in allowed)
         refuse(wrong, f"no {dtype}" + ("; send integers" if dtype.kind in "iu" else ""))
-    integers = [leaf for leaf in leaves if type(leaf) is int]
+    integers = leaves if kinds == {int} else [leaf for leaf in leaves if type(leaf) is int]
     if integers:
-        low, high = _integer_range(dtype)
+        limits = np.iinfo(dtype) if dtype.kind in "iu" else np.finfo(np.float64)
         for extreme in (min(integers), max(integers)):
-            if not low <= extreme <= high:
-                refuse(leaves.index(extreme), f"out of the range of {dtype}")
+            if not int(limits.min) <= extreme <= int(limits.max):
+                refuse(leaves.index(extreme), f"out of the range of {limits.dtype}")
+    if dtype.kind != "f":
+        return np.array(leaves, dtype)
+    array = np.array(leaves, np.float64)
+    for index in np.flatnonzero(np.isinf(array)):
+        if type(leaves[index]) is not Constant:
+            refuse(index, "out of the range of float64")
     with np.errstate(over="ignore"):
-        array = np.array(leaves, dtype)
-    if dtype.kind == "f":
-        overflown = np.isinf(array) & np.isfinite(np.array(leaves, np.float64))
-        if overflown.any():
-            refuse(overflown.argmax(), f"out of the range of {dtype}")
-    return array
-
-
-def _integer_range(dtype: np.dtype) -> tuple[int, int]:
-    if dtype.kind == "f":  # where each integer has a float of its own
-        high = 2 ** (np.finfo(dtype).nmant + 1) - 1
-        return -high, high
-    limits = np.iinfo(dtype)
-    return limits.min, limits.max
+        return array.astype(dtype)  # rounded, as TF Serving does
 
 
 def _read_bytes(leaves: list, dtype: np.dtype, refuse) -> np.ndarray:
@@ -132,12 +175,24 @@ def _read_bytes(leaves: list, dtype: np.dtype, refuse) -> np.ndarray:
         if isinstance(leaf, str):
             array[index] = leaf.encode("utf-8", "surrogatepass")
         elif isinstance(leaf, dict) and not is_object(leaf):
-            # Padding may be missing, and white space may stand anywhere.
-            digits = "".join(leaf["b64"].split()).rstrip("=")
             try:
-                array[index] = base64.b64decode(digits + "=" * (-len(digits) % 4), validate=True)
+                array[index] = _from_base64(leaf["b64"].encode("ascii"))
             except ValueError:
                 refuse(index, 'not base64 (A-Z, a-z, 0-9, + and /, without a "data:" prefix)')
         else:
             refuse(index, 'neither a text nor {"b64": "..."}')
     return array
+
+
+def _from_base64(text: bytes) -> bytes:
+    """What it stands for; padding may be missing, and white space may stand anywhere."""
+    parts, rest = [], b""
+    for start in range(0, len(text), PART):
+        digits = rest + text[start : start + PART].translate(None, b" \t\n\v\f\r")
+        if start + PART >= len(text):
+            digits = digits.rstrip(b"=")
+            digits += b"=" * (-len(digits) % 4)
+        whole = len(digits) // 4 * 4
+        parts.append(base64.b64decode(digits[:whole], validate=True))
+        rest = digits[whole:]
+    return b"".join(parts)

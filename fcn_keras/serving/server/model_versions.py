@@ -10,7 +10,6 @@ its files change. The last version is kept even if its folder disappears.
 from __future__ import annotations
 
 import dataclasses
-import gc
 import sys
 import threading
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from fcn_keras.errors import UserError
+from fcn_keras.serving.server.memory import give_back_memory
 
 MAX_VERSION = 2**63 - 1
 
@@ -74,6 +74,7 @@ class ModelVersions:
         self._keep = keep
         self._seen: dict[int, tuple] = {}  # files at the last look
         self._failed: dict[int, tuple] = {}  # files that could not be loaded
+        self._reported: dict[int, str] = {}  # why, as it was printed
         self._stopped = threading.Event()
         self._check_base_path()
 
@@ -117,7 +118,7 @@ class ModelVersions:
         for version in self.models.keys() - wanted:
             self.models = {key: model for key, model in self.models.items() if key != version}
             self.states[version] = State("END")
-            gc.collect()  # TensorFlow's graphs refer to themselves
+            give_back_memory()
             print(f"Unloaded version {version}.", flush=True)
 
     def _watch(self, poll_seconds: float) -> None:
@@ -149,15 +150,21 @@ class ModelVersions:
         self.states[version] = State("LOADING")
         try:
             self.models = {**self.models, version: self._load(folder)}
+            self.states[version] = State("AVAILABLE")
+            self._reported.pop(version, None)
+            return True
         except LoadError as error:
             self.states[version] = State("END", str(error), error.code)
-            return False
-        self.states[version] = State("AVAILABLE")
-        return True
+        give_back_memory()
+        return False
 
     def _report(self, failed: list[int]) -> None:
+        """Prints why, but not again and again while a version is being copied."""
         for version in failed:
             path, reason = self.base_path / str(version), self.states[version].error
+            if self._reported.get(version) == reason:
+                continue
+            self._reported[version] = reason
             print(f"error: {path} cannot be loaded ({reason}).", file=sys.stderr, flush=True)
 
     def _newest(self, versions: set[int]) -> set[int]:

@@ -1,7 +1,12 @@
-"""TF Serving's REST API, without HTTP: method, path and body -> JSON text or `RequestError`.
+"""TF Serving's REST API, without HTTP: method, path and body -> JSON or `RequestError`.
 
-Paths, forms and status codes are those of its `http_rest_api_handler.cc`. Two differences: the
-status of a label is that of its version alone, and `:classify` and `:regress` are refused.
+Paths, forms and status codes are those of its `http_rest_api_handler.cc`. Differences:
+
+- The status of a label is that of its version alone, and `:classify` and `:regress` are refused.
+- Messages are others; refused bodies have limits of their own (`Limits`, `json_reader`).
+- An integer that does not fit its type is refused, where TF Serving wraps it; `Inf` is no number,
+  `Infinity` is.
+- Long answers are sent in chunks, without `Content-Length`.
 """
 
 from __future__ import annotations
@@ -10,6 +15,7 @@ import dataclasses
 import json
 import re
 import urllib.parse
+from collections.abc import Iterator
 
 import tensorflow as tf
 from google.protobuf import json_format
@@ -92,8 +98,8 @@ def parse_path(method: str, target: str) -> Call:
     )
 
 
-def answer(versions: ModelVersions, call: Call, body: bytes = b"") -> str:
-    """Answers a request in JSON.
+def answer(versions: ModelVersions, call: Call, body: bytes = b"") -> Iterator[str]:
+    """Answers a request in JSON, piece by piece.
 
     Args:
         versions: The model that is served.
@@ -109,13 +115,13 @@ def answer(versions: ModelVersions, call: Call, body: bytes = b"") -> str:
         raise RequestError(f"Model {call.name} has no version label {call.label}.")
     number = call.version if call.label is None else versions.labels[call.label]
     if call.verb == "status":
-        return _status(versions, number)
+        return iter([_status(versions, number)])
     models = versions.models
     number = max(models) if number is None else number
     if number not in models:
         raise RequestError(f"Version {number} of model {call.name} is not served.", 404)
     if call.verb == "metadata":
-        return _metadata(call.name, number, models[number])
+        return iter([_metadata(call.name, number, models[number])])
     if call.verb == "predict":
         return _predict(models[number], body)
     raise RequestError(f":{call.verb} is not served. Use :predict.")
@@ -144,7 +150,7 @@ def _metadata(name: str, version: int, model: LoadedModel) -> str:
     return json.dumps({"model_spec": _to_dict(spec), "metadata": metadata})
 
 
-def _predict(model: LoadedModel, body: bytes) -> str:
+def _predict(model: LoadedModel, body: bytes) -> Iterator[str]:
     signature, inputs, rows = parse_predict(body, model.signatures)
     try:
         outputs = model.run(signature, inputs)

@@ -3,17 +3,18 @@
 The forms are those of TF Serving's `json_tensor.cc`: rows (`instances`) and columns
 (`inputs`), `{"b64": ...}` for bytes, `NaN` and `Infinity` as numbers, names left out where
 there is one tensor only. An integer that does not fit its type is refused, where TF Serving
-wraps it.
+wraps it, and so are more than `MAX_NUMBERS` numbers and `MAX_VALUES` other values.
 """
 
 from __future__ import annotations
 
 import json
 import reprlib
-from collections.abc import Mapping, Set
+from collections.abc import Iterator, Mapping, Set
 
 import numpy as np
 
+from fcn_keras.serving.server.json_reader import Numbers, Reader
 from fcn_keras.serving.server.json_tensor import RequestError, from_tensor, is_object, to_tensor
 from fcn_keras.serving.server.saved_model import DEFAULT_SIGNATURE
 
@@ -33,12 +34,13 @@ def parse_predict(body: bytes, signatures: Mapping) -> tuple[str, dict[str, np.n
         RequestError: If the request is malformed or does not fit the signature.
     """
     try:
-        request = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        problem = f"The body is not JSON: {error}."
+        reader = Reader(body)
+    except RequestError as error:
+        problem = str(error)
         if body[:100].lstrip()[:1] not in (b"{", b"["):  # a file, or a form
             problem += ' Send {"instances": [{"b64": "..."}]}, with a file\'s bytes in base64.'
-        raise RequestError(problem) from error
+        raise RequestError(problem, error.code) from error
+    request = reader.value
     if not isinstance(request, dict) or ("instances" in request) == ("inputs" in request):
         raise RequestError("The body must be an object with either 'instances' or 'inputs'.")
     # TF Serving answers signatures without inputs by gRPC only.
@@ -56,17 +58,18 @@ def parse_predict(body: bytes, signatures: Mapping) -> tuple[str, dict[str, np.n
     tensors = {
         name: to_tensor(name, values[name], info.dtype) for name, info in inputs[signature].items()
     }
+    reader.check_the_rest()
     return signature, tensors, rows
 
 
-def encode_predict(outputs: Mapping[str, np.ndarray], rows: bool) -> str:
-    """Writes the answer to a request in row or column format.
+def encode_predict(outputs: Mapping[str, np.ndarray], rows: bool) -> Iterator[str]:
+    """Writes the answer to a request in row or column format, piece by piece.
 
     Args:
         outputs: The tensors by their names.
         rows: Whether the request was in row format.
 
-    Returns:
+    Yields:
         JSON text.
 
     Raises:
@@ -76,14 +79,22 @@ def encode_predict(outputs: Mapping[str, np.ndarray], rows: bool) -> str:
     lengths = {array.shape[:1] for array in outputs.values()}
     if rows and (len(lengths) > 1 or () in lengths):
         raise RequestError("The outputs differ in length: ask with 'inputs', not 'instances'.")
-    values = {name: from_tensor(name, array) for name, array in sorted(outputs.items())}
-    if len(values) == 1:
-        [content] = values.values()
+    for name, array in outputs.items():
+        next(from_tensor(name, array))  # before anything is sent
+    yield f'{{"{"predictions" if rows else "outputs"}": '
+    if len(outputs) == 1:
+        [(name, array)] = outputs.items()
+        yield from from_tensor(name, array)
     elif rows:
-        content = [dict(zip(values, row)) for row in zip(*values.values())]
+        [[length]] = lengths
+        for row in range(length):
+            yield ", " if row else "["
+            # With `...` the result is an array, also of one text.
+            yield from _object({name: array[row, ...] for name, array in outputs.items()})
+        yield "]" if length else "[]"
     else:
-        content = values
-    return json.dumps({"predictions" if rows else "outputs": content}, ensure_ascii=False)
+        yield from _object(outputs)
+    yield "}"
 
 
 def encode_error(message: str) -> str:
@@ -92,11 +103,20 @@ def encode_error(message: str) -> str:
     return json.dumps({"error": text}, ensure_ascii=False)
 
 
-def _parse_rows(rows, names: Set[str]) -> dict[str, list]:
-    if not isinstance(rows, list) or not rows:
+def _object(values: Mapping[str, np.ndarray]) -> Iterator[str]:
+    yield "{"
+    for index, (name, array) in enumerate(sorted(values.items())):
+        yield (", " if index else "") + json.dumps(name, ensure_ascii=False) + ": "
+        yield from from_tensor(name, array)
+    yield "}"
+
+
+def _parse_rows(rows, names: Set[str]) -> dict:
+    if not isinstance(rows, list | Numbers) or not rows:
         raise RequestError("'instances' must be a list of at least one item.")
-    if len(names) == 1 and not is_object(rows[0]):
+    if len(names) == 1 and (isinstance(rows, Numbers) or not is_object(rows[0])):
         return dict.fromkeys(names, rows)
+    rows = [None] if isinstance(rows, Numbers) else rows
     for index, row in enumerate(rows):
         if not isinstance(row, dict) or row.keys() != names:
             raise RequestError(

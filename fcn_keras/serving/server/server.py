@@ -2,15 +2,19 @@
 
 Beyond that API it has `/ready`, and limits: the size of a body, which is checked while it
 arrives, and the number of predictions that run and wait. Who is refused before the body
-has been read may go on sending for a while, and so lives to read why.
+has been read may go on sending for a while, and so lives to read why. Requests are read and
+answers written in threads, piece by piece, so that `/ready` is answered meanwhile.
 """
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
+import itertools
 import socket
+import sys
 import traceback
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -18,7 +22,9 @@ from fastapi import FastAPI, Request, Response
 
 from fcn_keras.serving import http
 from fcn_keras.serving.server import rest_api
+from fcn_keras.serving.server.answers import LongAnswer, in_parts
 from fcn_keras.serving.server.json_tensor import RequestError
+from fcn_keras.serving.server.memory import give_back_memory
 from fcn_keras.serving.server.meter import Meter
 from fcn_keras.serving.server.model_versions import ModelVersions
 from fcn_keras.serving.server.request_body import JSON, NoAnswer, Refusal, RequestBody
@@ -26,6 +32,10 @@ from fcn_keras.serving.server.rest_codec import encode_error
 
 METHODS = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"]
 METRICS_PATH = "/monitoring/prometheus/metrics"
+SWITCH_SECONDS = (
+    0.0005  # for which a thread computes while the event loop waits, many times a request
+)
+TRIM_SECONDS = 1  # from the end of predictions until their memory is given back
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +65,7 @@ def serve(listener: socket.socket, versions: ModelVersions, limits: Limits, read
     Raises:
         UserError: If another server has begun to listen at the address meanwhile.
     """
+    sys.setswitchinterval(SWITCH_SECONDS)
     frontend = Frontend(versions, limits)
     http.run(frontend.app, listener, ready, frontend.app.stop, lifespan="off")
     frontend.close()
@@ -75,7 +86,9 @@ class Frontend:
     def __init__(self, versions: ModelVersions, limits: Limits):
         self._versions, self._limits = versions, limits
         self._taken = 0
+        self._trim: asyncio.TimerHandle | None = None
         self._threads = ThreadPoolExecutor(limits.concurrency, "prediction")
+        self._writers = ThreadPoolExecutor(limits.concurrency, "answer")
         # FastAPI finds no route for paths with line breaks and for whole addresses.
         handlers: dict[Any, Any] = {404: self._handle_unrouted, 405: _unknown_method}
         app = FastAPI(openapi_url=None, exception_handlers=handlers)
@@ -85,6 +98,7 @@ class Frontend:
     def close(self) -> None:
         """Waits for the threads."""
         self._threads.shutdown()
+        self._writers.shutdown()
 
     async def _handle(self, request: Request) -> Response:
         path, query = (request.scope[key].decode() for key in ("raw_path", "query_string"))
@@ -99,8 +113,8 @@ class Frontend:
                 raise RequestError(f"Not found: {request.method} {path}", 404)
             call = rest_api.parse_path(request.method, f"{path}?{query}" if query else path)
             if request.method == "GET":
-                return Response(rest_api.answer(self._versions, call), media_type=JSON)
-            return Response(await self._predict(call, body), media_type=JSON)
+                return Response("".join(rest_api.answer(self._versions, call)), media_type=JSON)
+            return await self._predict(call, body)
         except RequestError as error:
             return Refusal(error, body)
         except ConnectionError:
@@ -114,21 +128,41 @@ class Frontend:
             raise RequestError("No version is available.", 503)
         return Response('{"ready": true}', media_type=JSON)
 
-    async def _predict(self, call: rest_api.Call, body: RequestBody) -> str:
+    async def _predict(self, call: rest_api.Call, body: RequestBody) -> Response:
         body.check_announced_size()
         if self._taken >= self._limits.concurrency + self._limits.queue:
             raise RequestError(f"Overloaded: {self._taken} requests run or wait. Try later.", 503)
         self._taken += 1
+        long_answer = None
         try:
             content = await body.read()
             loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._threads, self._answer, call, body, content)
+            parts = await loop.run_in_executor(self._threads, self._answer, call, body, content)
+            if len(parts[0]) == 1:
+                return Response(parts[0][0], media_type=JSON)
+            long_answer = LongAnswer(parts, JSON, self._writers, self._end_prediction)
+            return long_answer
         finally:
-            self._taken -= 1
+            if not long_answer:
+                self._end_prediction()
 
-    def _answer(self, call: rest_api.Call, body: RequestBody, content: bytes) -> str:
+    def _end_prediction(self) -> None:
+        self._taken -= 1
+        if self._trim:
+            self._trim.cancel()
+        loop = asyncio.get_running_loop()
+        self._trim = loop.call_later(
+            TRIM_SECONDS, loop.run_in_executor, self._writers, give_back_memory
+        )
+
+    def _answer(
+        self, call: rest_api.Call, body: RequestBody, content: bytes
+    ) -> tuple[list[bytes], Iterator[bytes]]:
+        """The first two parts, as far as there are, and the others."""
         try:
-            return rest_api.answer(self._versions, call, body.decompressed(content))
+            pieces = rest_api.answer(self._versions, call, body.decompressed(content))
+            parts = in_parts(pieces)
+            return list(itertools.islice(parts, 2)), parts
         except RequestError:
             raise
         except Exception as error:

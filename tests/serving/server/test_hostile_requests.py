@@ -3,6 +3,7 @@
 import contextlib
 import gzip
 import json
+import os
 import socket
 import time
 import zlib
@@ -18,13 +19,13 @@ from support.toy_server import (
     save_version,
     send_raw,
     serving,
+    wait_for,
 )
 
 PATIENCE = 1  # seconds; a minute and more by default
 OPEN_FILES = 160
 PRELUDE = (
-    "import resource; from fcn_keras.serving.server import connection; "
-    f"resource.setrlimit(resource.RLIMIT_NOFILE, ({OPEN_FILES}, {OPEN_FILES})); "
+    "from fcn_keras.serving.server import connection; "
     f"connection.HEAD_SECONDS = connection.ANSWER_SECONDS = {PATIENCE}"
 )
 GET = "GET /ready HTTP/1.1\r\nHost: x\r\n"
@@ -84,6 +85,89 @@ def test_headers_without_end_are_cut_off(server, sent):
     assert is_well(server)
 
 
+@pytest.mark.parametrize("size", [60_000, 70_000, 150_000])
+@pytest.mark.parametrize(
+    "header", ["A: {}", "Cookie: a\r\nB: {}", "A: " + "b\r\nA: " * 1000 + "{}"]
+)
+def test_headers_have_one_limit(server, size, header):
+    """Also where they come at once."""
+    header = header.format("a" * (size - len(header)))
+    first, _ = send_raw(server, f"{GET}Connection: close\r\n{header}\r\n\r\n", [])
+    assert first.startswith("HTTP/1.1 200 " if size < 2**16 else "HTTP/1.1 400 ")
+    assert is_well(server)
+
+
+def test_paths_and_trailers_have_that_limit_too(server):
+    first, _ = send_raw(server, f"GET /{'a' * 70_000} HTTP/1.1\r\nHost: x\r\n\r\n", [])
+    assert first.startswith("HTTP/1.1 400 ")
+    trailer = b"0\r\nA: " + b"a" * 70_000 + b"\r\n\r\n"
+    first, _ = send_raw(server, f"{HEAD}Transfer-Encoding: chunked\r\n\r\n", [trailer])
+    assert first.startswith("HTTP/1.1 400 ")
+    assert is_well(server)
+
+
+POST_1_0 = HEAD.replace("1.1", "1.0") + f"Content-Length: {len(GOOD)}\r\n"
+
+
+def exchange(raw, request):
+    """The head and the body of an answer on a connection that stays."""
+    raw.sendall(request)
+    answer = b""
+    while b"\r\n\r\n" not in answer:
+        answer += (chunk := raw.recv(65536))
+        assert chunk, answer
+    head, _, body = answer.partition(b"\r\n\r\n")
+    length = int(head.lower().split(b"content-length: ")[1].split()[0])
+    while len(body) < length:
+        body += raw.recv(65536)
+    return head.decode().lower(), body
+
+
+@pytest.mark.parametrize("wish", ["Keep-Alive", "keep-alive, x"])
+def test_http_1_0_keeps_a_connection_that_asks_for_it(server, wish):
+    get = GET.replace("1.1", "1.0").encode()
+    with socket.create_connection(("127.0.0.1", server.port), SECONDS) as raw:
+        for _ in range(3):
+            request = f"{POST_1_0}Connection: {wish}\r\n\r\n".encode() + GOOD
+            head, body = exchange(raw, request)
+            assert " 200 " in head and "connection: keep-alive" in head and json.loads(body)
+            head, _ = exchange(raw, get + f"Connection: {wish}\r\n\r\n".encode())
+            assert " 200 " in head and "connection: keep-alive" in head
+        head, _ = exchange(raw, get + b"\r\n")  # it asks no longer
+        assert "connection: close" in head and raw.recv(1) == b""
+    for connection in ("", "Connection: close\r\n"):
+        with socket.create_connection(("127.0.0.1", server.port), SECONDS) as raw:
+            head, _ = exchange(raw, get + f"{connection}\r\n".encode())
+            assert "connection: close" in head and raw.recv(1) == b""
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_a_half_closed_connection_gets_its_answers(server, count, version):
+    keep = "Connection: keep-alive\r\n\r\n"
+    request = f"{POST_1_0.replace('1.0', version)}{keep}".encode() + GOOD
+    ready = f"{GET.replace('1.1', version)}{keep}".encode()
+    with socket.create_connection(("127.0.0.1", server.port), SECONDS) as raw:
+        raw.sendall((request + ready) * count)
+        raw.shutdown(socket.SHUT_WR)
+        answer = b""
+        while chunk := raw.recv(65536):
+            answer += chunk
+    assert answer.count(b"HTTP/1.1 200 ") == 2 * count
+
+
+@pytest.mark.parametrize("sent", [b"", GET.encode(), f"{GET}\r\n{GET}".encode()])
+def test_a_half_closed_connection_is_closed_where_no_whole_request_is(server, sent):
+    cut = f"{HEAD}Content-Length: {len(GOOD)}\r\n\r\n".encode() + GOOD[:-1]
+    for request in (sent, sent + cut if sent.endswith(b"\r\n\r\n") else cut):
+        with socket.create_connection(("127.0.0.1", server.port), SECONDS) as raw:
+            raw.sendall(request)
+            raw.shutdown(socket.SHUT_WR)
+            while raw.recv(65536):
+                pass
+    assert is_well(server)
+
+
 @pytest.mark.parametrize(
     ("path", "code", "reason"),
     [
@@ -121,11 +205,12 @@ BODIES = {
     "half of it raw": (b'{"signature_name": "\xed\xa0\x80", "instances": [1]}', 400, "'\\ud800'"),
     "half in base64": (b'{"instances": [{"b64": "\\ud800"}]}', 400, "is not base64"),
     "control characters": (b'{"signature_name": "\\u001b[2J", "instances": [1]}', 400, "\\x1b[2J"),
-    "deep lists": (b'{"instances": ' + b"[" * 900 + b"]" * 900 + b"}", 400, "nested too deeply"),
+    "deep lists": (b'{"instances": ' + b"[" * 100 + b"]" * 100 + b"}", 400, "nested too deeply"),
+    "deeper lists": (b'{"instances": ' + b"[" * 900 + b"]" * 900 + b"}", 400, "recursion depth"),
     "endless lists": (b"[" * 10**6, 400, "maximum recursion depth"),
     "endless objects": (b'{"a": ' * 10**5, 400, "maximum recursion depth"),
     "deep objects": (
-        b'{"instances": ' + b'{"a": ' * 900 + b"1" + b"}" * 901,
+        b'{"instances": ' + b'{"a": ' * 100 + b"1" + b"}" * 101,
         400,
         "must be a list",
     ),
@@ -244,11 +329,75 @@ def answers_taken_late(server, asked: int, pause: float) -> int:
     return answers.count(b"HTTP/1.1 200")
 
 
-def test_more_connections_than_open_files(server):
-    """The last test: asyncio logs a traceback when it cannot accept."""
-    idle = []
-    with contextlib.ExitStack() as stack:
-        for _ in range(OPEN_FILES + 40):
-            idle.append(stack.enter_context(socket.create_connection(("127.0.0.1", server.port))))
-        assert server.predict(GOOD)[0] == 200  # when the idle ones have been closed
-    assert server.process.poll() is None
+def test_more_connections_than_open_files(tmp_path):
+    """Idle ones go first, the oldest before others."""
+    save_version(tmp_path, 1)
+    limit = f"import resource; resource.setrlimit(resource.RLIMIT_NOFILE, ({OPEN_FILES},) * 2)"
+    with serving(tmp_path, prelude=limit) as server, contextlib.ExitStack() as stack:
+
+        def connect():
+            address = ("127.0.0.1", server.port)
+            return stack.enter_context(socket.create_connection(address, SECONDS))
+
+        busy = connect()
+        busy.sendall(f"{HEAD}Content-Length: {len(GOOD)}\r\n\r\n".encode() + GOOD[:-1])
+        idle = [connect() for _ in range(4 * OPEN_FILES)]
+        for raw in idle[:9]:
+            assert raw.recv(1) == b""
+        assert server.predict(GOOD)[0] == 200  # at once, as no timeout passes here
+        idle[-1].sendall(f"{GET}\r\n".encode())
+        assert idle[-1].recv(12) == b"HTTP/1.1 200"
+        busy.sendall(GOOD[-1:])
+        assert busy.recv(12) == b"HTTP/1.1 200"
+        assert len([line for line in server.lines if "Warning" in line]) <= 1
+        assert not any("Traceback" in line for line in server.lines)
+
+
+HOG = """
+import os, threading, time, resource; from pathlib import Path
+resource.setrlimit(resource.RLIMIT_NOFILE, (200, 200))
+def hog(signal=Path({signal!r}), held=[]):
+    while True:
+        time.sleep(0.05)
+        try:
+            while signal.exists():
+                held.append(os.open(os.devnull, os.O_RDONLY))
+        except OSError:
+            continue
+        while held:
+            os.close(held.pop())
+threading.Thread(target=hog, daemon=True).start()
+""".strip()
+
+
+def test_no_file_descriptors_left(tmp_path):
+    """The process itself has them all: one line, and all works when they are free again."""
+    save_version(tmp_path, 1)
+    signal = tmp_path / "signal"
+    prelude = f"exec({HOG.format(signal=str(signal))!r})"
+    with serving(tmp_path, prelude=prelude) as server, contextlib.ExitStack() as stack:
+
+        def connect():
+            address = ("127.0.0.1", server.port)
+            return stack.enter_context(socket.create_connection(address, SECONDS))
+
+        first = [connect() for _ in range(3)]
+        busy = connect()
+        busy.sendall(f"{HEAD}Content-Length: {len(GOOD)}\r\n\r\n".encode() + GOOD[:-1])
+        assert server.predict(GOOD)[0] == 200
+        signal.touch()
+        wait_for(lambda: len(os.listdir(f"/proc/{server.process.pid}/fd")) == 200)
+        connect()
+        for raw in first:
+            assert raw.recv(1) == b""  # closed in favour of new ones
+        waiting = [connect() for _ in range(50)]
+        wait_for(lambda: server.line("Warning: no connection can be accepted (Too many open"))
+        signal.unlink()
+        assert server.ask("GET", "/ready")[0] == 200 and server.predict(GOOD)[0] == 200
+        busy.sendall(GOOD[-1:])
+        assert busy.recv(12) == b"HTTP/1.1 200"
+        for raw in waiting[-20:]:
+            raw.sendall(f"{GET}\r\n".encode())
+            assert raw.recv(12) == b"HTTP/1.1 200"
+        assert len([line for line in server.lines if "accept" in line]) == 1
+        assert not any("Traceback" in line for line in server.lines)

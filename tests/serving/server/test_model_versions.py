@@ -1,7 +1,9 @@
 """Which versions are served, by folders whose content a simple loader reads."""
 
 import shutil
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from fcn_keras.errors import UserError
@@ -86,6 +88,56 @@ def test_a_broken_version_is_tried_once_until_it_changes(tmp_path, load, loaded,
     write(tmp_path, 2, "mended")
     look_twice(versions)
     assert versions.models == {2: "mended"} and names(versions) == {1: "END", 2: "AVAILABLE"}
+
+
+def test_a_slow_copy_is_reported_once_for_each_reason(tmp_path, capfd):
+    write(tmp_path, 1)
+    reason = ""
+
+    def load(folder):
+        if folder.name == "2" and reason:
+            raise LoadError(reason, 3)
+        return "model"
+
+    versions = started(tmp_path, load)
+    for size, reason in enumerate(["no such file"] * 9 + ["cut off"] * 9 + ["", "cut off"]):
+        write(tmp_path, 2, "x" * size)
+        look_twice(versions)
+        if not reason:  # it is whole, and then replaced by another copy
+            shutil.rmtree(tmp_path / "2")
+            versions.look()
+    lines = [line.split("(")[1] for line in capfd.readouterr().err.splitlines()]
+    assert lines == ["no such file).", "cut off).", "cut off)."]
+
+
+def test_failed_loads_keep_no_memory(tmp_path):
+    """A graph with a constant of 4 MiB, whose warm-up fails 30 times."""
+    tf = pytest.importorskip("tensorflow")
+    from fcn_keras.serving.server.saved_model import load_model
+
+    class Heavy(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([], tf.float32)])
+        def add(self, x):
+            return {"y": x + tf.constant(np.random.default_rng(0).random(2**20, np.float32))}
+
+    heavy = Heavy()
+    tf.saved_model.save(heavy, str(tmp_path / "1"), {"serving_default": heavy.add})
+    versions = started(tmp_path, load_model)
+    shutil.copytree(tmp_path / "1", tmp_path / "2")
+    (tmp_path / "2/assets.extra").mkdir()
+    warmup = tmp_path / "2/assets.extra/tf_serving_warmup_requests"
+    sizes = []
+    for size in range(1, 41):
+        warmup.write_bytes(b"x" * (20 + size))
+        look_twice(versions)
+        assert versions.states[2].name == "END"
+        sizes.append(memory_mib())
+    assert sizes[-1] - sizes[9] < 30
+
+
+def memory_mib():
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmRSS:")[1].split()[0]) / 1024
 
 
 def test_the_old_one_goes_only_when_the_new_one_is_there(tmp_path, loaded):

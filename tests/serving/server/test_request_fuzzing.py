@@ -4,12 +4,15 @@ import base64
 import gzip
 import json
 from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 from hypothesis import example, given
 from hypothesis import strategies as st
 from tensorflow.core.framework import types_pb2
 
+from fcn_keras.serving.server import json_reader
+from fcn_keras.serving.server.json_reader import Reader
 from fcn_keras.serving.server.json_tensor import NUMPY_TYPES, RequestError, from_tensor, to_tensor
 from fcn_keras.serving.server.request_body import RequestBody
 from fcn_keras.serving.server.rest_api import Call, parse_path
@@ -96,6 +99,48 @@ def test_bodies(body):
     attempt(parse_predict, b'{"instances": [' + body + b"]}", SIGNATURES)
 
 
+def as_arrays(read, dtype):
+    """What a text's value is as a tensor, or that it has none."""
+    try:
+        return to_tensor("x", read(), dtype).tolist()
+    except (ValueError, RecursionError):
+        return None
+
+
+NESTED_NUMBERS = st.recursive(
+    st.integers(-300, 300)
+    | st.floats(allow_nan=False)
+    | st.sampled_from([10**30, "a", True, None]),
+    lambda values: st.lists(values, max_size=3) | values.map(lambda value: [value] * 3),
+)
+TOKENS = st.sampled_from(
+    [*"[[[]]],,,", " ", "1", "-2.5", "0", "01", "1e5", "-", '"["', "NaN", "{}"]
+)
+
+
+@given(
+    NESTED_NUMBERS.map(json.dumps) | st.lists(TOKENS, max_size=12).map("".join),
+    st.sampled_from([1, 2, 7, 2**16]),
+    st.sampled_from([types_pb2.DT_FLOAT, types_pb2.DT_INT32, types_pb2.DT_STRING]),
+)
+@example("[[1,2],[3,4]]", 1, types_pb2.DT_INT32)
+@example("[[1,2],[3]]", 2, types_pb2.DT_INT32)
+@example("[[1],2]", 2, types_pb2.DT_INT32)
+@example("[1[,]2]", 1, types_pb2.DT_INT32)
+@example("[1-2]", 7, types_pb2.DT_INT32)
+@example("[[1, 2], [3, 4.5], [5]]", 2, types_pb2.DT_FLOAT)
+def test_lists_of_numbers_are_read_as_by_json(text, block, dtype):
+    def read():
+        reader = Reader(text.encode())
+        reader.check_the_rest()
+        return reader.value
+
+    with mock.patch.multiple(json_reader, BLOCK=max(block, 40), FIRST_BLOCK=block):
+        found = as_arrays(read, dtype)
+    expected = as_arrays(lambda: json.loads(text, parse_constant=json_reader.Constant), dtype)
+    np.testing.assert_equal(found, expected)
+
+
 @given(VALUES, st.sampled_from([*NUMPY_TYPES, types_pb2.DT_HALF, types_pb2.DT_COMPLEX64]))
 def test_values(value, dtype):
     array = attempt(to_tensor, "x", value, dtype)
@@ -116,8 +161,8 @@ def arrays(draw):
 @given(arrays())
 def test_numbers_come_back(dtype_and_array):
     dtype, array = dtype_and_array
-    text = encode_predict({"x": array}, rows=False)
-    back = to_tensor("x", json.loads(text)["outputs"], dtype)
+    text = "".join(encode_predict({"x": array}, rows=False))
+    back = to_tensor("x", Reader(text.encode()).value["outputs"], dtype)
     np.testing.assert_array_equal(back, array)
 
 
@@ -125,9 +170,9 @@ def test_numbers_come_back(dtype_and_array):
 def test_bytes_come_back(items):
     array = np.empty(len(items), object)
     array[:] = items
-    text = json.dumps(from_tensor("x_bytes", array))
+    text = "".join(from_tensor("x_bytes", array))
     assert to_tensor("x", json.loads(text), types_pb2.DT_STRING).tolist() == items
-    json.dumps(from_tensor("x", array), ensure_ascii=False).encode()  # texts can be sent
+    "".join(from_tensor("x", array)).encode()  # texts can be sent
 
 
 def decompressed(content, limit=100, encoding="gzip"):

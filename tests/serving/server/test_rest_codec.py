@@ -8,8 +8,9 @@ import pytest
 from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf.meta_graph_pb2 import TensorInfo
 
+from fcn_keras.serving.server import rest_codec
 from fcn_keras.serving.server.json_tensor import RequestError
-from fcn_keras.serving.server.rest_codec import encode_error, encode_predict, parse_predict
+from fcn_keras.serving.server.rest_codec import encode_error, parse_predict
 
 
 def inputs(**types):
@@ -34,6 +35,10 @@ def refusal(text, signatures):
     with pytest.raises(RequestError) as caught:
         parse(text, signatures)
     return str(caught.value)
+
+
+def encode_predict(outputs, rows):
+    return "".join(rest_codec.encode_predict(outputs, rows))
 
 
 def answer(text):
@@ -99,6 +104,17 @@ def test_numbers_that_json_lacks():
     assert "[1.0, NaN, Infinity, -Infinity, 0.001]" in encode_predict({"y": values}, True)
 
 
+def test_floats_are_rounded_to_their_type():
+    """As TF Serving casts them; 2^24 + 1 has no float32, 2^53 + 1 no float64."""
+    values = [2**24 + 1, -(2**24) - 1, 2**53 + 1, 1e39, -1e300, 10**30, 1e-50]
+    text = json.dumps({"instances": values})
+    rounded = [2**24, -(2**24), 2**53, np.inf, -np.inf, 1e30, 0]
+    np.testing.assert_array_equal(parse(text, FLOAT)[1]["x"], np.float32(rounded))
+    doubles = parse(text, inputs(x="DT_DOUBLE"))[1]["x"]
+    np.testing.assert_array_equal(doubles, np.float64(values))
+    assert doubles[2] == 2**53
+
+
 def test_floats_have_as_many_digits_as_their_type():
     values = np.float32([0.2, 1 / 3, 9e6, 3e-5])
     text = encode_predict({"y": values}, False)
@@ -148,7 +164,8 @@ def test_rows_need_one_batch_size():
         ('{"instances": [1', INT, "not JSON: Expecting ',' delimiter"),
         ("[1, 2]", INT, "must be an object"),
         ("[" * 100_000, INT, "not JSON: maximum recursion depth"),
-        ('{"instances": ' + "[" * 500 + "1" + "]" * 500 + "}", INT, "x: lists of different"),
+        ('{"instances": ' + "[" * 500 + "1" + "]" * 500 + "}", INT, "maximum recursion depth"),
+        ('{"instances": ' + "[" * 100 + "1" + "]" * 100 + "}", INT, "x: lists of different"),
         ('{"instances": [' + "9" * 5000 + "]}", INT, "not JSON: Exceeds the limit"),
         ('{"signature_name": 5, "instances": [1]}', INT, "must be one of s, serving_default."),
         ('{"signature_name": null, "instances": [1]}', INT, "must be one of s, serving_default."),
@@ -174,10 +191,10 @@ def test_rows_need_one_batch_size():
         ('{"instances": [1]}', inputs(x="DT_BOOL"), "x[0]: 1 is no bool"),
         ('{"instances": [1]}', inputs(x="DT_STRING"), "x[0]: 1 is neither a text nor"),
         ('{"instances": [1]}', inputs(x="DT_HALF"), "x: DT_HALF has no form in JSON"),
-        ('{"instances": [16777217]}', FLOAT, "16777217 is out of the range of float32"),
-        ('{"instances": [0, 1e39]}', FLOAT, "x[1]: 1e+39 is out of the range of float32"),
-        ('{"instances": [9007199254740993]}', inputs(x="DT_DOUBLE"), "out of the range of float64"),
-        ('{"instances": [1' + "0" * 400 + "]}", FLOAT, "out of the range of float32"),
+        ('{"instances": [[0, -1e999]]}', FLOAT, "x[0][1]: -inf is out of the range of float64"),
+        ('{"inputs": 1e999}', FLOAT, "x: inf is out of the range of float64"),
+        ('{"instances": [1' + "0" * 400 + "]}", FLOAT, "out of the range of float64"),
+        ('{"instances": [1, ' + "0." + "0" * 100_000 + "1]}", FLOAT, "a number of too many digits"),
         ('{"instances": [{"b64": "a"}]}', BYTES, "image_bytes[0]: {'b64': 'a'} is not base64"),
         ('{"instances": ["", {"b64": "aGVsbG8*"}]}', BYTES, "image_bytes[1]: {'b64': 'aGVsbG8*'}"),
         ('{"instances": [{"b64": "aGVsb==="}]}', BYTES, "not base64"),
