@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from fcn_keras.cli.early import check_data, check_place
+from fcn_keras.cli.early import check_data, check_model, check_place
 from fcn_keras.cli.shared import (
     add_model_flags,
     add_runtime_flags,
@@ -72,6 +72,7 @@ def _evaluate(arguments) -> int:
         require_replaceable("--confusion", arguments.confusion, SOFTWARE.encode())
     for path in filter(None, (arguments.json, arguments.confusion)):
         check_place(path)
+    check_model(arguments)
     check_data(arguments)
     segmenter = load_segmenter(arguments)
     from fcn_keras.evaluation import charts

@@ -9,7 +9,7 @@ import shlex
 import sys
 import warnings
 
-from fcn_keras.cli.early import check_model, require_limit
+from fcn_keras.cli.early import require_limit
 from fcn_keras.errors import printable
 from fcn_keras.files.silence import silenced
 
@@ -78,7 +78,7 @@ def add_overwrite_flag(parser) -> None:
 
 
 def load_segmenter(arguments, **options):
-    check_model(arguments, options.get("max_pixels"))
+    """The model by its flags, which `check_model` has checked."""
     import_tensorflow()
     from fcn_keras.inference.segmenter import Segmenter
 
