@@ -74,14 +74,23 @@ def raised():
         noted.append(Stop(number))
         raise noted[0]
 
+    def arrival(seconds: float | None = None) -> bytes:
+        """The next number of `taken`; others that Python handles arrive as well."""
+        end = seconds and time.monotonic() + seconds
+        while True:
+            arrivals.settimeout(end and max(end - time.monotonic(), 0.001))
+            number = arrivals.recv(1)
+            if not number or number[0] in taken:
+                return number
+
     def watch():
-        first = arrivals.recv(1)
-        time.sleep(BURST_SECONDS)
-        with contextlib.suppress(BlockingIOError):
-            arrivals.recv(64, socket.MSG_DONTWAIT)
-        arrivals.settimeout(DEAF_SECONDS)
-        with contextlib.suppress(TimeoutError):
-            arrivals.recv(1)
+        with arrivals:
+            first = arrival()
+            time.sleep(BURST_SECONDS)
+            with contextlib.suppress(BlockingIOError):
+                arrivals.recv(64, socket.MSG_DONTWAIT)
+            with contextlib.suppress(TimeoutError):
+                arrival(DEAF_SECONDS)
         if first and not heard.is_set():
             report(first[0])
             os._exit(128 + first[0])

@@ -121,6 +121,27 @@ with signals.raised():
         require_stopped(process, signal.SIGTERM, REMEDY)
 
 
+def test_signals_that_the_program_handles_are_its_own(tmp_path):
+    """And the thread that watches for ours leaves nothing behind."""
+    program = tmp_path / "parent.py"
+    program.write_text("""
+import os, signal, subprocess, sys, threading, time
+from fcn_keras import signals
+
+signals.DEAF_SECONDS, signals.BURST_SECONDS = 1, 0.1
+signal.signal(signal.SIGCHLD, lambda *_: None)
+before = len(os.listdir("/proc/self/fd"))
+with signals.raised():
+    subprocess.run(["true"])
+    time.sleep(2)
+time.sleep(0.5)
+print("open:", len(os.listdir("/proc/self/fd")) - before, threading.active_count())
+""")
+    process = processes.start(program, preexec_fn=heed_signals)
+    output, _ = process.communicate(timeout=120)
+    assert (process.returncode, output) == (0, "open: 0 1\n")
+
+
 def test_a_stray_signal_ends_the_tests_with_its_name(tmp_path):
     """Also where the code under test takes the signal's exception for its own."""
     test = tmp_path / "test_long.py"
