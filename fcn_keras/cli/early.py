@@ -128,10 +128,11 @@ def check_resumed(run_dir, changes: dict) -> None:
 
     run = RunFolder(run_dir)
     run.require_known_settings()
-    config = dataclasses.replace(run.read_config(), **changes)
-    run.read_labels(), run.read_history()
-    if not run.metrics.is_file():  # a finished one may do without its data
-        require_relative(config, run.config, ("dataset", "data_dir"))
+    saved = run.read_config()
+    config = dataclasses.replace(saved, **changes)
+    run.read_labels()
+    if not run.is_finished(saved, config):  # then it may do without its data
+        require_relative(config, run.config, {"dataset", "data_dir"} - {*changes})
         for part in ("train", "val"):
             labels_of(config.dataset, part, config.data_dir)
 

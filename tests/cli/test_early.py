@@ -33,6 +33,9 @@ def place(shapes, finished_run, tmp_path_factory):
     (place / "unfinished/metrics.json").unlink()
     (place / "unfinished/history.csv").unlink()
     (place / "no_archive/best.keras").write_bytes(b"no archive")
+    shutil.copytree(place / "unfinished", place / "elsewhere")
+    shutil.copy(place / "run/metrics.json", place / "elsewhere")
+    shutil.copy(place / "run/history.csv", place / "elsewhere")
     (place / "file").touch()
     (place / "empty").mkdir()
     (place / "photo.jpg").touch()
@@ -107,6 +110,7 @@ MISTAKES = [
     (["train", "--resume", "damaged"], "config.json: damaged"),
     (["train", "--resume", "run", "--epochs", "0"], "--epochs must be at least 1"),
     (["train", "--resume", "unfinished"], "moved"),
+    (["train", "--resume", "elsewhere", "--epochs", "9"], "moved"),
     ([*TUNE, "missing"], MISSING_DATA),
     ([*TUNE, "data", "--weights", "missing/"], "--weights must be imagenet"),
     (["tune", "--search-dir", "data", "--dataset", "data"], "data: holds something else"),
@@ -189,6 +193,8 @@ def test_a_missing_package_too(place, package, command):
         [*TRAIN, "data", "--run-dir", "new"],
         [*TRAIN, "data", "--weights", "resnet_18_imagenet", "--run-dir", "new"],
         ["train", "--resume", "run"],
+        ["train", "--resume", "elsewhere"],
+        ["train", "--resume", "run", "--epochs", "9", "--data-dir", "nope"],
         ["report", "run"],
     ],
     ids=" ".join,
