@@ -88,6 +88,8 @@ MISTAKES = [
     (["export", "--model", "damaged", *OUT], "config.json: damaged"),
     (["demo", "--port", "0", "--model", "damaged"], "config.json: damaged"),
     (["demo", "--port", "0", *MODEL, "--examples", "empty"], "--examples empty: no images there"),
+    (["demo", "--port", "0", *MODEL, "--examples", "no"], "error: --examples no: no such folder"),
+    (["demo", "--port", "0", *MODEL, "--examples", "file"], "file: no such folder"),
     (["demo", "--port", "0", *MODEL, "--tile", "-1"], "tile must be at least 1"),
     (["serve", "--model-base-path", "missing"], "missing: no such folder"),
     (["serve", "--model-base-path", "empty"], "empty holds no version"),
