@@ -98,6 +98,18 @@ def test_a_conversion_that_is_told_to_stop_leaves_nothing(number, tmp_path):
     assert sorted(tmp_path.iterdir()) == before
 
 
+@pytest.mark.parametrize("program", [["-m", "fcn_keras"], [ROOT / "train.py"]])
+def test_ctrl_c_during_the_first_imports_is_told_in_one_line(program, tmp_path):
+    (tmp_path / "argparse.py").write_text(
+        'import signal; print("Epoch 1/1", flush=True); signal.pause()'
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    process = processes.start(*program, preexec_fn=heed_signals, env=environment)
+    until_epoch(process, 1)
+    process.send_signal(signal.SIGINT)
+    require_stopped(process, signal.SIGINT, "")
+
+
 def test_a_call_that_never_returns_to_python_is_ended(tmp_path):
     """As TensorFlow's wait for another worker; a second signal ends it sooner."""
     program = tmp_path / "deaf.py"
