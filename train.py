@@ -9,7 +9,7 @@ python train.py --help                                 every setting
 
 import sys
 
-from fcn_keras.cli import main
+from fcn_keras.__main__ import main
 
 if __name__ == "__main__":
     sys.exit(main(["train", *sys.argv[1:]]))

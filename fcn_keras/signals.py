@@ -47,12 +47,15 @@ def handled(handler: Callable):
 
 
 @contextlib.contextmanager
-def raised():
+def raised(remedy: str = ""):
     """Has signals raise `Stop` in a block; the second one ends the process at once.
 
     So does the first one where Python cannot raise it for `DEAF_SECONDS`: TensorFlow
     may wait for another worker without end. What a program around us handles by
     itself is left to it.
+
+    Args:
+        remedy: What the line says that is then printed, see `report`.
     """
     defaults = (signal.SIG_DFL, signal.default_int_handler)
     taken = {n: before for n in SIGNALS if (before := signal.getsignal(n)) in defaults}
@@ -74,16 +77,25 @@ def raised():
         noted.append(Stop(number))
         raise noted[0]
 
+    def arrival(seconds: float | None = None) -> bytes:
+        """The next number of `taken`; others that Python handles arrive as well."""
+        end = seconds and time.monotonic() + seconds
+        while True:
+            arrivals.settimeout(end and max(end - time.monotonic(), 0.001))
+            number = arrivals.recv(1)
+            if not number or number[0] in taken:
+                return number
+
     def watch():
-        first = arrivals.recv(1)
-        time.sleep(BURST_SECONDS)
-        with contextlib.suppress(BlockingIOError):
-            arrivals.recv(64, socket.MSG_DONTWAIT)
-        arrivals.settimeout(DEAF_SECONDS)
-        with contextlib.suppress(TimeoutError):
-            arrivals.recv(1)
+        with arrivals:
+            first = arrival()
+            time.sleep(BURST_SECONDS)
+            with contextlib.suppress(BlockingIOError):
+                arrivals.recv(64, socket.MSG_DONTWAIT)
+            with contextlib.suppress(TimeoutError):
+                arrival(DEAF_SECONDS)
         if first and not heard.is_set():
-            report(first[0])
+            report(first[0], remedy)
             os._exit(128 + first[0])
 
     for number in taken:
@@ -106,8 +118,8 @@ def raised():
 
 
 def report(number: int, remedy: str = "") -> None:
-    """Prints the one line that tells of a stop."""
+    """Prints the one line that tells of a stop, and how to go on if a command can."""
     by = "" if number == signal.SIGINT else f" by {signal.Signals(number).name}"
-    remedy = remedy or "--resume goes on with a run, --skip-existing with images"
+    remedy = remedy and f": {remedy}"
     with contextlib.suppress(OSError):  # the terminal may be gone
-        print(f"Interrupted{by}: {remedy}.", file=sys.stderr)
+        print(f"Interrupted{by}{remedy}.", file=sys.stderr)

@@ -13,7 +13,6 @@ from support.processes import FCN_KERAS, ROOT, heed_signals, until_epoch
 from support.runs import QUICK, history_of
 
 TRAIN = [*QUICK, "--dataset"]
-REMEDY = "--resume goes on with a run, --skip-existing with images"
 
 
 def ignore_hangups():
@@ -39,7 +38,8 @@ def wait_for(condition, process, seconds=120):
 def require_stopped(process, number, remedy):
     output, _ = process.communicate(timeout=120)
     name = "" if number == signal.SIGINT else f" by {signal.Signals(number).name}"
-    assert output.splitlines()[-1] == f"Interrupted{name}: {remedy}.", output
+    remedy = remedy and f": {remedy}"
+    assert output.splitlines()[-1] == f"Interrupted{name}{remedy}.", output
     assert output.count("Interrupted") == 1 and "Traceback" not in output
     assert process.returncode == 128 + number
 
@@ -75,7 +75,7 @@ def test_a_prediction_that_is_told_to_stop_leaves_whole_files(untrained_run, tmp
     process = start("predict", *command)
     wait_for(lambda: len(list(output.glob("[0-9]*.png"))) > 3, process)
     process.send_signal(signal.SIGTERM)
-    require_stopped(process, signal.SIGTERM, REMEDY)
+    require_stopped(process, signal.SIGTERM, "--skip-existing goes on with the images")
     assert 3 < len(list(output.glob("[0-9]*.png"))) < 300
     assert not list(output.rglob(".partial-*"))
 
@@ -94,8 +94,20 @@ def test_a_conversion_that_is_told_to_stop_leaves_nothing(number, tmp_path):
     process = start("data", "convert", *given)
     wait_for(lambda: list(tmp_path.glob(".partial-*")), process)
     process.send_signal(number)
-    require_stopped(process, number, REMEDY)
+    require_stopped(process, number, "")  # nothing goes on with it
     assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("program", [["-m", "fcn_keras"], [ROOT / "train.py"]])
+def test_ctrl_c_during_the_first_imports_is_told_in_one_line(program, tmp_path):
+    (tmp_path / "argparse.py").write_text(
+        'import signal; print("Epoch 1/1", flush=True); signal.pause()'
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    process = processes.start(*program, preexec_fn=heed_signals, env=environment)
+    until_epoch(process, 1)
+    process.send_signal(signal.SIGINT)
+    require_stopped(process, signal.SIGINT, "")
 
 
 def test_a_call_that_never_returns_to_python_is_ended(tmp_path):
@@ -106,7 +118,7 @@ import ctypes, sys
 from fcn_keras import signals
 
 signals.DEAF_SECONDS = float(sys.argv[1])
-with signals.raised():
+with signals.raised("go on"):
     print("Epoch 1/1", flush=True)
     lock = ctypes.create_string_buffer(64)
     for _ in range(2):  # the second time it waits, which no signal ends
@@ -118,7 +130,28 @@ with signals.raised():
         for _ in range(times):
             time.sleep(0.5)  # longer than what counts as one
             process.send_signal(signal.SIGTERM)
-        require_stopped(process, signal.SIGTERM, REMEDY)
+        require_stopped(process, signal.SIGTERM, "go on")
+
+
+def test_signals_that_the_program_handles_are_its_own(tmp_path):
+    """And the thread that watches for ours leaves nothing behind."""
+    program = tmp_path / "parent.py"
+    program.write_text("""
+import os, signal, subprocess, sys, threading, time
+from fcn_keras import signals
+
+signals.DEAF_SECONDS, signals.BURST_SECONDS = 1, 0.1
+signal.signal(signal.SIGCHLD, lambda *_: None)
+before = len(os.listdir("/proc/self/fd"))
+with signals.raised():
+    subprocess.run(["true"])
+    time.sleep(2)
+time.sleep(0.5)
+print("open:", len(os.listdir("/proc/self/fd")) - before, threading.active_count())
+""")
+    process = processes.start(program, preexec_fn=heed_signals)
+    output, _ = process.communicate(timeout=120)
+    assert (process.returncode, output) == (0, "open: 0 1\n")
 
 
 def test_a_stray_signal_ends_the_tests_with_its_name(tmp_path):

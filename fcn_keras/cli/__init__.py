@@ -30,6 +30,12 @@ from fcn_keras.cli import (
 from fcn_keras.errors import UserError, missing_package, printable
 from fcn_keras.training import cluster
 
+# What goes on after a stop, by the argument of a command that has the flag.
+REMEDIES = {
+    "resume": "--resume goes on with a run",
+    "skip_existing": "--skip-existing goes on with the images",
+}
+
 
 def main(argv: list[str] | None = None) -> int:
     """Runs a command; returns its exit code: 0 only on success."""
@@ -50,8 +56,9 @@ def _run(argv: list[str] | None) -> int:
     arguments, unknown = _parser().parse_known_args(argv)
     if unknown:
         arguments.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    remedy = "".join(text for flag, text in REMEDIES.items() if hasattr(arguments, flag))
     try:
-        with signals.raised():
+        with signals.raised(remedy):
             return arguments.command(arguments)
     except UserError as error:
         print("error: " + "\n".join(map(printable, error.args)), file=sys.stderr)
@@ -72,7 +79,7 @@ def _run(argv: list[str] | None) -> int:
         return 1
     except KeyboardInterrupt as interrupt:
         number = getattr(interrupt, "number", signal.SIGINT)
-        signals.report(number, printable(str(interrupt)))
+        signals.report(number, printable(str(interrupt)) or remedy)
         return 128 + number
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from fcn_keras.cli.early import check_place
+from fcn_keras.cli.early import check_local_place
 from fcn_keras.cli.shared import print_next, progress
 from fcn_keras.errors import printable
 
@@ -79,7 +79,7 @@ def _check(arguments) -> int:
 
 
 def _convert(arguments) -> int:
-    check_place(arguments.output, folder=True)
+    check_local_place(arguments.output, folder=True)
     from fcn_keras.data.conversion import convert_masks
 
     done = convert_masks(

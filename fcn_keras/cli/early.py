@@ -54,6 +54,16 @@ def check_place(path, folder: bool = False) -> None:
         raise UserError(f"{path}: cannot be written ({os.strerror(code)}). Choose another place.")
 
 
+def check_local_place(path, folder: bool = False) -> None:
+    """`check_place` of a command that writes to no object store."""
+    if storage.is_address(path):
+        raise UserError(
+            f"{path}: only predict --output, evaluate --json and --confusion, report --output and "
+            "request --fractions write to addresses. Give a path."
+        )
+    check_place(path, folder)
+
+
 def check_model(arguments, max_pixels: int | None = None) -> None:
     """Checks the flags of `add_model_flags` and, if there are some, `add_runtime_flags`."""
     from fcn_keras.files.images import MAX_PIXELS
@@ -85,16 +95,23 @@ def check_data(arguments) -> None:
     labels_of(arguments.dataset, arguments.split or "val", arguments.data_dir)
 
 
+def check_run_dir(run_dir: str | None) -> None:
+    """Checks where a new run is to be."""
+    from fcn_keras.runs.folder import require_free
+    from fcn_keras.training.cluster import Cluster
+
+    if storage.is_address(run_dir) or not Cluster.from_environment():
+        # Of several workers the chief looks for the rest, with all together.
+        check_local_place(run_dir or "runs", folder=True)
+        require_free(run_dir)
+
+
 def check_training(config) -> None:
     """Checks the settings of a new run, or of a search's runs."""
     from fcn_keras.data import labels_of
     from fcn_keras.runs.config import require_class_weights
-    from fcn_keras.runs.folder import require_free, require_model
-    from fcn_keras.training.cluster import Cluster
+    from fcn_keras.runs.folder import require_model
 
-    if not Cluster.from_environment():  # of several workers the chief looks, with all together
-        require_free(config.run_dir)
-        check_place(config.run_dir or "runs", folder=True)
     if config.init_from:
         require_model(config.init_from)
     _check_weights(config.weights)
@@ -111,10 +128,11 @@ def check_resumed(run_dir, changes: dict) -> None:
 
     run = RunFolder(run_dir)
     run.require_known_settings()
-    config = dataclasses.replace(run.read_config(), **changes)
-    run.read_labels(), run.read_history()
-    if not run.metrics.is_file():  # a finished one may do without its data
-        require_relative(config, run.config, ("dataset", "data_dir"))
+    saved = run.read_config()
+    config = dataclasses.replace(saved, **changes)
+    run.read_labels()
+    if not run.is_finished(saved, config):  # then it may do without its data
+        require_relative(config, run.config, {"dataset", "data_dir"} - {*changes})
         for part in ("train", "val"):
             labels_of(config.dataset, part, config.data_dir)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fcn_keras.cli.early import check_place
+from fcn_keras.cli.early import check_local_place
 from fcn_keras.cli.shared import import_tensorflow, print_next
 from fcn_keras.errors import UserError
 from fcn_keras.export import FILES, MAX_PIXELS, MAX_SIDE, require_format, require_limits
@@ -62,10 +62,10 @@ def _export(arguments) -> int:
     from fcn_keras.runs.folder import provenance, require_model
 
     require_limits(**limits)
+    check_local_place(arguments.output, folder=arguments.format == "saved_model")
     if arguments.format != "saved_model":
         require_format(arguments.output, arguments.format)
         require_replaceable("--output", arguments.output, PROVENANCE)
-    check_place(arguments.output, folder=arguments.format == "saved_model")
     require_model(arguments.model)
     import_tensorflow()
     from fcn_keras.inference.segmenter import Segmenter

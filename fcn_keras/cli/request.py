@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from fcn_keras import signals
-from fcn_keras.cli.early import check_inputs, check_place
+from fcn_keras.cli.early import check_inputs, check_local_place, check_place
 from fcn_keras.cli.shared import add_overwrite_flag, import_tensorflow, progress
 from fcn_keras.errors import UserError, printable
 from fcn_keras.files.finding import FoundImage, named_images
@@ -73,10 +73,12 @@ def _request(arguments) -> int:
         raise UserError(f"--parallel must be at least 1. Received: {arguments.parallel}.")
     if arguments.fractions and arguments.skip_existing:
         raise UserError("--fractions is of all images: leave out --skip-existing.")
+    if arguments.fractions:
+        check_place(arguments.fractions)
     if arguments.fractions and not arguments.overwrite:
         require_replaceable("--fractions", arguments.fractions, FRACTIONS)
     check_inputs(arguments.paths, arguments.output)
-    check_place(arguments.output, folder=True)
+    check_local_place(arguments.output, folder=True)
     jobs = list(named_images(arguments.paths, arguments.output, (OVERLAYS,)))
     if not jobs:
         raise UserError(f"{arguments.paths[0]}: no images there, outside of --output.")

@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 import typing
 
-from fcn_keras.cli.early import check_resumed, check_training
+from fcn_keras.cli.early import check_resumed, check_run_dir, check_training
 from fcn_keras.cli.shared import import_tensorflow, print_next
 from fcn_keras.errors import UserError
 from fcn_keras.runs.config import GROUPS, TrainConfig, flag
@@ -115,6 +115,7 @@ def _train(arguments) -> int:
 
         return _finished(resume(arguments.resume, **settings))
     config = _config(arguments.config, settings)
+    check_run_dir(config.run_dir)
     check_training(config)
     import_tensorflow()
     from fcn_keras.training.train import train

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 
-from fcn_keras.cli.early import check_place, check_training
+from fcn_keras.cli.early import check_local_place, check_training
 from fcn_keras.cli.shared import import_tensorflow
 from fcn_keras.cli.train import add_config_flags, given_settings
 from fcn_keras.errors import UserError, require_packages
@@ -77,7 +77,7 @@ def _tune(arguments) -> int:
         print(write_report(arguments.search_dir))
         return 0
     search = _search(arguments)
-    check_place(arguments.search_dir, folder=True)
+    check_local_place(arguments.search_dir, folder=True)
     check_training(search.train)
     claim_folder(search, arguments.search_dir)
     import_tensorflow()

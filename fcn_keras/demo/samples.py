@@ -12,6 +12,7 @@ from PIL import Image
 
 from fcn_keras.data.sample.scenes import draw_scene
 from fcn_keras.errors import UserError, printable
+from fcn_keras.files import storage
 from fcn_keras.files.finding import named_images
 from fcn_keras.files.images import MAX_PIXELS, encode_image, open_photograph
 
@@ -45,6 +46,8 @@ def folder_samples(given: str, max_pixels: int = MAX_PIXELS) -> list[Sample]:
     Raises:
         UserError: If there is none.
     """
+    if not storage.is_address(given) and not os.path.isdir(given):
+        raise UserError(f"--examples {given}: no such folder. Give a folder of JPEGs or PNGs.")
     samples = []
     for found in named_images([given], os.devnull):  # as nothing is written there
         path = Path(found.path)

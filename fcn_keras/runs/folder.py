@@ -17,6 +17,7 @@ from fcn_keras.errors import UserError, first_line
 from fcn_keras.files.reading import as_object, build, damage_as_user_errors, read_object, read_text
 from fcn_keras.files.writing import PARTIAL, atomic_path
 from fcn_keras.runs.config import DROPPED, TrainConfig
+from fcn_keras.runs.history import out_of_patience
 from fcn_keras.runs.paths import absolute, shown_settings
 from fcn_keras.runs.software import software
 
@@ -157,6 +158,15 @@ class RunFolder:
             writer = csv.DictWriter(file, rows[-1], restval="nan")  # older rows may have less
             writer.writeheader()
             writer.writerows(rows)
+
+    def is_finished(self, saved: TrainConfig, config: TrainConfig) -> bool:
+        """Whether nothing remains to be trained when the saved settings become `config`."""
+        history = self.read_history()
+        return self.metrics.is_file() and (
+            config.epochs <= len(history)
+            or out_of_patience(history, config.early_stopping)
+            or bool(saved.max_steps and config.max_steps == saved.max_steps)
+        )
 
     def read_history(self) -> list[dict]:
         """The rows of `history.csv` with numbers as floats; empty if there is none yet.

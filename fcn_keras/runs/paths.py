@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from collections.abc import Iterable
 from typing import Any
 
+from fcn_keras.data import VOC
 from fcn_keras.errors import UserError
 from fcn_keras.runs.config import TrainConfig, flag
 
@@ -41,7 +43,7 @@ def shown_settings(settings: dict) -> dict:
 
 def shown_command(words: Iterable[str]) -> list[str]:
     """A command's words, of whose paths the last components are left."""
-    pairs = (word.rpartition("=") if word.startswith("-") else ("", "", word) for word in words)
+    pairs = (word.partition("=") if word.startswith("-") else ("", "", word) for word in words)
     return [name + equals + _last(value) for name, equals, value in pairs]
 
 
@@ -50,7 +52,9 @@ def shown_text(text: str, *paths) -> str:
     for path in sorted(map(os.path.abspath, filter(None, paths)), key=len, reverse=True):
         text = text.replace(path, _last(path))
     home = os.path.expanduser("~")
-    return text.replace(home, "~") if len(home) > 1 else text
+    # Where it begins a path, and is not a part of another one.
+    whole = rf"(?<![\w.~-]){re.escape(home)}(?![\w-]|\.\w)"
+    return re.sub(whole, "~", text) if len(home) > 1 else text
 
 
 def require_relative(config: TrainConfig, where, names: Iterable[str], remedy: str = "") -> None:
@@ -59,11 +63,12 @@ def require_relative(config: TrainConfig, where, names: Iterable[str], remedy: s
     Args:
         config: The run's settings.
         where: The file that they are from.
-        names: Those that are needed.
+        names: Those that are needed, and were not given anew.
         remedy: What can be done but to change to the folder where training began.
     """
+    used = {*names} - (set() if config.dataset in VOC else {"data_dir"})
     for name, path in _paths(vars(config)).items():
-        if name in names and not os.path.isabs(path) and not os.path.exists(path):
+        if name in used and not os.path.isabs(path) and not os.path.exists(path):
             raise UserError(
                 f"{where}: {flag(name)} {path} is relative to the folder where training began; "
                 f"{os.path.abspath(path)} does not exist. Run this from that folder{remedy}."

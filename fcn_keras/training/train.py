@@ -103,17 +103,13 @@ def resume(run_dir, **changes) -> RunFolder | None:
         changes = {"devices": None, **changes}
     config = dataclasses.replace(saved, **changes)
     history = run.read_history()
-    if run.metrics.is_file() and (
-        config.epochs <= len(history)
-        or _stopped_early(history, config)
-        or (saved.max_steps and config.max_steps == saved.max_steps)
-    ):
+    if run.is_finished(saved, config):
         print(f"{run.path} is finished: {len(history)} epochs. Ask for more with --epochs.")
         return run
 
     begun = run.last.is_file()
-    data = ("dataset", "data_dir")
-    require_relative(config, run.config, data if begun else (*data, "init_from", "weights"))
+    needed = {"dataset", "data_dir"} | (set() if begun else {"init_from", "weights"})
+    require_relative(config, run.config, needed - {*changes})
     if config.deterministic:
         compute_deterministically()
     strategy = make_strategy(config.devices)
@@ -245,7 +241,7 @@ def _fit_and_finish(run, config, splits, model, history, steps_done=0) -> RunFol
     train_split, val_split = splits
     complete = (
         len(history) >= config.epochs
-        or _stopped_early(history, config)
+        or out_of_patience(history, config.early_stopping)
         or (config.max_steps and steps_done >= config.max_steps)
     )
     steps = pipeline.steps_per_epoch(train_split, config.batch_size)
@@ -364,7 +360,3 @@ def _training_batches(config: TrainConfig, split: Split, epochs_done: int, share
 def _augmentation(config: TrainConfig) -> pipeline.Augmentation:
     names = {field.name for field in dataclasses.fields(pipeline.Augmentation)} - {"halve"}
     return pipeline.Augmentation(**{name: getattr(config, name) for name in names})
-
-
-def _stopped_early(history: list[dict], config: TrainConfig) -> bool:
-    return out_of_patience(history, config.early_stopping)

@@ -33,6 +33,9 @@ def place(shapes, finished_run, tmp_path_factory):
     (place / "unfinished/metrics.json").unlink()
     (place / "unfinished/history.csv").unlink()
     (place / "no_archive/best.keras").write_bytes(b"no archive")
+    shutil.copytree(place / "unfinished", place / "elsewhere")
+    shutil.copy(place / "run/metrics.json", place / "elsewhere")
+    shutil.copy(place / "run/history.csv", place / "elsewhere")
     (place / "file").touch()
     (place / "empty").mkdir()
     (place / "photo.jpg").touch()
@@ -49,6 +52,9 @@ TUNE = ["tune", "--search-dir", "search", "--dataset"]
 CONVERT = ["data", "convert", "--images", "data/JPEGImages", "--masks", "data/SegmentationClass"]
 CONVERT += ["--classes", "data/classes.txt"]
 MISSING_DATA = "'missing', which is no folder"
+ADDRESS = "s3://bucket/x"
+NO_ADDRESS = f"error: {ADDRESS}: only predict --output"
+SHARES = ["request", "photo.jpg", *OUT, "--fractions"]
 MISTAKES = [
     ([*PREDICT, "nofolder/"], "nofolder/: no such file or folder."),
     ([*PREDICT, "a", "b"], "a: no such file or folder. Nor is any other of the 2 paths"),
@@ -82,6 +88,8 @@ MISTAKES = [
     (["export", "--model", "damaged", *OUT], "config.json: damaged"),
     (["demo", "--port", "0", "--model", "damaged"], "config.json: damaged"),
     (["demo", "--port", "0", *MODEL, "--examples", "empty"], "--examples empty: no images there"),
+    (["demo", "--port", "0", *MODEL, "--examples", "no"], "error: --examples no: no such folder"),
+    (["demo", "--port", "0", *MODEL, "--examples", "file"], "file: no such folder"),
     (["demo", "--port", "0", *MODEL, "--tile", "-1"], "tile must be at least 1"),
     (["serve", "--model-base-path", "missing"], "missing: no such folder"),
     (["serve", "--model-base-path", "empty"], "empty holds no version"),
@@ -104,6 +112,7 @@ MISTAKES = [
     (["train", "--resume", "damaged"], "config.json: damaged"),
     (["train", "--resume", "run", "--epochs", "0"], "--epochs must be at least 1"),
     (["train", "--resume", "unfinished"], "moved"),
+    (["train", "--resume", "elsewhere", "--epochs", "9"], "moved"),
     ([*TUNE, "missing"], MISSING_DATA),
     ([*TUNE, "data", "--weights", "missing/"], "--weights must be imagenet"),
     (["tune", "--search-dir", "data", "--dataset", "data"], "data: holds something else"),
@@ -116,6 +125,15 @@ MISTAKES = [
     (["report", "run", "--output", "empty"], "empty: cannot be written (Is a directory)"),
     (["data", "check", "missing"], "missing: no such folder"),
     ([*CONVERT, "--output", "file/x"], "file/x: cannot be written"),
+    ([*EXPORT, ADDRESS], NO_ADDRESS),
+    ([*EXPORT, f"{ADDRESS}.onnx", "--format", "onnx"], "x.onnx: only predict"),
+    ([*TRAIN, "data", "--run-dir", ADDRESS], NO_ADDRESS),
+    (["tune", "--search-dir", ADDRESS, "--dataset", "data"], NO_ADDRESS),
+    ([*CONVERT, "--output", ADDRESS], NO_ADDRESS),
+    (["request", "photo.jpg", "--output", ADDRESS], NO_ADDRESS),
+    ([*SHARES, "empty"], "empty: cannot be written (Is a directory)"),
+    ([*SHARES, "file/x.json"], "file/x.json: cannot be written (Not a directory)"),
+    ([*SHARES, "empty", "--overwrite"], "empty: cannot be written (Is a directory)"),
 ]
 
 
@@ -156,7 +174,7 @@ def test_a_mistake_is_told_before_tensorflow_is_imported(place, command, message
 )
 def test_a_missing_package_too(place, package, command):
     """The packages of extras are hidden: `find_spec` does not find them."""
-    hidden = {"onnx", "ai_edge_litert", "openvino", "gradio", "fastapi", "optuna", "ray"}
+    hidden = {"onnx", "ai_edge_litert", "openvino", "uvicorn", "fastapi", "optuna", "ray"}
     (place / "fakes" / "sitecustomize.py").write_text(
         "import importlib.util as util\n"
         "find = util.find_spec\n"
@@ -177,6 +195,8 @@ def test_a_missing_package_too(place, package, command):
         [*TRAIN, "data", "--run-dir", "new"],
         [*TRAIN, "data", "--weights", "resnet_18_imagenet", "--run-dir", "new"],
         ["train", "--resume", "run"],
+        ["train", "--resume", "elsewhere"],
+        ["train", "--resume", "run", "--epochs", "9", "--data-dir", "nope"],
         ["report", "run"],
     ],
     ids=" ".join,
@@ -184,6 +204,15 @@ def test_a_missing_package_too(place, package, command):
 def test_what_is_right_gets_as_far_as_tensorflow(place, command):
     """So that the tests above would see its import."""
     assert run(place, command).returncode == 99
+
+
+def test_a_search_needs_no_place_for_a_single_run(place, tmp_path):
+    (tmp_path / "runs").touch()
+    shutil.copytree(place / "data", tmp_path / "data")
+    shutil.copytree(place / "fakes", tmp_path / "fakes")
+    assert run(tmp_path, [*TUNE, "data"]).returncode == 99
+    done = run(tmp_path, [*TRAIN, "data"])
+    assert "runs: cannot be written (Not a directory)" in done.stderr and done.returncode == 1
 
 
 def test_the_backbones_offered_are_those_that_can_be_built():

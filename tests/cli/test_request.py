@@ -409,7 +409,7 @@ def test_a_server_that_has_gone_is_given_up(server, tmp_path, capfd):
         (["--version", "-1"], "A version is a number from 0 on. Received: -1"),
         (["--label", ""], "Names must not be empty"),
         (["--url", "http://127.0.0.1:1/v1/models/fcn"], "give the server's address alone"),
-        (["--fractions", "/"], "--fractions /: a folder. Give a file."),
+        (["--fractions", "/"], "/: cannot be written (Is a directory)"),
     ],
 )
 def test_mistakes_are_named_before_anything_is_sent(photographs, tmp_path, flags, message, capfd):

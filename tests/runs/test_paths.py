@@ -74,9 +74,42 @@ def test_a_folder_of_weights_and_of_voc(tmp_path, monkeypatch):
 
 
 def test_commands_and_texts_are_shortened():
-    words = ["/a/b/train.py", "--dataset=/home/x/data/", "../run", "--crop", "3", "hf://a/b"]
-    assert shown_command(words) == ["train.py", "--dataset=data", "run", "--crop", "3", "hf://a/b"]
+    words = ["/a/b/train.py", "--dataset=/home/x=1/data=2/", "../run", "--crop", "3", "hf://a/b"]
+    short = ["train.py", "--dataset=data=2", "run", "--crop", "3", "hf://a/b"]
+    assert shown_command(words) == short
     assert shown_text("/home/x/data/a.jpg: missing", "/home/x/data/", None) == "data/a.jpg: missing"
+
+
+def test_home_is_shortened_where_a_path_begins(monkeypatch):
+    monkeypatch.setenv("HOME", "/root")
+    for kept in ("/mnt/root/x", "/rootfs/x", "/root.old/x", "/root-2/x", "s3://bucket/root/x"):
+        assert shown_text(f"{kept}: missing") == f"{kept}: missing"
+    for text in ("/root/x: no", "in '/root/x'", "path=/root/x", "file:///root/x", "Go to /root."):
+        assert shown_text(text) == text.replace("/root", "~")
+
+
+def test_a_path_just_typed_is_none_of_the_run(earlier_run, shapes, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    earlier_run.metrics.unlink()
+    content = json.loads(earlier_run.config.read_text())
+    content["train"] |= {"dataset": "voc2012", "data_dir": None}
+    earlier_run.config.write_text(json.dumps(content))
+    from fcn_keras.training.train import resume
+
+    run, nope = str(earlier_run.path), f"--data-dir {tmp_path / 'nope'}"
+    assert main(["train", "--resume", run, "--data-dir", "nope"]) == 1
+    assert f"error: {nope}: no such folder" in capfd.readouterr().err
+    with pytest.raises(UserError, match=f"^{nope}: no such folder"):
+        resume(run, data_dir="nope")
+    from fcn_keras.evaluation.report.contents import gather
+
+    with pytest.raises(UserError, match=f"^{nope}: no such folder"):
+        gather(run, data_dir="nope")
+
+    content["train"] |= {"dataset": str(shapes), "data_dir": "nope"}  # which is not used
+    earlier_run.config.write_text(json.dumps(content))
+    assert main(["report", run]) == 0
+    assert "is relative" not in capfd.readouterr().err
 
 
 def test_an_earlier_run_says_where_it_looked(earlier_run, shapes, tmp_path, monkeypatch, capfd):

@@ -122,6 +122,8 @@ def gather(
     moved: dict[str, Any] = {"dataset": dataset, "data_dir": data_dir}
     where = dataclasses.replace(config, **{key: value for key, value in moved.items() if value})
     try:
+        kept = {key for key, value in moved.items() if not value}
+        require_relative(where, run.config, kept)
         _measure(contents, where, images, progress)
     except UserError as error:
         if where != config:
@@ -136,7 +138,6 @@ def gather(
 
 def _measure(contents: Contents, config: TrainConfig, images: int, progress) -> None:
     labels = contents.labels
-    require_relative(config, contents.run.config, ("dataset", "data_dir"))
     val = split_of(config, "val")
     require_same_classes(labels, val.labels)
     segment = Segmenter.load(contents.run.best)
