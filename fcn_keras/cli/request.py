@@ -80,13 +80,10 @@ def _request(arguments) -> int:
     check_inputs(arguments.paths, arguments.output)
     check_local_place(arguments.output, folder=True)
     jobs = list(named_images(arguments.paths, arguments.output, (OVERLAYS,)))
-    if not jobs:
-        raise UserError(f"{arguments.paths[0]}: no images there, outside of --output.")
     results = Results(arguments.output, [OVERLAYS] if arguments.overlay else [])
     results.planned(jobs, arguments.skip_existing, arguments.overwrite)
     client = _connect(arguments)
     names, palette = client.labels()
-    _make_folder(Path(arguments.output))
     skip = arguments.skip_existing
     todo = [image for image in jobs if not (skip and results.have(image.name, image.changed))]
     shares = _segment_all(client, names, palette, todo, results, arguments)
@@ -111,15 +108,6 @@ def _connect(arguments):
 
     names = ("model", "version", "label", "timeout", "retries")
     return connect(arguments.url, **{name: getattr(arguments, name) for name in names})
-
-
-def _make_folder(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"{path}: no folder can be made there ({error.strerror}). Choose another --output."
-        ) from error
 
 
 def _segment_all(client, names, palette, jobs, results, arguments) -> dict[str, dict[str, float]]:
