@@ -2,7 +2,8 @@
 
 import contextlib
 import json
-import multiprocessing
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -86,33 +87,36 @@ def test_memory_is_bounded_and_given_back(server):
     assert not any("Traceback" in line for line in server.lines)
 
 
-def probe(port, stop, answered):
-    """In a process of its own, whose interpreter nobody else uses."""
-    import http.client
-
-    while not stop.is_set():
-        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port)) as connection:
-            connection.request("GET", "/ready")
-            assert connection.getresponse().status == 200
-        answered.value += 1
+# In a process of its own, whose interpreter nobody else uses.
+PROBE = """
+import http.client, sys
+while True:
+    connection = http.client.HTTPConnection("127.0.0.1", int(sys.argv[1]))
+    connection.request("GET", "/ready")
+    assert connection.getresponse().status == 200
+    connection.close()
+    print("answered", flush=True)
+"""
 
 
 @pytest.mark.parametrize("name", ["pixels within the limit", "empty lists", "base64"])
-def test_others_are_answered_meanwhile(server, name):
-    body = BODIES[name][0].encode()
-    processes = multiprocessing.get_context("spawn")
-    stop, answered = processes.Event(), processes.Value("i", 0)
-    prober = processes.Process(target=probe, args=(server.port, stop, answered))
-    prober.start()
+def test_others_are_answered_meanwhile(server, name, tmp_path):
+    body, log = BODIES[name][0].encode(), tmp_path / "log"
+    with log.open("w") as file:
+        prober = subprocess.Popen([sys.executable, "-c", PROBE, str(server.port)], stdout=file)
+
+    def answered():
+        assert prober.poll() is None
+        return log.read_text().count("answered")
+
     try:
-        wait_for(lambda: answered.value > 5)
-        before = answered.value
+        wait_for(lambda: answered() > 5)
+        before = answered()
         assert server.predict(body)[0] == BODIES[name][1]
-        assert answered.value > before + 5
+        assert answered() > before + 5
     finally:
-        stop.set()
-        prober.join()
-    assert prober.exitcode == 0
+        prober.kill()
+        prober.wait()
 
 
 def test_no_step_is_long():
