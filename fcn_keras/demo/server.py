@@ -26,6 +26,7 @@ from fcn_keras.errors import UserError, printable
 from fcn_keras.files.painting import is_greyish, line_level, painted_ids
 from fcn_keras.inference.segmenter import Segmenter
 from fcn_keras.serving import http
+from fcn_keras.serving.server.connection import BrowserConnection
 
 MAX_BODY = 256 * 2**20  # bytes of one photograph's file
 MAX_HELD = 2 * MAX_BODY  # bytes of the photographs and answers of all requests together
@@ -72,7 +73,7 @@ def serve(
     """
     page = Page(segmenter, samples, title, host)
     options = {"lifespan": "off", "timeout_graceful_shutdown": STOP_SECONDS}
-    http.run(page, listener, ready, lambda: None, **options)
+    http.run(page, listener, ready, lambda: None, http=BrowserConnection, **options)
     page.close()
     print("Stopped.", flush=True)
 

@@ -37,7 +37,6 @@ def run(app, listener: socket.socket, ready: str, stopping: Callable[[], None], 
     """
     config = uvicorn.Config(
         app,
-        http=Connection,
         loop="asyncio",
         ws="none",
         log_level="warning",
@@ -45,7 +44,7 @@ def run(app, listener: socket.socket, ready: str, stopping: Callable[[], None], 
         server_header=False,
         timeout_keep_alive=HEAD_SECONDS,
         backlog=ACCEPTED,
-        **options,
+        **{"http": Connection, **options},
     )
     try:
         with contextlib.suppress(KeyboardInterrupt):  # uvicorn repeats the signal when it is done

@@ -112,6 +112,13 @@ class Connection(H11Protocol):
             self.transport.close()
 
 
+class BrowserConnection(Connection):
+    """One that ends where its client sends no more: a browser has left, and gives up its place."""
+
+    def eof_received(self) -> bool:
+        return False
+
+
 def close_idle(connections: set, count: int) -> None:
     """Closes those that have waited for a request the longest."""
     idle = [each for each in connections if each.is_idle and not each.transport.is_closing()]
