@@ -115,7 +115,7 @@ class Connection(H11Protocol):
 class BrowserConnection(Connection):
     """One that ends where its client sends no more: a browser has left, and gives up its place."""
 
-    def eof_received(self) -> bool:
+    def eof_received(self) -> bool:  # type: ignore[override]
         return False
 
 
