@@ -1,4 +1,4 @@
-"""The documentation: in step with README and the model, and built without a broken link."""
+"""The manual: in step with the code, and built without a broken link."""
 
 import base64
 import importlib.util
@@ -12,6 +12,7 @@ import pytest
 from support.processes import ROOT
 
 from fcn_keras.models.fcn import build_fcn
+from fcn_keras.runs.config import GROUPS
 
 PNG = b"\x89PNG not really"
 
@@ -26,12 +27,18 @@ def script(name):
 @pytest.fixture(scope="module")
 def hooks():
     pytest.importorskip("mkdocs")
+    pytest.importorskip("latex2mathml")
     return script("hooks")
 
 
 @pytest.fixture(scope="module")
 def figure():
     return script("figure")
+
+
+@pytest.fixture(scope="module")
+def settings():
+    return script("settings")
 
 
 @pytest.fixture(scope="module")
@@ -58,33 +65,39 @@ def test_boxes_have_the_strides_and_ways_of_the_graph(figure, fcn8s):
     assert len(boxes) == 16 and boxes["logits", 1].shape == (320, 480, 21)
 
 
-def test_readme_is_split_at_headings_and_not_at_comments(hooks):
-    text = "# a\n\nx\n\n## b c's\n\n```bash\n# no heading\n## nor this\n```\n\n### d\n\n## e\n"
-    sections = hooks.readme_sections(text)
-    assert list(sections) == ["", "b c's", "e"]
-    assert "\n# d\n" not in sections["b c's"] and "\n## d\n" in sections["b c's"]
-    assert "\n# no heading\n## nor this\n" in sections["b c's"]
-    assert hooks.section_page("b c's") == "guide/b-cs.md"
+def test_the_manual_has_todays_settings(settings):
+    page = (ROOT / "docs/guide/training.md").read_text()
+    assert page == settings.with_settings(page), (
+        "write them again: python docs/settings.py docs/guide/training.md"
+    )
+    assert "\n| `--crop H W` |" in page and page.count("\n### ") == len(GROUPS)
 
 
-def test_links_lead_to_the_pages_that_files_became(hooks, tmp_path, caplog):
-    (tmp_path / "docs/images").mkdir(parents=True)
-    for name in ("docs/images/a.png", "LICENSE", "README.md"):
-        (tmp_path / name).touch()
-    text = (
-        "![x](docs/images/a.png) [y](#some-part) [z](notebooks/n.ipynb#end) [w](LICENSE)\n"
-        "[v](https://example.org/a.md) [u](gone.md)\n```\n[t](gone2.md)\n```\n"
+@pytest.mark.parametrize("path", sorted(ROOT.glob("*.md")), ids=lambda path: path.name)
+def test_links_beside_the_manual_lead_to_files_and_headings(path):
+    """MkDocs checks those of the manual."""
+    text = re.sub("^```.*?^```", "", path.read_text(), flags=re.MULTILINE | re.DOTALL)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if not re.match("[a-z]+:", target):
+            name, _, anchor = target.partition("#")
+            file = path.parent / name if name else path
+            assert file.is_file(), target
+            headings = re.findall("^#+ (.+)$", file.read_text(), re.MULTILINE) if anchor else []
+            assert not anchor or anchor in map(slug, headings), target
+
+
+def slug(heading):
+    """The anchor that GitHub gives a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def test_formulas_become_mathml(hooks):
+    page = 'a <span class="arithmatex">\\(x &gt; 2\\)</span> <div class="arithmatex">\\[y\\]</div>'
+    found = hooks.on_page_content(page)
+    assert re.sub(" xmlns=\"[^\"]*\"", "", found) == (
+        'a <math display="inline"><mrow><mi>x</mi><mo>&#x0003E;</mo><mn>2</mn></mrow></math> '
+        '<math display="block"><mrow><mi>y</mi></mrow></math>'
     )
-    pages = {"README.md": "index.md", "notebooks/n.ipynb": "notebooks/n.md"}
-    anchors = {"some-part": "guide/some-part.md"}
-    found = hooks.relinked(text, "README.md", "guide/serve.md", tmp_path, pages, anchors)
-    assert found == (
-        "![x](../images/a.png) [y](some-part.md) [z](../notebooks/n.md#end) w\n"
-        "[v](https://example.org/a.md) u\n```\n[t](gone2.md)\n```\n"
-    )
-    assert [record.getMessage() for record in caplog.records] == [
-        "README.md: the link gone.md leads to no file."
-    ]
 
 
 def test_a_notebook_becomes_markdown_without_being_run(hooks, tmp_path):
@@ -96,11 +109,12 @@ def test_a_notebook_becomes_markdown_without_being_run(hooks, tmp_path):
         },
     ]
     code = {"cell_type": "code", "source": ["1 / 0  # never run"], "outputs": outputs}
-    cells = [{"cell_type": "markdown", "source": ["# Title\n", "words"]}, code]
+    words = ["# Title\n", "[next](02.ipynb) [page](../docs/guide/serving.md)"]
+    cells = [{"cell_type": "markdown", "source": words}, code]
     (tmp_path / "n.ipynb").write_text(json.dumps({"cells": cells}))
     text, pictures = hooks.notebook_markdown(tmp_path / "n.ipynb")
     assert text == (
-        "# Title\nwords\n\n```python\n1 / 0  # never run\n```\n\n```text\nred\ntext\n```\n\n"
+        "# Title\n[next](02.md) [page](../guide/serving.md)\n\n```python\n1 / 0  # never run\n```\n\n```text\nred\ntext\n```\n\n"
         "![Output of the cell above](n_1_1.png)\n"
     )
     assert pictures == {"n_1_1.png": PNG}
@@ -118,7 +132,7 @@ def sources(tmp_path):
     for name in ("docs", "fcn_keras", "benchmarks", "notebooks"):
         if (ROOT / name).is_dir():
             shutil.copytree(ROOT / name, tmp_path / name)
-    for path in [*ROOT.glob("*.md"), *ROOT.glob("mkdocs.yml"), *ROOT.glob("train.py")]:
+    for path in [*ROOT.glob("*.md"), ROOT / "mkdocs.yml"]:
         shutil.copy(path, tmp_path)
     return tmp_path
 
@@ -135,16 +149,14 @@ def test_it_builds_without_a_warning_and_loads_nothing_from_elsewhere(sources):
         )
         assert loaded and not [link for link in loaded if re.match(r"(https?:)?//", link)]
     assert 'id="fcn_keras.models.fcn.build_fcn"' in (site / "api/models.html").read_text()
-    assert "Several devices" in (site / "limits.html").read_text()
+    assert "<math" in (site / "guide/how-it-works.html").read_text()
 
 
 @pytest.mark.slow
 def test_a_broken_link_or_anchor_fails_the_build(sources):
-    with (sources / "docs/how-it-works.md").open("a") as file:
+    with (sources / "docs/guide/how-it-works.md").open("a") as file:
         file.write("\n[a](gone.md) [b](limits.md#no-such-anchor)\n")
-    with (sources / "README.md").open("a") as file:
-        file.write("\n[c](gone/too.md)\n")
     done = build(sources)
     assert done.returncode == 1
-    for broken in ("gone.md", "#no-such-anchor", "gone/too.md"):
+    for broken in ("gone.md", "#no-such-anchor"):
         assert any("WARNING" in line and broken in line for line in done.stderr.splitlines())
