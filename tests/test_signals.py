@@ -75,7 +75,7 @@ def test_a_prediction_that_is_told_to_stop_leaves_whole_files(untrained_run, tmp
     process = start("predict", *command)
     wait_for(lambda: len(list(output.glob("[0-9]*.png"))) > 3, process)
     process.send_signal(signal.SIGTERM)
-    require_stopped(process, signal.SIGTERM, "--skip-existing goes on with the images")
+    require_stopped(process, signal.SIGTERM, "continue with --skip-existing")
     assert 3 < len(list(output.glob("[0-9]*.png"))) < 300
     assert not list(output.rglob(".partial-*"))
 

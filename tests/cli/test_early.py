@@ -57,9 +57,9 @@ NO_ADDRESS = f"error: {ADDRESS}: only predict --output"
 SHARES = ["request", "photo.jpg", *OUT, "--fractions"]
 MISTAKES = [
     ([*PREDICT, "nofolder/"], "nofolder/: no such file or folder."),
-    ([*PREDICT, "a", "b"], "a: no such file or folder. Nor is any other of the 2 paths"),
+    ([*PREDICT, "a", "b"], "a: no such file or folder. None of the 2 paths exists."),
     ([*PREDICT, "*.gif"], "*.gif: no such file or folder."),
-    ([*PREDICT, "empty"], "empty: no images there"),
+    ([*PREDICT, "empty"], "empty: no images found outside"),
     (["predict", *MODEL, "--output", "file", "photo.jpg"], "file: cannot be written (Not a dir"),
     (["predict", *MODEL, "--output", "file/x", "photo.jpg"], "file/x: cannot be written (Not a"),
     (["predict", "--model", "nomodel", *OUT, "photo.jpg"], "nomodel: no such model"),
