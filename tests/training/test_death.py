@@ -172,7 +172,7 @@ def test_a_folder_that_cannot_be_written_is_named(data, whole, tmp_path):
     assert "Traceback" not in output
     new = new_run(data, run_dir / "inner")
     output = finish(new, expected=1, preexec_fn=without_root_s_rights)
-    assert "inner: the run folder cannot be made (Permission denied)" in output
+    assert "inner: the run folder cannot be created (Permission denied)" in output
     run_dir.chmod(0o755)
     assert sorted(run_dir.iterdir()) == before
     finish(["--resume", run_dir])
