@@ -56,7 +56,9 @@ class TrainConfig:
         "sample",
         "preset of all other settings (sample or voc2012 by --dataset, else strong)",
     )
-    dataset: str = _setting("sample", "sample, voc2012, voc2012_aug or a folder in VOC's layout")
+    dataset: str = _setting(
+        "sample", "data set: sample, voc2012, voc2012_aug or a folder in VOC's layout"
+    )
     data_dir: str | None = _setting(
         None, "folder that holds VOCdevkit ($TFDS_DATA_DIR or ~/tensorflow_datasets)", metavar="DIR"
     )
@@ -100,16 +102,16 @@ class TrainConfig:
     )
     flip: bool = _setting(False, "mirror each image with probability 0.5")
     brightness: float = _setting(
-        0.0, "largest change in brightness, as a share of white", metavar="SHARE", minimum=0
+        0.0, "largest random change in brightness, as a share of white", metavar="SHARE", minimum=0
     )
     contrast: float = _setting(
-        0.0, "largest relative change in contrast", metavar="SHARE", minimum=0
+        0.0, "largest random relative change in contrast", metavar="SHARE", minimum=0
     )
     saturation: float = _setting(
-        0.0, "largest relative change in saturation", metavar="SHARE", minimum=0
+        0.0, "largest random relative change in saturation", metavar="SHARE", minimum=0
     )
     hue: float = _setting(
-        0.0, "largest shift in hue, as a share of the colour wheel", metavar="SHARE", minimum=0
+        0.0, "largest random hue shift, as a share of the colour wheel", metavar="SHARE", minimum=0
     )
     coarse_epochs: int = _setting(
         0, "number of initial epochs at half the scale and crop size", metavar="EPOCHS", minimum=0
