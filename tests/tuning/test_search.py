@@ -119,7 +119,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(UserError, match="holds something else"):
         claim_folder(Search(TrainConfig()), tmp_path)
-    with pytest.raises(UserError, match="no search there"):
+    with pytest.raises(UserError, match="not a search"):
         write_report(tmp_path)
 
 
@@ -143,7 +143,7 @@ def test_a_search_by_kerastuner_is_refused(tmp_path, capfd):
     with pytest.raises(UserError, match="an earlier version, .* Choose another --search-dir."):
         claim_folder(search, tmp_path)
     assert main(["tune", "--search-dir", str(tmp_path), "--report"]) == 1
-    assert "a search of an earlier version" in capfd.readouterr().err
+    assert "a search by an earlier version" in capfd.readouterr().err
 
 
 def write_trial(directory, state, score=None, attributes=None, **values):
