@@ -16,8 +16,8 @@ def add(commands) -> None:
         "export",
         help="export a model for TF Serving, ONNX Runtime or LiteRT",
         description="Writes a SavedModel to DIR/VERSION, where VERSION is the next free number, or "
-        "one file of another format. It is run and compared with the model before it appears "
-        "there, so TF Serving never loads half of it.",
+        "one file of another format. The result is run and compared with the model before it "
+        "appears there, so TF Serving never loads a part of it.",
     )
     parser.set_defaults(command=_export, parser=parser)
     parser.add_argument(

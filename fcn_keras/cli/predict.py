@@ -31,10 +31,10 @@ def add(commands) -> None:
     )
     parser.set_defaults(command=_predict, parser=parser)
     parser.add_argument(
-        "paths", nargs="*", metavar="PATH", help="images, folders or patterns, also s3:// and gs://"
+        "paths", nargs="*", metavar="PATH", help="images, folders or patterns, or s3:// or gs://"
     )
     parser.add_argument(
-        "--output", required=True, metavar="DIR", help="folder for the results, also s3:// or gs://"
+        "--output", required=True, metavar="DIR", help="folder for the results, or s3:// or gs://"
     )
     add_model_flags(parser)
     add_runtime_flags(parser)

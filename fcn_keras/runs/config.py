@@ -71,7 +71,7 @@ class TrainConfig:
     cache_mb: int = _setting(1024, "cache for decoded images, in MiB", metavar="MIB", minimum=0)
 
     # Model
-    backbone: str = _setting("resnet18", f"{', '.join(BACKBONES[:-1])} or {BACKBONES[-1]}")
+    backbone: str = _setting("resnet18", f"backbone: {', '.join(BACKBONES)}")
     weights: str = _setting(
         "none",
         "initial weights of the backbone: imagenet, none, auto (imagenet if available, else none), "
@@ -149,7 +149,7 @@ class TrainConfig:
     )
     momentum: float = _setting(0.0, "momentum of SGD", metavar="M", minimum=0)
     weight_decay: float = _setting(
-        0.0, "decoupled weight decay, times the learning rate at each step", metavar="WD", minimum=0
+        0.0, "decoupled weight decay per step, scaled by the learning rate", metavar="WD", minimum=0
     )
     decay_all: bool = _setting(False, "decay biases, BatchNorm and upsampling kernels, too")
     class_weights: tuple[float, ...] | None = _setting(
