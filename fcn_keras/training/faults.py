@@ -16,7 +16,7 @@ _OUT_OF_MEMORY = (MemoryError, tf.errors.ResourceExhaustedError)
 def faults_as_user_errors(run: RunFolder | None):
     """Turns a full disk, a folder that cannot be written and a lack of memory into `UserError`.
 
-    A `KeyboardInterrupt`, as by Ctrl-C, gets the remedy as its message.
+    A `KeyboardInterrupt` gets the remedy as its message.
 
     Args:
         run: The run's folder; `None` for a worker that writes nothing.
