@@ -1,9 +1,9 @@
-"""Trains a fully convolutional network; the same as `fcn-keras train`.
+"""Trains a fully convolutional network, like `fcn-keras train`.
 
-python train.py                                        the drawn sample data, minutes
+python train.py                                        synthetic sample data, in minutes
 python train.py --recipe voc2012                       Pascal VOC 2012, as d2l trains it
 python train.py --dataset FOLDER                       your own images and masks
-python train.py --resume runs/FOLDER                   go on after a stop
+python train.py --resume runs/FOLDER                   resume after a stop
 python train.py --help                                 every setting
 """
 

@@ -1,15 +1,15 @@
-"""What helps a ResNet-18 FCN-8s that learns CamVid from random weights, one change at a time.
+"""Ablations of a ResNet-18 FCN-8s trained on CamVid from random weights, one change at a time.
 
     python benchmarks/camvid_ablations.py --camvid CAMVID --out FOLDER [NAME ...]
 
 Trains each ablation of `ABLATIONS` (or those named) for the same number of steps
-and prints a table. What is finished is not run again, what was broken off goes
-on after its last epoch. CAMVID is CamVid in VOC's layout, 367 training images.
+and prints a table. Finished runs are kept, interrupted ones resume after their last
+epoch. CAMVID is CamVid in VOC's layout, 367 training images.
 
 A full-size run is too long to repeat, so images are halved to 180×240, a quarter
-of the pixels a step: 990 steps are 30 epochs then. Training leaves out one of the
-three sequences. Its 101 frames stand for a change of scene, while the validation
-split is of a sequence that is trained on. Both are measured after the last epoch.
+of the pixels per step: 990 steps are then 30 epochs. Training leaves out one of the
+three sequences. Its 101 frames represent a new scene, while the validation split is
+from a sequence that is trained on. Both are evaluated after the last epoch.
 """
 
 import argparse
@@ -30,7 +30,7 @@ BASE = (
     "--weight-decay 1e-4 --schedule poly --epochs 30 --validate-every 5"
 )
 SHORT = "--jaccard-weight 1 --epochs 15"
-# What won, at once: as many pixels as SHORT.
+# The winning changes combined; as many pixels as SHORT.
 RECIPE = "--jaccard-weight 3 --batch-size 4 --epochs 30 --coarse-epochs 20"
 # 1 / log(1.1 + the class's share of the pixels).
 LOG_WEIGHTS = "--class-weights 4.11 3.4 9.56 2.8 7.3 5.45 9.4 9.44 6.7 9.87 10.2"
@@ -40,7 +40,7 @@ ABLATIONS = {
     "jaccard": ((0,), "--jaccard-weight 1"),
     # Half as long, with the Jaccard loss.
     "short": ((0,), SHORT),
-    # As many pixels: 20 epochs of a quarter each, 10 whole ones.
+    # As many pixels: 20 epochs at a quarter of them, 10 at all.
     "short, coarse": ((0,), "--jaccard-weight 1 --epochs 30 --coarse-epochs 20"),
     "short, recipe": ((0,), RECIPE),
     "short, recipe, log weights": ((0,), f"{RECIPE} {LOG_WEIGHTS}"),
@@ -66,8 +66,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--camvid", required=True, type=Path)
     parser.add_argument("--out", required=True, type=Path)
-    parser.add_argument("--runs", type=int, help="stop after so many runs")
-    parser.add_argument("--table", action="store_true", help="only print what is there")
+    parser.add_argument("--runs", type=int, help="stop after this number of runs")
+    parser.add_argument("--table", action="store_true", help="only print the results so far")
     parser.add_argument("names", nargs="*")
     arguments = parser.parse_args()
 
@@ -106,7 +106,7 @@ class Results:
         self.path.write_text(json.dumps(self.rows, indent=1) + "\n")
 
     def table(self) -> str:
-        """A line an ablation: the mean over its seeds, and the range of val mean IoU."""
+        """One line per ablation: the mean over its seeds, and the range of val mean IoU."""
         lines = ["| what | seeds | val mean IoU | range | new scene | core-seconds | flags |"]
         lines.append("|---|---|---|---|---|---|---|")
         for name in dict.fromkeys(row["name"] for row in self.rows):
@@ -124,7 +124,7 @@ class Results:
 
 
 def make_data(camvid: Path, folder: Path) -> Path:
-    """CamVid at half size without a sequence, whose frames are the split `heldout`."""
+    """CamVid at half size; one sequence is left out of training, as the split `heldout`."""
     lists = folder / "ImageSets" / "Segmentation"
     if (lists / "heldout.txt").is_file():
         return folder
@@ -152,7 +152,7 @@ def make_data(camvid: Path, folder: Path) -> Path:
 
 
 def train(data: Path, run_dir: Path, flags: list[str]) -> float:
-    """Trains a run or goes on with it; returns the processor seconds of this process."""
+    """Trains or resumes a run; returns the CPU seconds of this call."""
     before = _children_seconds()
     if (run_dir / "config.json").is_file():
         command = ["--resume", run_dir]

@@ -1,4 +1,4 @@
-"""Contestants in processes of their own that work in turn: a slow minute hits all of them."""
+"""Contestants that take turns, each in its own process: a slow minute hits all of them."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ class Contestant:
     """One way to do a task.
 
     Args:
-        name: What tables call it.
-        maker: `"module:function"`; called in its process with `options`, it prepares all
-            and returns a function that does the work once.
+        name: Its name in tables.
+        maker: `"module:function"`; called in its process with `options`, it prepares
+            everything and returns a function that does the work once.
         options: Keyword arguments of the maker.
         amount: Units of work in one call, such as images.
-        calls: Calls that make a round.
+        calls: Calls per round.
         warm_up: Calls before the first round.
-        seconds: What `compete` finds: of a unit of work, one figure a round,
-        peak_mb: and the peak of the process's memory.
+        seconds: Filled in by `compete`: seconds per unit of work, one figure per round.
+        peak_mb: Filled in by `compete`: peak memory of the process.
         problem: Why it could not take part.
     """
 
@@ -48,10 +48,10 @@ class Contestant:
 
 
 def compete(contestants: list[Contestant], rounds: int) -> None:
-    """Fills in `seconds`, the memory's peak, and the problem of those that could not take part."""
+    """Fills in `seconds`, `peak_mb`, and the `problem` of those that could not take part."""
     with contextlib.ExitStack() as stack:
         lines = []
-        for contestant in contestants:  # one after the other, so that none is starved
+        for contestant in contestants:  # one at a time, so that none is starved
             line = stack.enter_context(_process(contestant))
             if _answer(line, contestant) is not None:
                 lines.append((contestant, line))
@@ -113,7 +113,7 @@ def _timed(work, calls: int) -> float:
 
 
 def _peak_mb() -> float:
-    """Of this process and those it started; `getrusage` of itself would include its parent."""
+    """For this process and those it started; its own `getrusage` would include its parent."""
     status = Path("/proc/self/status").read_text()
     own = int(re.search(r"VmHWM:\s+(\d+) kB", status).group(1))
     return max(own, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss) / 1024

@@ -1,12 +1,11 @@
-"""The exercises of d2l's chapter on fully convolutional networks, each a table.
+"""The exercises of d2l's chapter on fully convolutional networks; each prints a table.
 
     python benchmarks/d2l_exercises.py upsampling     (1) Xavier or bilinear initialisation
     python benchmarks/d2l_exercises.py test-images    (3) the classes of all test images
-    python benchmarks/d2l_exercises.py skips          (4) FCN-32s, 16s, 8s; at once and staged
+    python benchmarks/d2l_exercises.py skips          (4) FCN-32s, 16s, 8s; at once or in stages
 
-(2), tuning, is `fcn-keras tune`. Each takes the drawn sample data; `--dataset FOLDER` takes
-photographs. What is finished in --out is kept, what was broken off goes on after its last
-epoch.
+(2), tuning, is `fcn-keras tune`. Each uses the synthetic sample data; `--dataset FOLDER` uses
+photographs. Finished runs in --out are kept, interrupted ones resume after their last epoch.
 """
 
 import argparse
@@ -34,8 +33,8 @@ def main(argv: list[str] | None = None) -> int:
     add_exercise(commands, "upsampling", upsampling, epochs=8, seeds=(0, 1))
     add_exercise(commands, "skips", skips, epochs=6, seeds=(0,))
     images = add_exercise(commands, "test-images", test_images, epochs=12, seeds=(0,))
-    images.add_argument("--model", metavar="RUN", help="predict with it; else one is trained")
-    images.add_argument("--split", default="val", help="the images' part of the data set")
+    images.add_argument("--model", metavar="RUN", help="run to predict with (trains one)")
+    images.add_argument("--split", default="val", help="split of the images (val)")
     arguments = parser.parse_args(argv)
     if arguments.dataset == "sample" and arguments.limit is None:
         arguments.limit = 192
@@ -54,9 +53,9 @@ def add_exercise(
     parser = commands.add_parser(name)
     parser.set_defaults(exercise=exercise)
     parser.add_argument("--dataset", default="sample", help="sample, voc2012, or a folder")
-    parser.add_argument("--recipe", help="of the settings that are not asked about")
+    parser.add_argument("--recipe", help="recipe for all other settings")
     parser.add_argument("--epochs", type=int, default=epochs)
-    parser.add_argument("--limit", type=int, help="images of each split (192 of the sample data)")
+    parser.add_argument("--limit", type=int, help="images per split (192 for the sample data)")
     parser.add_argument("--crop", type=int, nargs=2)
     parser.add_argument("--batch-size", type=int)
     parser.add_argument("--seeds", type=int, nargs="+", default=seeds)
@@ -65,7 +64,7 @@ def add_exercise(
 
 
 def upsampling(arguments) -> str:
-    """Exercise 1: the same training, but for the transposed convolution's first values."""
+    """Exercise 1: the same training with different initial values of the upsampling kernel."""
     lines = [
         row("initialisation, seed", *quarters("loss"), *quarters("val mean IoU"), "best mean IoU")
     ]
@@ -90,13 +89,13 @@ def upsampling(arguments) -> str:
 
 
 def skips(arguments) -> str:
-    """Exercise 4: nets with skips, trained at once or in stages with as many steps in all."""
+    """Exercise 4: skips, trained at once or in stages with as many steps in total."""
     if arguments.epochs % 6:
         raise UserError(
             f"--epochs must be a multiple of 6, for two and three equal stages. Received: "
             f"{arguments.epochs}."
         )
-    lines = [row("net", "epochs", "mean IoU", f"within {BAND} px of boundaries", "seconds")]
+    lines = [row("network", "epochs", "mean IoU", f"within {BAND} px of boundaries", "seconds")]
     for stages in ((32,), (16,), (8,), (32, 16), (32, 16, 8)):
         name = "-".join(map(str, stages))
         figures = []
@@ -124,7 +123,7 @@ def skips(arguments) -> str:
 
 
 def test_images(arguments) -> str:
-    """Exercise 3: every image's mask, the measures over all, the worst and best images."""
+    """Exercise 3: every image's mask, the metrics over all, the worst and best images."""
     from fcn_keras import load_split
     from fcn_keras.evaluation.scores import Scores, confusion_matrix, format_scores
 
@@ -147,7 +146,7 @@ def test_images(arguments) -> str:
 
 
 def draw(split, masks: list[np.ndarray], indices: list[int], path: Path) -> None:
-    """Draws these images, their predictions and truths."""
+    """Draws these images, their predictions and true masks."""
     from fcn_keras.evaluation import charts
     from fcn_keras.files.writing import write_file
 
@@ -158,7 +157,7 @@ def draw(split, masks: list[np.ndarray], indices: list[int], path: Path) -> None
 
 
 def predicted_masks(model, split, folder: Path) -> list[np.ndarray]:
-    """Predicts the images whose masks are not there; returns all masks."""
+    """Predicts the images that have no masks yet; returns all masks."""
     from fcn_keras import Segmenter
     from fcn_keras.evaluation.scores import require_same_classes
     from fcn_keras.inference.batch import jobs_of_split, predict_jobs
@@ -166,7 +165,7 @@ def predicted_masks(model, split, folder: Path) -> list[np.ndarray]:
 
     segmenter = Segmenter.load(model)
     require_same_classes(segmenter.labels, split.labels)
-    # Masks that are older than the model are another model's.
+    # Masks older than the model are from another model.
     changed = model_file(model).stat().st_mtime
     jobs = [dataclasses.replace(job, changed=changed) for job in jobs_of_split(split)]
     results = predict_jobs(segmenter, jobs, folder, ["overlay"], skip_existing=True)

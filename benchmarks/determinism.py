@@ -2,7 +2,7 @@
 
     python benchmarks/determinism.py                       # 10 minutes on two idle cores
 
-Runs of `train.py`, with and without the flag in turn. Time is the median of the epochs
+Alternates runs of `train.py` with and without the flag. Time is the median of the epochs
 after the first; two runs agree if every weight of `last.keras` has the same bits.
 """
 
@@ -27,7 +27,7 @@ WAYS = ("--deterministic", "--no-deterministic")
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0], epilog="Further flags go to train.py."
+        description=__doc__.splitlines()[0], epilog="Other flags are passed to train.py."
     )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=3)
@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
                 command += ["--run-dir", str(run.path), *flags]
                 subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
                 runs[way].append(run)
-        lines = ["| | seconds an epoch | largest difference of a weight |"]
+        lines = ["| | seconds per epoch | largest difference of a weight |"]
         for way in WAYS:
             seconds = [row["seconds"] for run in runs[way] for row in run.read_history()[1:]]
             first, *others = map(last_weights, runs[way])

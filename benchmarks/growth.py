@@ -2,7 +2,7 @@
 
     python benchmarks/growth.py                            # 10 minutes on two idle cores
 
-ResNet-18 FCN-32s, float32. Each line is a process of its own, whose memory's peak
+ResNet-18 FCN-32s, float32. Each line is a separate process, whose peak memory
 includes TensorFlow's 0.5 GB; time is the median of the rounds.
 """
 
@@ -35,10 +35,10 @@ def main() -> int:
             "`predict` of 320×480": folders(Path(scratch), 10, 100, 1000),
         }
         for title, contestants in tables.items():
-            # One at a time: these are not compared with each other to a percent.
+            # One at a time: comparing these does not need percent accuracy.
             for contestant in contestants:
                 compete([contestant], arguments.rounds)
-            lines = [f"| {title} | seconds | seconds an image | peak memory, MB |"]
+            lines = [f"| {title} | seconds | seconds per image | peak memory, MB |"]
             for c in contestants:
                 lines.append(row(c.name, c.median * c.amount, c.median, f"{c.peak_mb:.0f}"))
             print(table(lines) + "\n", flush=True)

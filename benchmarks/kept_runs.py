@@ -9,7 +9,7 @@ from fcn_keras.runs.config import TrainConfig
 
 
 def finished_run(arguments, name: str, **settings):
-    """Trains a run in --out, or goes on with it, or keeps it if it is finished."""
+    """Trains a run in --out, resumes it, or keeps it if it is finished."""
     from fcn_keras.runs.folder import RunFolder
     from fcn_keras.training.train import resume, train
 
@@ -26,7 +26,7 @@ def finished_run(arguments, name: str, **settings):
     if begun:
         require_same_settings(run, config)
     if run.metrics.is_file():
-        print(f"{run.path}: finished before, kept.", flush=True)
+        print(f"{run.path}: already finished, kept.", flush=True)
         return run
     resume(run.path) if begun else train(config)
     if not begun:
@@ -45,13 +45,13 @@ def require_same_settings(run, config: TrainConfig) -> None:
 
 
 def seconds_of(run) -> float:
-    """A run's seconds, NaN for one that was broken off."""
+    """A run's seconds, NaN if it was interrupted."""
     path = run.path / "seconds.json"
     return json.loads(path.read_text()) if path.is_file() else float("nan")
 
 
 def mean_and_spread(values) -> str:
-    """The mean, and behind ± half the range."""
+    """The mean ± half the range."""
     half = (max(values) - min(values)) / 2
     spread = f" ± {half:.3f}" if len(values) > 1 else ""
     return f"{statistics.mean(values):.3f}{spread}"

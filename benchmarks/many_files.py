@@ -1,11 +1,11 @@
-"""Does a data set of 100,000 files start as soon, and in as little memory, as one of 100?
+"""Whether training on 100,000 files starts as fast, in as little memory, as on 100.
 
     python benchmarks/many_files.py                        # 5 minutes on two idle cores
 
-Draws both data sets, of 48×64 pixels, and trains on each by `train.py` in a process of its
-own: 20 steps of two small crops, without a cache. Prints the seconds until the run folder is
-there, when all files are found and the network is built, those until the end of the only
-epoch, validation on two images included, and the peak of the process's memory.
+Makes both data sets, of 48×64 pixels, and trains on each with `train.py` in a separate
+process: 20 steps of two small crops, without a cache. Prints the seconds until the run folder
+exists, when all files are found and the network is built, the seconds until the end of the
+only epoch, including validation on two images, and the process's peak memory.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def main() -> int:
 
 
 def draw_folder(root: Path, count: int) -> Path:
-    """A data set whose photographs and masks are files of their own, all of the same content."""
+    """A data set with one file for each photograph and mask, all with the same content."""
     for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
         (root / folder).mkdir(parents=True)
     (root / "classes.txt").write_text("left\nright\n")
@@ -61,7 +61,7 @@ def draw_folder(root: Path, count: int) -> Path:
 
 
 def trained(folder: Path, run: Path) -> tuple[float, float, float]:
-    """Seconds to the run folder, to the end of the epoch, and the memory's peak in MB."""
+    """Seconds to the run folder and to the end of the epoch, and the peak memory in MB."""
     options = "--weights none --crop 32 32 --batch-size 2 --epochs 1 --cache-mb 0".split()
     command = [sys.executable, ROOT / "train.py", "--dataset", folder, "--run-dir", run, *options]
     begin, start = time.perf_counter(), None
@@ -76,7 +76,7 @@ def trained(folder: Path, run: Path) -> tuple[float, float, float]:
         start = start or time.perf_counter() - begin
         if "val_loss" in line:
             end = time.perf_counter() - begin
-            # Linux keeps the peak; what comes after, the pictures of a run, is not of interest.
+            # Linux keeps the peak; the pictures of a run, drawn later, do not count.
             peak = peak_mb(process.pid)
     if process.wait():
         raise SystemExit(f"{' '.join(map(str, command))}: exit code {process.returncode}")

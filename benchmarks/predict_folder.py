@@ -1,10 +1,10 @@
-"""How close `predict` over a folder comes to the network alone.
+"""How close `predict` over a folder comes to the speed of the network alone.
 
     python benchmarks/predict_folder.py --model runs/FOLDER IMAGES
 
 Alternates in one process: `predict` (read, network, write masks) over a folder,
-and the bare network over the same images in memory. Prints images per second of
-both and their ratio, round by round. `--runtime` and `--precision` are those of
+and the bare network over the same images in memory. Prints images per second for
+both and their ratio, round by round. `--runtime` and `--precision` work as in
 `predict`.
 """
 
@@ -35,7 +35,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as output:
         jobs = jobs_of_paths([arguments.folder], output)
         images = [np.asarray(job.read(), np.float32)[None] for job in jobs]
-        list(predict_jobs(segmenter, jobs[:3], output))  # compiles, as does the next
+        list(predict_jobs(segmenter, jobs[:3], output))  # compiles, like the next line
         run_network(network, images[:3])
         ratios = []
         for _ in range(arguments.rounds):

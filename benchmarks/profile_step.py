@@ -1,9 +1,9 @@
-"""Where the time of a training step goes, by kinds of operations.
+"""Where the time of a training step goes, by kind of operation.
 
     python benchmarks/profile_step.py --precision bfloat16 --kind plain
 
-TensorFlow's own profiler times each operation. Two run at a time and share the processor's
-cores, so the milliseconds add up to more than the step, and the slower ones wait as well.
+TensorFlow's profiler times each operation. Two run at a time and share the CPU's cores, so
+the milliseconds add up to more than the step's, and include waiting.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ def main() -> int:
         step()
     kinds, single = operations(step)
     total = sum(kinds.values())
-    lines = ["| kind of operation | ms a step | share |"]
+    lines = ["| kind of operation | ms per step | share |"]
     for name, ms in kinds.most_common(arguments.top):
         lines.append(row(name, f"{ms:.1f}", f"{ms / total:.1%}"))
     print(table([*lines, row("all", f"{total:.1f}", "")]))
-    lines = ["| operation | ms a step |"]
+    lines = ["| operation | ms per step |"]
     lines += [row(name, f"{ms:.1f}") for name, ms in single.most_common(arguments.top)]
     print("\n" + table(lines))
     return 0
 
 
 def operations(step) -> tuple[collections.Counter, collections.Counter]:
-    """Milliseconds a step, by kinds and by names of operations."""
+    """Milliseconds per step, by kind and by name of operation."""
     import tensorflow as tf
     from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
@@ -62,7 +62,7 @@ def operations(step) -> tuple[collections.Counter, collections.Counter]:
         if "CPU" not in plane.name:
             continue
         for event in (event for line in plane.lines for event in line.events):
-            # "name of the operation:its kind"; others are parts of TensorFlow's own work.
+            # "name of the operation:its kind"; others are internal to TensorFlow.
             name, colon, kind = plane.event_metadata[event.metadata_id].name.rpartition(":")
             if colon and not name.endswith(":") and not kind.startswith(" "):
                 kinds[kind] += event.duration_ps / 1e9 / STEPS

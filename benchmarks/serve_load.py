@@ -1,13 +1,13 @@
-"""How `fcn-keras serve` bears load, and requests that are broken.
+"""How `fcn-keras serve` handles load and broken requests.
 
     python benchmarks/serve_load.py --model-base-path MODELS --broken 0.05 PHOTOGRAPHS
     python benchmarks/serve_load.py ... --seconds 3600 --clients 2 --pause 0.5 PHOTOGRAPHS
 
-Starts the server on an exported model, has clients send photographs for a while, and
-compares every mask with the one that the server gave before the load. A broken request must
-get a 4xx status and a reason. Prints the server's memory each minute, and at the end requests
-per second, latencies of whole requests, and the memory of the first quarter (after a twentieth
-as warm-up) and of the last; the exit code is 1 if anything failed.
+Starts the server on an exported model, lets clients send photographs for a while, and
+compares every mask with the server's answer before the load. A broken request must get a 4xx
+status and a reason. Prints the server's memory every minute, and finally requests per second,
+latencies of whole requests, and the memory in the first quarter (after a twentieth as warm-up)
+and in the last. The exit code is 1 if anything failed.
 """
 
 import argparse
@@ -42,20 +42,20 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--broken", type=float, default=0, metavar="SHARE")
     parser.add_argument("--pause", type=float, default=0, metavar="S", help="between requests")
-    parser.add_argument("folder", type=Path, help="JPEG and PNG files")
+    parser.add_argument("folder", type=Path, help="folder of JPEG and PNG files")
     arguments = parser.parse_args()
 
     paths = [path for path in sorted(arguments.folder.iterdir()) if path.suffix in SUFFIXES]
     photos = [path.read_bytes() for path in paths]
     if not photos:
-        sys.exit(f"{arguments.folder}: no JPEG or PNG files there.")
+        sys.exit(f"{arguments.folder}: no JPEG or PNG files found.")
     command = [sys.executable, "-c", SERVE, "serve", "--port", "0"]
     command += ["--model-base-path", arguments.model_base_path]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         try:
             print(line := server.stdout.readline(), end="")
             if not line:
-                return 1  # it has said why
+                return 1  # it has printed why
             port = int(line.split("/")[2].rpartition(":")[2])
             load = Load(port, photos, arguments.broken, arguments.pause)
             memory = load.run(arguments.clients, arguments.seconds, server.pid)
@@ -79,7 +79,7 @@ class Load:
         self.broken = broken_requests(photos[0]) if broken else []
 
     def run(self, clients: int, seconds: float, server: int) -> list[float]:
-        """Loads the server; returns its memory in MiB, twice a second."""
+        """Puts load on the server; returns its memory in MiB, twice per second."""
         end = time.monotonic() + seconds
         threads = [threading.Thread(target=self.client, args=(n, end)) for n in range(clients)]
         for thread in threads:
@@ -115,7 +115,7 @@ class Load:
         answer = ask(connection, self.bodies[index])
         self.latencies.append(time.perf_counter() - start)
         if mask_of(*answer) != self.expected[index]:
-            self.failures.append(f"Another mask than before for photograph {index}.")
+            self.failures.append(f"A different mask than before for photograph {index}.")
 
     def send_broken(self, connection, name: str, body: bytes | None) -> None:
         code, text = ask(connection, body) if body is not None else ask_huge(self.port)
@@ -136,7 +136,7 @@ def ask(connection, body: bytes) -> tuple[int, bytes]:
 
 
 def ask_huge(port: int) -> tuple[int, bytes]:
-    """Sends a body that no limit allows; the answer may come, and the end too, before it is out."""
+    """Sends a body above any limit; the server may answer and close before it is all sent."""
     with socket.create_connection(("127.0.0.1", port), 120) as raw:
         head = f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nContent-Length: {HUGE_MIB << 20}\r\n\r\n"
         with contextlib.suppress(ConnectionError):

@@ -1,13 +1,13 @@
-"""How fast the parts of fcn_keras are, beside PyTorch and other runtimes; for Linux.
+"""How fast the parts of fcn_keras are, compared with PyTorch and other runtimes; for Linux.
 
     pip install -e '.[dev]' && pip install torch==2.13.0
     python benchmarks/speed.py --json speed.json           # 17 minutes on two idle cores
     python benchmarks/speed.py --only step forward
 
-ResNet-18 FCN-32s, 21 classes, 320×480. All contestants of a table are processes that
-work in turn, so that a slow minute of the machine hits each of them; figures are medians
-of the rounds. Behind the tables stand the aims and how far they are met. The folders are
-drawn unless --dataset names photographs in VOC's layout, all at least as large as a crop.
+ResNet-18 FCN-32s, 21 classes, 320×480. All contestants of a table are processes that take
+turns, so that a slow minute of the machine hits each of them; figures are medians of the
+rounds. The last table compares them with the targets. Photographs are synthetic unless
+--dataset names a folder in VOC's layout, all its images at least as large as a crop.
 """
 
 from __future__ import annotations
@@ -167,7 +167,7 @@ class Data:
 
 TASKS = {
     "peak": (matrix_products, "Matrix product of 2048×2048, GFLOP/s", True),
-    "step": (steps, f"Training step, batch {BATCH}, seconds an image", False),
+    "step": (steps, f"Training step, batch {BATCH}, seconds per image", False),
     "forward": (forwards, "Forward pass, batch 1, seconds", False),
     "predict": (predictions, "`predict` over a folder, images/s", True),
     "pipeline": (pipelines, "Training batches, images/s", True),
@@ -177,12 +177,10 @@ TASKS = {
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--dataset", type=Path, help="photographs in VOC's layout; drawn if left out"
-    )
+    parser.add_argument("--dataset", type=Path, help="photographs in VOC's layout (synthetic ones)")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", nargs="+", choices=[*TASKS, "epoch"], default=[*TASKS, "epoch"])
-    parser.add_argument("--json", type=Path, help="also write all figures there")
+    parser.add_argument("--json", type=Path, help="also write all figures to this file")
     arguments = parser.parse_args()
     sys.path.insert(0, str(Path(__file__).parent))
     figures = {"machine": machine(), "rounds": arguments.rounds}
@@ -216,7 +214,7 @@ def prepare(dataset: Path | None, scratch: Path) -> Data:
 
 
 def in_process(function, *arguments):
-    """Calls a function in a process that then is gone, with all its memory and threads."""
+    """Calls a function in a process that then ends, with all its memory and threads."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         return pool.submit(function, *arguments).result()
@@ -240,7 +238,7 @@ def draw_photographs(folder: str, count: int, size) -> None:
 
 
 def epochs(data: Data, precision: str, rounds: int) -> list[tuple[float, float]]:
-    """Seconds of epochs of `train.py`, and of as many bare steps after each."""
+    """Seconds of `train.py`'s epochs, and of as many bare steps after each."""
     # The first compiles, the last validates.
     return in_process(epoch_and_bare_steps, str(data.folder), precision, rounds + 2, SIZE)
 

@@ -32,7 +32,7 @@ def matmul(precision: str, side: int = 2048):
 
 
 def training_step(precision: str, batch: int, size, classes: int, kind: str = "ours"):
-    """A step of SGD with momentum; `kind` is one of ours, plain, bare.
+    """A step of SGD with momentum; `kind` is "ours", "plain" or "bare".
 
     "plain" is what Keras offers: its own BatchNorm, transposed convolution, loss and
     metrics. "bare" has the mean of the logits as its loss and no metrics.
@@ -130,7 +130,7 @@ def pipeline(dataset: str, recipe: str, batch: int, batches: int, cache: bool):
         split.read(index)
     stream = training_batches(split, augment, batch, epochs=(0, 10**6), seed=0).take(batches)
 
-    def read():  # anew each time, as what is left would be read ahead in others' turns
+    def read():  # a new iterator each time: an old one would read ahead in others' turns
         for _ in stream:
             pass
 
@@ -138,9 +138,9 @@ def pipeline(dataset: str, recipe: str, batch: int, batches: int, cache: bool):
 
 
 def epoch_and_bare_steps(dataset: str, precision: str, epochs: int, size):
-    """`train.py`'s epochs and, after each of them, its step as often on a batch in memory.
+    """`train.py`'s epochs and, after each, as many of its steps on a batch in memory.
 
-    Returns pairs of seconds, the first and the last epoch left out.
+    Returns pairs of seconds, without the first and the last epoch.
     """
     import_tensorflow()
     import tensorflow as tf
@@ -180,7 +180,7 @@ def epoch_and_bare_steps(dataset: str, precision: str, epochs: int, size):
 
 
 def command(arguments: list[str]):
-    """A whole process, from its start to its end."""
+    """A whole process, from start to end."""
     words = [sys.executable, *arguments]
 
     def run():

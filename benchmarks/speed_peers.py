@@ -1,4 +1,4 @@
-"""The same tasks as `speed_ours.py`'s by PyTorch, with nothing of fcn_keras but its drawn data."""
+"""The tasks of `speed_ours.py` in PyTorch, with nothing of fcn_keras but its synthetic data."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def training_step(precision: str, batch: int, size, classes: int, compiled: bool
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        # Accuracy and mean IoU, as our step has them.
+        # Accuracy and mean IoU, as in our step.
         labelled = masks != 255
         pairs = (masks * classes + logits.detach().argmax(1))[labelled]
         confusion.add_(torch.bincount(pairs, minlength=classes**2))
@@ -68,7 +68,7 @@ def forward(precision: str, size, classes: int, compiled: bool, batch: int = 1):
 
 
 def exported(path: str, runtime: str, precision: str, size):
-    """Our exported ONNX file in another runtime, in OpenVINO compiled for one size."""
+    """Our exported ONNX file in another runtime; OpenVINO compiles it for one size."""
     images = 255 * np.random.default_rng(0).random((1, *size, 3), np.float32)
     if runtime == "ONNX Runtime":
         import onnxruntime
@@ -86,7 +86,7 @@ def exported(path: str, runtime: str, precision: str, size):
 
 
 def prediction(photos: str, classes: int, precision: str):
-    """Reads, predicts and writes a mask, one photograph after the other."""
+    """Reads, predicts and writes a mask, one photograph after another."""
     _, call = network_of(classes, compiled=False, training=False)
     paths = sorted(Path(photos).iterdir())
     output = tempfile.TemporaryDirectory()

@@ -1,4 +1,4 @@
-"""The tables of `speed.py`, and how far its aims are met."""
+"""The tables of `speed.py`, and its figures compared with the targets."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import statistics
 from contest import Contestant
 from kept_runs import row, table
 
-# Of ResNet-18 FCN-32s at 320×480: two for each multiply-add of its convolutions; a training step
-# is three passes, but for the first layer's gradient of the image.
+# ResNet-18 FCN-32s at 320×480: two operations per multiply-add of its convolutions; a training
+# step is three passes, except for the first layer's gradient of the image.
 FORWARD_GFLOP, STEP_GFLOP = 11.7, 34.0
 
 
@@ -37,15 +37,15 @@ def print_epochs(pairs: dict[str, list[tuple[float, float]]]) -> None:
 
 
 def print_aims(figures: dict[str, dict], precisions) -> None:
-    """Prints ratios of figures that were measured in turn, beside what is wanted."""
-    lines = ["| aim | wanted | measured |"]
+    """Prints ratios of figures that were measured in turn, and their targets."""
+    lines = ["| ratio | target | measured |"]
     lines += [row(*aim) for aim in _aims(figures, precisions) if not math.isnan(aim[-1])]
     print(table(lines))
 
 
 def _aims(figures: dict[str, dict], precisions):
     def seconds(task: str, start: str | tuple[str, ...], end: str = "") -> float:
-        """Of the fastest contestant whose name begins and ends so; NaN if there is none."""
+        """The fastest contestant's, by start and end of its name; NaN if there is none."""
         return min(
             (
                 statistics.median(contestant["seconds"])
@@ -61,7 +61,7 @@ def _aims(figures: dict[str, dict], precisions):
         memory = seconds("pipeline", "recipe voc2012, from memory")
         yield (
             f"step, {p}: times as fast as PyTorch's best",
-            "1 at least, 1.25 hoped for",
+            "at least 1, ideally 1.25",
             seconds("step", "PyTorch", p) / step,
         )
         yield f"step, {p}: times as fast as plain Keras", "", seconds("step", "plain", p) / step
@@ -71,24 +71,24 @@ def _aims(figures: dict[str, dict], precisions):
         peer = seconds("forward", ("PyTorch", "exported"), p)
         yield (
             f"forward, {p}: our best, times as fast as the best peer",
-            "1 at least",
+            "at least 1",
             peer / forward,
         )
         tensorflow = seconds("forward", f"ours, {p}")
-        yield f"forward, {p}: the same of ours in TensorFlow", "", peer / tensorflow
+        yield f"forward, {p}: the same for ours in TensorFlow", "", peer / tensorflow
         yield f"forward, {p}: share of the peak", "", FORWARD_GFLOP / forward / peak
-        yield f"images of the pipeline to one of a step, {p}", "10 at least", step / memory
+        yield f"images of the pipeline per image of a step, {p}", "at least 10", step / memory
     alone = seconds("predict", "our network alone")
     yield "speed of `predict` to its network alone", "", alone / seconds("predict", "ours", "ours")
     for source in ("memory", "files"):
         yield (
             f"pipeline from {source}: times as fast as a DataLoader of 2 workers",
-            "2 at least",
+            "at least 2",
             seconds("pipeline", "DataLoader")
             / seconds("pipeline", f"recipe voc2012, from {source}"),
         )
     for p, pairs in figures["epoch"].items():
-        yield f"epoch of train.py, {p}: to its bare steps", "1.05 at most", _epoch_to_steps(pairs)
+        yield f"epoch of train.py, {p}: to its bare steps", "at most 1.05", _epoch_to_steps(pairs)
 
 
 def _epoch_to_steps(pairs: list[tuple[float, float]]) -> float:

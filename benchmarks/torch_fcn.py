@@ -1,12 +1,12 @@
-"""Whether the port learns as well as PyTorch: the same FCN-8s, trained by both.
+"""Whether this package learns as well as PyTorch: the same FCN-8s, trained by both.
 
     python benchmarks/torch_fcn.py --dataset FOLDER --out runs/torch-fcn
 
 Trains ResNet-18 FCN-8s from random weights with `fcn-keras train` and with
-`torch_training.py`, a program of its own: the same steps, batch, augmentation, AdamW,
-poly schedule and float32, other random numbers. Both are measured after the last step on
+`torch_training.py`, a separate program: the same steps, batch, augmentation, AdamW,
+poly schedule and float32, other random numbers. Both are evaluated after the last step on
 whole validation images, each by its own confusion matrix. FOLDER is in VOC's layout.
-Finished trainings in --out are kept. Needs PyTorch.
+Finished runs in --out are kept. Needs PyTorch.
 """
 
 import argparse
@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
         for name, trainer in trainers.items():
             path = arguments.out / f"{name.lower()}-s{seed}.json"
             if path.is_file():
-                print(f"{path}: finished before, kept.", flush=True)
+                print(f"{path}: already finished, kept.", flush=True)
             else:
                 figures = trainer(arguments, seed)
                 with atomic_path(path) as partial:
@@ -76,7 +76,7 @@ def require_same_settings(arguments) -> None:
     settings = {name: getattr(arguments, name) for name in SETTINGS}
     settings["dataset"] = str(arguments.dataset)
     if path.is_file() and json.loads(path.read_text()) != settings:
-        sys.exit(f"--out {arguments.out}: holds results of other settings. Choose another folder.")
+        sys.exit(f"--out {arguments.out}: has results with other settings. Choose another folder.")
     path.write_text(json.dumps(settings, indent=1) + "\n")
 
 
@@ -117,7 +117,7 @@ def train_ours(arguments, seed: int) -> dict:
 
 
 def one_validation_image(arguments) -> Path:
-    """The data set with one validation image, so that an epoch's time is that of its steps."""
+    """The data set with one validation image, so that an epoch's time is its steps' time."""
     folder = arguments.out / "data"
     (folder / LISTS).mkdir(parents=True, exist_ok=True)
     for name in ("JPEGImages", "SegmentationClass", "classes.txt"):
@@ -130,7 +130,7 @@ def one_validation_image(arguments) -> Path:
 
 
 def command(*words) -> str:
-    """Runs `fcn-keras`, shows what it prints and returns it."""
+    """Runs `fcn-keras`; shows and returns its output."""
     lines = []
     with subprocess.Popen(
         [sys.executable, "-c", COMMAND, *map(str, words)],
@@ -152,7 +152,7 @@ def table(arguments, results: dict[str, list[dict]]) -> str:
     lines = [
         f"{steps} steps of batch {arguments.batch_size}, crop "
         f"{arguments.crop[0]}×{arguments.crop[1]}, {len(arguments.seeds)} seeds",
-        "| | mean IoU | pixel accuracy | last epoch's loss | seconds a step |",
+        "| | mean IoU | pixel accuracy | last epoch's loss | seconds per step |",
         "|---|---|---|---|---|",
     ]
     keys = ("mean_iou", "pixel_accuracy", "loss", "seconds_per_step")

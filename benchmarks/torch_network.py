@@ -1,4 +1,4 @@
-"""FCN-8s and FCN-32s on ResNet-18 in PyTorch, like `build_fcn` in shapes, first values, padding."""
+"""FCN-8s and FCN-32s on ResNet-18 in PyTorch, with `build_fcn`'s shapes, initializers, padding."""
 
 import itertools
 import sys
@@ -40,7 +40,7 @@ class FCN8s(nn.Module):
     """Maps RGB `(B, 3, H, W)` in 0..255 to logits `(B, classes, H, W)`.
 
     PyTorch's BatchNorm has momentum 0.1 and epsilon 1e-5, which are Keras's 0.9 and
-    KerasHub's 1e-5. Keras starts kernels with Glorot's uniform values, biases with 0.
+    KerasHub's 1e-5. Keras initializes kernels with Glorot's uniform values, biases with 0.
     """
 
     def __init__(self, classes: int):
@@ -114,13 +114,13 @@ class FCN32s(FCN8s):
 
 
 def crop(maps, reference):
-    """The top left of maps, as high and wide as the reference."""
+    """The top left part of maps, as high and wide as the reference."""
     surplus = [b - a for a, b in zip(maps.shape[:1:-1], reference.shape[:1:-1])]
     return pad(maps, (0, surplus[0], 0, surplus[1]))  # negative padding cuts
 
 
 def bilinear_kernel(channels: int, size: int) -> torch.Tensor:
-    """`(channels, channels, size, size)` that interpolates each channel by itself."""
+    """`(channels, channels, size, size)` that interpolates each channel separately."""
     ramp = 1 - (torch.arange(size) - (size - 1) / 2).abs() / (size / 2)
     return torch.eye(channels)[:, :, None, None] * torch.outer(ramp, ramp)
 

@@ -1,4 +1,4 @@
-"""Reads, augments, trains and measures in NumPy and PyTorch, with nothing of fcn_keras."""
+"""Reads, augments, trains and evaluates in NumPy and PyTorch, with nothing of fcn_keras."""
 
 import statistics
 import time
@@ -15,7 +15,7 @@ POWER = 0.9  # of the poly schedule
 
 
 def train_torch(dataset: Path, settings, seed: int) -> dict:
-    """Trains FCN-8s from random weights and measures it on whole validation images.
+    """Trains FCN-8s from random weights and evaluates it on whole validation images.
 
     Args:
         dataset: A folder in VOC's layout; masks of palette indices or grey ids.
@@ -90,7 +90,7 @@ def read_examples(dataset: Path, split: str) -> list[tuple[torch.Tensor, torch.T
 
 
 def augment(image, mask, settings, rng):
-    """Random size, window, mirror image, contrast and brightness."""
+    """Random scale, crop, mirroring, contrast and brightness."""
     factor = rng.uniform(*settings.scale)
     size = [max(1, round(side * factor)) for side in mask.shape]
     image = interpolate(image[None], size, mode="bilinear", align_corners=False)[0]

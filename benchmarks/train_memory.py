@@ -1,10 +1,10 @@
-"""Whether a long training's memory stays flat.
+"""Whether memory stays flat in a long training run.
 
     python benchmarks/train_memory.py --minutes 60         # on the sample data
 
-Runs `train.py` with more epochs than fit into the time and writes down its resident memory
-every minute, then ends it. The figure compares the medians of the second and of
-the last quarter; the first has the buffers that grow until they are large enough.
+Runs `train.py` with more epochs than fit into the time, records its resident memory
+every minute, then stops it. Compares the medians of the second and the last quarter; in
+the first, buffers still grow.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[1]
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0], epilog="Further flags go to train.py."
+        description=__doc__.splitlines()[0], epilog="Other flags are passed to train.py."
     )
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--every", type=float, default=60, metavar="SECONDS")
@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def watch(process, seconds: float, every: float, run: RunFolder) -> list[tuple[float, int, int]]:
-    """Minutes, finished epochs and megabytes, as long as the process lives."""
+    """Minutes, finished epochs and megabytes, while the process is alive."""
     samples, start = [], time.monotonic()
     while time.monotonic() - start < seconds and process.poll() is None:
         time.sleep(every)

@@ -1,4 +1,4 @@
-"""`python -m fcn_keras` and `fcn-keras`: the command line, also where Ctrl-C ends its imports."""
+"""`python -m fcn_keras` and `fcn-keras`: the command line, including Ctrl-C during its imports."""
 
 from __future__ import annotations
 

@@ -1,19 +1,19 @@
-"""The one exception that the command line shows without a traceback, and what messages quote."""
+"""`UserError`, which the command line shows without a traceback, and helpers for messages."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
 
-SHOWN_CHARACTERS = 2000  # of a message
-LINE_CHARACTERS = 500  # of what another's error says
+SHOWN_CHARACTERS = 2000  # per message
+LINE_CHARACTERS = 500  # of another exception's text
 
 
 class UserError(ValueError):
-    """A mistake that the user can mend: a bad file, value or combination of them.
+    """A mistake that the user can fix: a bad file, value or combination of values.
 
     Its message is one or two lines that name the file or argument, the value
-    received and a remedy. Each argument is a line.
+    received and a remedy. Each argument is one line.
     """
 
     def __str__(self) -> str:
@@ -21,9 +21,9 @@ class UserError(ValueError):
 
 
 def first_line(error) -> str:
-    """The first line of an exception's or another text that is not about a graph's internals.
+    """The first line of an exception or text that is not about a graph's internals.
 
-    Of a long line only the beginning. An exception without a text is called by its type.
+    A long line is cut. An exception without a message is represented by its type's name.
     """
     noise = ("Graph execution error", "Detected at node", "<stack traces", "[[", 'File "')
     text = getattr(error, "strerror", None) or getattr(error, "message", None) or error
@@ -34,7 +34,7 @@ def first_line(error) -> str:
 
 
 def require_packages(what: str, extra: str, *packages: str, load: bool = True) -> None:
-    """Raises `missing_package` unless `what` finds the packages of an extra.
+    """Raises `missing_package` unless the packages that `what` needs are installed.
 
     Imports them; with `load=False` only looks for them, since importing may take seconds.
     """
@@ -49,22 +49,22 @@ def require_packages(what: str, extra: str, *packages: str, load: bool = True) -
 
 
 def missing_package(what: str, package: str, error: ImportError, extra: str = "") -> UserError:
-    """The error that ends with the command that installs what is missing."""
+    """The error for a missing package; it ends with the command that installs it."""
     package = package.partition(".")[0]
     wanted = f"'fcn_keras[{extra}]'" if extra else "fcn_keras"
     return UserError(f"{what} needs the package {package} ({error}). Run: pip install {wanted}")
 
 
 def few(names) -> str:
-    """The first of some names, for a message."""
+    """The first few names, for a message."""
     return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
 
 
 def printable(text: str) -> str:
-    """The text in one line for a terminal, whatever names of files are in it.
+    """The text as one line that is safe to print, whatever file names it contains.
 
     Control characters, line breaks and bytes that are not UTF-8 appear as `\\x1b`,
-    `\\n` and `\\udcff`, and of a long text only the beginning and the end.
+    `\\n` and `\\udcff`; a long text keeps only its beginning and end.
     """
     if len(text) > SHOWN_CHARACTERS:
         text = f"{text[: SHOWN_CHARACTERS // 2]}...{text[-SHOWN_CHARACTERS // 2 :]}"
@@ -72,6 +72,6 @@ def printable(text: str) -> str:
 
 
 def reason_of(error: BaseException) -> str:
-    """What failed, in a few words: TensorFlow's messages name an operation in front and behind."""
+    """What failed, in a few words: TensorFlow's messages name operations before and after it."""
     line = first_line(error).split("}} ")[-1].split(" [Op:")[0]
     return line.rpartition("; ")[2].rstrip(".")

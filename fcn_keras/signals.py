@@ -1,4 +1,4 @@
-"""Signals that ask a program to stop, by which a command ends as it does by Ctrl-C."""
+"""Signals that ask a program to stop: each ends a command as Ctrl-C does."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import time
 from collections.abc import Callable
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-# What the program was started to ignore, as by `nohup`, stays ignored.
+# Signals that are ignored from the start, as under `nohup`, stay ignored.
 IGNORED = tuple(number for number in SIGNALS if signal.getsignal(number) == signal.SIG_IGN)
 BURST_SECONDS = 0.2  # `timeout`, and a shell whose terminal is closed, send a signal twice
 DEAF_SECONDS = 8  # Docker kills after 10
 
 
 class Stop(KeyboardInterrupt):
-    """A signal of `SIGNALS`; its text, if any, is a remedy."""
+    """One of `SIGNALS` arrived; the exception's text, if any, is a remedy."""
 
     def __init__(self, number: int):
         super().__init__()
@@ -28,7 +28,7 @@ class Stop(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def handled(handler: Callable):
-    """Has signals that are not ignored call a handler in a block, in the main thread."""
+    """Calls a handler for signals that are not ignored, in a block of the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -48,14 +48,13 @@ def handled(handler: Callable):
 
 @contextlib.contextmanager
 def raised(remedy: str = ""):
-    """Has signals raise `Stop` in a block; the second one ends the process at once.
+    """Makes signals raise `Stop` in a block; a second one ends the process at once.
 
-    So does the first one where Python cannot raise it for `DEAF_SECONDS`: TensorFlow
-    may wait for another worker without end. What a program around us handles by
-    itself is left to it.
+    So does the first if Python cannot raise it for `DEAF_SECONDS`: TensorFlow may wait
+    forever for another worker. Signals that a surrounding program handles are left to it.
 
     Args:
-        remedy: What the line says that is then printed, see `report`.
+        remedy: Part of the line that is then printed, see `report`.
     """
     defaults = (signal.SIG_DFL, signal.default_int_handler)
     taken = {n: before for n in SIGNALS if (before := signal.getsignal(n)) in defaults}
@@ -78,7 +77,7 @@ def raised(remedy: str = ""):
         raise noted[0]
 
     def arrival(seconds: float | None = None) -> bytes:
-        """The next number of `taken`; others that Python handles arrive as well."""
+        """The next number of `taken`; other signals that Python handles arrive, too."""
         end = seconds and time.monotonic() + seconds
         while True:
             arrivals.settimeout(end and max(end - time.monotonic(), 0.001))
@@ -105,7 +104,7 @@ def raised(remedy: str = ""):
     try:
         yield
     except Exception as error:
-        if noted:  # which TensorFlow replaced, or whose way led to a terminal that is gone
+        if noted:  # TensorFlow replaced it, or printing met a terminal that is gone
             raise noted[0] from error
         raise
     finally:
@@ -118,7 +117,7 @@ def raised(remedy: str = ""):
 
 
 def report(number: int, remedy: str = "") -> None:
-    """Prints the one line that tells of a stop, and how to go on if a command can."""
+    """Prints one line about the stop, and how to continue if the command can."""
     by = "" if number == signal.SIGINT else f" by {signal.Signals(number).name}"
     remedy = remedy and f": {remedy}"
     with contextlib.suppress(OSError):  # the terminal may be gone

@@ -43,7 +43,7 @@ def test_upsampling_compares_two_initialisations_and_keeps_what_is_finished(exer
 
     assert exercise("upsampling", "--epochs", "2", "--seeds", "0") == 0
     second = capsys.readouterr().out
-    assert second.count("finished before, kept") == 2
+    assert second.count("already finished, kept") == 2
     assert second.endswith(first[first.index("| initialisation") :])
 
     assert exercise("upsampling", "--epochs", "3", "--seeds", "0") == 1
@@ -68,8 +68,8 @@ def test_skips_are_trained_at_once_and_in_stages(exercise, capsys):
     assert [line.split("|")[2].strip() for line in lines[2:]] == ["6", "3 + 3", "2 + 2 + 2"]
     assert exercise("skips", "--epochs", "6") == 0
     second = capsys.readouterr().out
-    assert second.count("finished before, kept") == 8
-    assert second.endswith(first[first.index("| net") :])
+    assert second.count("already finished, kept") == 8
+    assert second.endswith(first[first.index("| network") :])
     assert exercise("skips", "--epochs", "4") == 1
     assert "--epochs must be a multiple of 6" in capsys.readouterr().err
 
@@ -200,7 +200,7 @@ def test_torch_and_ours_are_trained_by_one_command(shapes, tmp_path, capsys):
     np.testing.assert_allclose(np.subtract(ours, theirs), difference, atol=0.0011)
     assert torch_fcn.main(flags) == 0
     second = capsys.readouterr().out
-    assert second.count("finished before, kept") == 2
+    assert second.count("already finished, kept") == 2
     assert second.endswith(first[first.index("1 steps of batch 6") :])
     with pytest.raises(SystemExit, match="Choose another folder"):
         torch_fcn.main([*flags, "--learning-rate", "0.1"])

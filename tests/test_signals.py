@@ -51,7 +51,7 @@ def test_a_training_that_is_told_to_stop_says_how_to_go_on(number, shapes, tmp_p
     until_epoch(process, 3)
     for _ in range(2):  # as `timeout` sends them
         process.send_signal(number)
-    require_stopped(process, number, f"go on with --resume {run}")
+    require_stopped(process, number, f"continue with --resume {run}")
     assert len(history_of(run)) >= 2 and not list(run.rglob(".partial-*"))
 
 
@@ -63,7 +63,7 @@ def test_what_was_ignored_at_the_start_stays_ignored(shapes, tmp_path):
     process.send_signal(signal.SIGHUP)
     until_epoch(process, int(history_of(run)[-1]["epoch"]) + 3)
     process.send_signal(signal.SIGTERM)
-    require_stopped(process, signal.SIGTERM, f"go on with --resume {run}")
+    require_stopped(process, signal.SIGTERM, f"continue with --resume {run}")
 
 
 def test_a_prediction_that_is_told_to_stop_leaves_whole_files(untrained_run, tmp_path):
@@ -75,7 +75,7 @@ def test_a_prediction_that_is_told_to_stop_leaves_whole_files(untrained_run, tmp
     process = start("predict", *command)
     wait_for(lambda: len(list(output.glob("[0-9]*.png"))) > 3, process)
     process.send_signal(signal.SIGTERM)
-    require_stopped(process, signal.SIGTERM, "--skip-existing goes on with the images")
+    require_stopped(process, signal.SIGTERM, "continue with --skip-existing")
     assert 3 < len(list(output.glob("[0-9]*.png"))) < 300
     assert not list(output.rglob(".partial-*"))
 

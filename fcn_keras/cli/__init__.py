@@ -1,8 +1,8 @@
 """The command line: flags in, exit codes and short error messages out.
 
-Each command has a file with `add`, which defines its flags, and what it runs; flags are
-defined nowhere else. TensorFlow is imported after they are parsed, so that `--help` and
-mistakes answer at once.
+Each command has a module with `add`, which defines its flags, and the function that it
+runs; flags are defined nowhere else. TensorFlow is imported after they are parsed, so that
+`--help` and mistakes are answered at once.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from fcn_keras.cli import (
 from fcn_keras.errors import UserError, missing_package, printable
 from fcn_keras.training import cluster
 
-# What goes on after a stop, by the argument of a command that has the flag.
+# How to continue after a stop, by the argument of a command that has the flag.
 REMEDIES = {
-    "resume": "--resume goes on with a run",
-    "skip_existing": "--skip-existing goes on with the images",
+    "resume": "continue the run with --resume",
+    "skip_existing": "continue with --skip-existing",
 }
 
 
@@ -41,11 +41,11 @@ def main(argv: list[str] | None = None) -> int:
     """Runs a command; returns its exit code: 0 only on success."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # A name that the terminal's encoding lacks must not end the command.
+            # A name that the terminal cannot encode must not end the command.
             stream.reconfigure(errors="backslashreplace")
     code = _run(argv)
     if cluster.joined:
-        # At the interpreter's end TensorFlow's threads may wait for a lost worker without end.
+        # At interpreter exit, TensorFlow's threads may wait forever for a lost worker.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
@@ -69,13 +69,13 @@ def _run(argv: list[str] | None) -> int:
         missing = missing_package("this command", error.name or "?", error)
         print(f"error: {missing}", file=sys.stderr)
         return 1
-    except BrokenPipeError:  # whoever read the output has gone
+    except BrokenPipeError:  # the reader of the output is gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (OSError, MemoryError) as error:
         where, reason = getattr(error, "filename", None), getattr(error, "strerror", None)
         what = ": ".join(str(part) for part in (where, reason or error or "out of memory") if part)
-        print(f"error: {printable(what)}. Mend that and run again.", file=sys.stderr)
+        print(f"error: {printable(what)}. Fix this and run again.", file=sys.stderr)
         return 1
     except KeyboardInterrupt as interrupt:
         number = getattr(interrupt, "number", signal.SIGINT)

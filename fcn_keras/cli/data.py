@@ -1,4 +1,4 @@
-"""`fcn-keras data`: what is in a data set, and a data set from images and masks."""
+"""`fcn-keras data`: inspects a data set, or makes one from images and masks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fcn_keras.errors import printable
 
 
 def add(commands) -> None:
-    data = commands.add_parser("data", help="inspect or make a data set").add_subparsers(
+    data = commands.add_parser("data", help="check or make a data set").add_subparsers(
         required=True, metavar="COMMAND"
     )
     _add_check(data)
@@ -20,38 +20,38 @@ def add(commands) -> None:
 def _add_check(data) -> None:
     check = data.add_parser(
         "check",
-        help="find what is wrong with a folder of images and masks",
-        description="Counts images and pixels by class in a folder in VOC's layout, and lists "
-        "every problem. The exit code is 1 if there is any.",
+        help="find problems in a folder of images and masks",
+        description="Counts the images and pixels of each class in a folder in VOC's layout, and "
+        "lists every problem. The exit code is 1 if there are any.",
     )
-    check.add_argument("directory", metavar="DIR")
+    check.add_argument("directory", metavar="DIR", help="folder in VOC's layout")
     check.set_defaults(command=_check, parser=check)
 
 
 def _add_convert(data) -> None:
     convert = data.add_parser(
         "convert",
-        help="make a data set of a folder of images and one of masks",
+        help="make a data set from a folder of images and a folder of masks",
         description="Writes a new folder in VOC's layout from images and masks of the same names. "
-        "Masks hold class ids or the colours that the list of classes gives. Of labelme's export "
-        "take JPEGImages, SegmentationClass (of older versions SegmentationClassPNG) and "
-        "class_names.txt. Problems are listed with their files, and nothing is written then.",
+        "Masks hold class ids, or the colours given in the list of classes. From labelme's export, "
+        "use JPEGImages, SegmentationClass (SegmentationClassPNG in older versions) and "
+        "class_names.txt. If there are problems, they are listed and nothing is written.",
     )
     convert.set_defaults(command=_convert, parser=convert)
-    convert.add_argument("--images", required=True, metavar="DIR", help="JPEG or PNG files")
-    convert.add_argument("--masks", required=True, metavar="DIR", help="PNG files")
+    convert.add_argument("--images", required=True, metavar="DIR", help="folder of JPEG/PNG images")
+    convert.add_argument("--masks", required=True, metavar="DIR", help="folder of PNG masks")
     convert.add_argument(
         "--classes",
         required=True,
         metavar="FILE",
-        help="a name a line, the first is id 0; after a tab its colour 'R G B' may follow",
+        help="class list: one name per line, id 0 first; a tab and a colour 'R G B' may follow",
     )
-    convert.add_argument("--output", required=True, metavar="DIR", help="the new folder")
+    convert.add_argument("--output", required=True, metavar="DIR", help="new folder to write")
     convert.add_argument(
-        "--val", type=float, default=0.2, metavar="SHARE", help="of validation images (0.2)"
+        "--val", type=float, default=0.2, metavar="SHARE", help="share of validation images (0.2)"
     )
     convert.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="decides which images those are (0)"
+        "--seed", type=int, default=0, metavar="N", help="seed for choosing validation images (0)"
     )
 
 

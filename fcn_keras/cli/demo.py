@@ -13,22 +13,22 @@ from fcn_keras.errors import require_packages
 def add(commands) -> None:
     parser = commands.add_parser(
         "demo",
-        help="try a model on a page in the browser",
-        description="Shows a page: drop a photograph, see its classes. It needs no internet. "
-        "SIGTERM, SIGHUP or Ctrl+C stop it.",
+        help="try a model in the browser",
+        description="Serves a web page that segments the photographs dropped on it. Works offline. "
+        "Ctrl-C, SIGTERM or SIGHUP stops it.",
     )
     parser.set_defaults(command=_demo, parser=parser)
     add_model_flags(parser)
     add_listening_flags(parser, port=7860)
     parser.add_argument(
-        "--examples", metavar="FOLDER", help="sample pictures (some that are drawn)"
+        "--examples", metavar="FOLDER", help="folder of example photographs (synthetic ones)"
     )
     parser.add_argument(
         "--max-pixels",
         type=int,
         default=64_000_000,
         metavar="N",
-        help="largest photograph accepted (64 million)",
+        help="largest photograph accepted, in pixels (64 million)",
     )
 
 

@@ -1,7 +1,7 @@
-"""Mistakes that can be told before TensorFlow is imported, which takes seconds.
+"""Mistakes that can be found before TensorFlow is imported, which takes seconds.
 
-Most are found by what would find them later, too. Like the checks, their imports need
-NumPy at most, and not even that where a command does without.
+Most are found by the same functions that would find them later. Those need NumPy at most,
+and not even that if the command does without.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from fcn_keras.errors import UserError
 from fcn_keras.files import storage
 from fcn_keras.files.finding import found_images
 
-# Where KerasHub has the names of its weights, and its schemes of others'.
+# Where KerasHub lists its presets, and the URL schemes of other presets.
 PRESETS = Path("src", "models", "resnet", "resnet_presets.py")
 SCHEMES = ("hf", "kaggle", "modelscope", "gs")
 
 
 def check_inputs(paths: Iterable[str], output) -> None:
-    """Raises `UserError` if none of the images, folders and patterns is there or has an image."""
+    """Raises `UserError` if no image, folder or pattern exists, or none leads to an image."""
     paths = list(paths)
     if any(map(storage.is_address, paths)):
-        return  # which takes seconds, too
+        return  # looking there takes seconds, too
     if not any(os.path.lexists(path) or glob.glob(path) for path in paths):
-        more = f" Nor is any other of the {len(paths)} paths there." if len(paths) > 1 else ""
+        more = f" None of the {len(paths)} paths exists." if len(paths) > 1 else ""
         raise UserError(f"{paths[0]}: no such file or folder.{more}")
     if not any(found_images(paths, output)):
-        raise UserError(f"{paths[0]}: no images there, outside of --output.")
+        raise UserError(f"{paths[0]}: no images found outside --output.")
 
 
 def check_place(path, folder: bool = False) -> None:
-    """Raises `UserError` where no file, or no folder, of this path can be made."""
+    """Raises `UserError` if no file, or no folder, can be created at this path."""
     if storage.is_address(path):
         return
     place = Path(path).absolute()
@@ -51,21 +51,21 @@ def check_place(path, folder: bool = False) -> None:
         elif not os.access(place, os.W_OK | os.X_OK):
             code = errno.EACCES
     if code:
-        raise UserError(f"{path}: cannot be written ({os.strerror(code)}). Choose another place.")
+        raise UserError(f"{path}: cannot be written ({os.strerror(code)}). Choose another path.")
 
 
 def check_local_place(path, folder: bool = False) -> None:
-    """`check_place` of a command that writes to no object store."""
+    """`check_place` for a command that cannot write to an object store."""
     if storage.is_address(path):
         raise UserError(
             f"{path}: only predict --output, evaluate --json and --confusion, report --output and "
-            "request --fractions write to addresses. Give a path."
+            "request --fractions can write to addresses. Give a local path."
         )
     check_place(path, folder)
 
 
 def check_model(arguments, max_pixels: int | None = None) -> None:
-    """Checks the flags of `add_model_flags` and, if there are some, `add_runtime_flags`."""
+    """Checks the flags of `add_model_flags` and, if present, `add_runtime_flags`."""
     from fcn_keras.files.images import MAX_PIXELS
     from fcn_keras.inference.options import require_options, require_runtime
     from fcn_keras.inference.tiling import OVERLAP, TILE
@@ -96,12 +96,12 @@ def check_data(arguments) -> None:
 
 
 def check_run_dir(run_dir: str | None) -> None:
-    """Checks where a new run is to be."""
+    """Checks where a new run will be written."""
     from fcn_keras.runs.folder import require_free
     from fcn_keras.training.cluster import Cluster
 
     if storage.is_address(run_dir) or not Cluster.from_environment():
-        # Of several workers the chief looks for the rest, with all together.
+        # With several workers, the chief checks the rest once all have met.
         check_local_place(run_dir or "runs", folder=True)
         require_free(run_dir)
 
@@ -121,7 +121,7 @@ def check_training(config) -> None:
 
 
 def check_resumed(run_dir, changes: dict) -> None:
-    """Checks what a run needs to go on with some settings changed."""
+    """Checks that a run can be resumed with some settings changed."""
     from fcn_keras.data import labels_of
     from fcn_keras.runs.folder import RunFolder
     from fcn_keras.runs.paths import require_relative
@@ -131,7 +131,7 @@ def check_resumed(run_dir, changes: dict) -> None:
     saved = run.read_config()
     config = dataclasses.replace(saved, **changes)
     run.read_labels()
-    if not run.is_finished(saved, config):  # then it may do without its data
+    if not run.is_finished(saved, config):  # a finished run needs no data
         require_relative(config, run.config, {"dataset", "data_dir"} - {*changes})
         for part in ("train", "val"):
             labels_of(config.dataset, part, config.data_dir)
@@ -149,5 +149,5 @@ def _check_weights(weights: str) -> None:
     if separator or os.sep in weights or not is_preset:
         raise UserError(
             "--weights must be imagenet, none, auto, a directory with a preset, or a KerasHub "
-            f"handle. Received: {weights!r}, which is no directory."
+            f"handle. Received: {weights!r}, which is not a directory."
         )

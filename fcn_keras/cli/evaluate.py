@@ -1,4 +1,4 @@
-"""`fcn-keras evaluate`: model + data set -> measures."""
+"""`fcn-keras evaluate`: model + data set -> metrics."""
 
 from __future__ import annotations
 
@@ -17,56 +17,56 @@ from fcn_keras.cli.shared import (
 from fcn_keras.errors import UserError
 from fcn_keras.files.writing import require_replaceable, write_file
 
-SOFTWARE = "fcn-keras evaluate"  # that the picture's metadata name
+SOFTWARE = "fcn-keras evaluate"  # in the picture's metadata
 
 
 def add(commands) -> None:
     parser = commands.add_parser(
         "evaluate",
-        help="measure a model on a data set",
-        description="Prints the four measures of Long et al. and the IoU of every class, on whole "
-        "images at their own size. --crop 320 480 --void background is d2l's protocol.",
+        help="compute a model's metrics on a data set",
+        description="Prints the four metrics of Long et al. and the IoU of every class, on whole "
+        "images at their original size. --crop 320 480 --void background is d2l's protocol.",
     )
     parser.set_defaults(command=_evaluate, parser=parser)
     add_model_flags(parser)
     add_runtime_flags(parser)
     parser.add_argument(
-        "--dataset", required=True, help="sample, voc2012, voc2012_aug, or a folder in VOC's layout"
+        "--dataset", required=True, help="sample, voc2012, voc2012_aug or a folder in VOC's layout"
     )
     add_split_flags(parser)
-    parser.add_argument("--json", metavar="FILE", help="write the measures to this file")
-    parser.add_argument("--confusion", metavar="FILE", help="draw the confusion matrix to this PNG")
+    parser.add_argument("--json", metavar="FILE", help="write the metrics to this file")
+    parser.add_argument("--confusion", metavar="FILE", help="plot the confusion matrix to this PNG")
     parser.add_argument(
         "--crop",
         type=int,
         nargs=2,
         metavar=("H", "W"),
-        help="one random crop an image, always the same; smaller images are dropped",
+        help="evaluate one random but fixed crop per image; smaller images are dropped",
     )
     parser.add_argument(
         "--void",
         choices=("ignore", "background"),
         default="ignore",
-        help="leave unlabelled pixels out, or count them as class 0 (ignore)",
+        help="whether to ignore unlabelled pixels or count them as class 0 (ignore)",
     )
     parser.add_argument(
         "--boundary",
         type=int,
         metavar="PIXELS",
-        help="measure only the pixels within this distance of a boundary in the truth",
+        help="evaluate only the pixels within this distance of a true class boundary",
     )
 
 
 def _evaluate(arguments) -> int:
     if arguments.crop and min(arguments.crop) < 1:
-        raise UserError(f"--crop must be at least 1 pixel each way. Received: {arguments.crop}.")
+        raise UserError(f"--crop needs sides of at least 1 pixel. Received: {arguments.crop}.")
     if arguments.boundary is not None and arguments.boundary < 1:
         raise UserError(f"--boundary must be at least 1 pixel. Received: {arguments.boundary}.")
     if arguments.json:
         if Path(arguments.json).name == "metrics.json":
-            raise UserError("--json: metrics.json is a run's own file. Choose another name.")
+            raise UserError("--json: metrics.json belongs to a run. Choose another name.")
         if arguments.json == arguments.confusion:
-            raise UserError("--json and --confusion are two files: choose another name for one.")
+            raise UserError("--json and --confusion name the same file. Choose two names.")
         require_replaceable("--json", arguments.json, rb'"per_class_iou": ')
     if arguments.confusion:
         require_replaceable("--confusion", arguments.confusion, SOFTWARE.encode())

@@ -8,46 +8,46 @@ from fcn_keras.errors import UserError
 from fcn_keras.export import FILES, MAX_PIXELS, MAX_SIDE, require_format, require_limits
 from fcn_keras.files.writing import require_replaceable
 
-PROVENANCE = b'"fcn_keras": ["n]'  # in what is exported: the version of this package
+PROVENANCE = b'"fcn_keras": ["n]'  # in exported files: the version of this package
 
 
 def add(commands) -> None:
     parser = commands.add_parser(
         "export",
-        help="write a model for TF Serving, ONNX Runtime or LiteRT",
-        description="Writes a SavedModel to DIR/VERSION, the next free number, where TF Serving "
-        "finds it whole or not at all; or one file of another format. Each is run and compared "
-        "with the model before it gets its name.",
+        help="export a model for TF Serving, ONNX Runtime or LiteRT",
+        description="Writes a SavedModel to DIR/VERSION, where VERSION is the next free number, or "
+        "one file of another format. The result is run and compared with the model before it "
+        "appears there, so TF Serving never loads a part of it.",
     )
     parser.set_defaults(command=_export, parser=parser)
     parser.add_argument(
-        "--model", required=True, metavar="RUN_OR_FILE", help="a run's folder, or a .keras file"
+        "--model", required=True, metavar="RUN_OR_FILE", help="run folder or .keras file"
     )
     parser.add_argument(
         "--output",
         required=True,
         metavar="DIR_OR_FILE",
-        help="folder of all versions of the SavedModel; for the other formats a file",
+        help="folder of all versions of the SavedModel, or the file to write for other formats",
     )
     parser.add_argument(
         "--format",
         choices=("saved_model", *FILES),
         default="saved_model",
-        help="onnx takes and gives tensors of any size, litert does so with float16 weights, "
-        "keras is a small file without optimizer (saved_model)",
+        help="format to write: onnx takes and returns tensors of any size, litert does so with "
+        "float16 weights, keras is a small file without the optimizer (saved_model)",
     )
     parser.add_argument(
         "--max-side",
         type=int,
         metavar="N",
-        help="the SavedModel downscales photographs with a longer side for the network, and "
-        f"upscales their masks ({MAX_SIDE})",
+        help="longest side that the SavedModel's network sees, in pixels; larger photographs are "
+        f"downscaled and their masks upscaled ({MAX_SIDE})",
     )
     parser.add_argument(
         "--max-pixels",
         type=int,
         metavar="N",
-        help=f"the SavedModel refuses photographs with more pixels ({MAX_PIXELS})",
+        help=f"largest photograph that the SavedModel accepts, in pixels ({MAX_PIXELS})",
     )
 
 
@@ -58,7 +58,7 @@ def _export(arguments) -> int:
         if (value := getattr(arguments, name)) is not None
     }
     if limits and arguments.format != "saved_model":
-        raise UserError("--max-side and --max-pixels go with --format saved_model.")
+        raise UserError("--max-side and --max-pixels require --format saved_model.")
     from fcn_keras.runs.folder import provenance, require_model
 
     require_limits(**limits)

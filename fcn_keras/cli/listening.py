@@ -1,4 +1,4 @@
-"""Where the commands that serve listen: their flags, a socket and its end, its URL."""
+"""Where `serve` and `demo` listen: their flags, the socket and its URL."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ def add_listening_flags(parser, port: int) -> None:
     parser.add_argument(
         "--host",
         default="127.0.0.1",
-        help="address to listen at; 0.0.0.0 lets other machines in (127.0.0.1)",
+        help="address to listen on; 0.0.0.0 lets other machines connect (127.0.0.1)",
     )
     parser.add_argument(
-        "--port", type=int, default=port, metavar="N", help=f"0: any free one ({port})"
+        "--port", type=int, default=port, metavar="N", help=f"port, 0 for any free one ({port})"
     )
 
 
 @contextlib.contextmanager
 def listening(host: str, port: int) -> Iterator[socket.socket]:
-    """A socket for a block that a signal ends.
+    """A bound socket for a block that a signal ends.
 
-    It has its port, but does not listen yet: clients would wait for a model in vain.
-    When uvicorn does, it takes the signals over.
+    It does not listen yet: clients would wait in vain while the model loads. Once uvicorn
+    listens, it handles the signals.
     """
     listener = _bind(host, port)
     try:

@@ -25,55 +25,57 @@ from fcn_keras.runs.config import flag
 def add(commands) -> None:
     parser = commands.add_parser(
         "predict",
-        help="predict the class of every pixel of images",
+        help="predict the class of every pixel",
         description="Writes a palette PNG of class ids for each image. A bad image is reported "
         "and skipped; the exit code is then 1.",
     )
     parser.set_defaults(command=_predict, parser=parser)
     parser.add_argument(
-        "paths", nargs="*", metavar="PATH", help="images, folders or patterns; s3:// or gs://"
+        "paths", nargs="*", metavar="PATH", help="images, folders or patterns, or s3:// or gs://"
     )
     parser.add_argument(
-        "--output", required=True, metavar="DIR", help="folder for the results; s3:// or gs://"
+        "--output", required=True, metavar="DIR", help="folder for the results, or s3:// or gs://"
     )
     add_model_flags(parser)
     add_runtime_flags(parser)
-    parser.add_argument("--dataset", help="predict a data set's images, not files")
+    parser.add_argument("--dataset", help="data set to predict, instead of PATHs")
     add_split_flags(parser)
     parser.add_argument("--overlay", action="store_true", help="draw the classes over the images")
     parser.add_argument(
         "--confidence",
         action="store_true",
-        help="save the largest probability as grey PNG, 255 for 1, and draw it with a scale",
+        help="save each pixel's largest probability as a grey PNG (255 is 1), and plot it",
     )
-    parser.add_argument("--probabilities", action="store_true", help="save all, as float16 .npz")
-    parser.add_argument("--skip-existing", action="store_true", help="go on with an earlier call")
+    parser.add_argument(
+        "--probabilities", action="store_true", help="save all probabilities, as float16 .npz"
+    )
+    parser.add_argument("--skip-existing", action="store_true", help="continue an earlier call")
     add_overwrite_flag(parser)
     parser.add_argument(
         "--max-pixels",
         type=int,
         metavar="N",
-        help="accept trusted images of up to N pixels (179 million)",
+        help="largest image accepted, in pixels; raise it for trusted images only (179 million)",
     )
     parser.add_argument(
         "--ray",
         nargs="?",
         const="",
         metavar="ADDRESS",
-        help="spread the images by Ray: on this machine, or on the cluster at ADDRESS: HOST:PORT, "
-        "or auto for that of this machine",
+        help="distribute the images with Ray: on this machine, or on the cluster at ADDRESS, which "
+        "is HOST:PORT, or auto for this machine's cluster",
     )
-    parser.add_argument("--workers", type=int, metavar="N", help="models at work under --ray (1)")
-    parser.add_argument("--worker-cpus", type=int, metavar="N", help="CPUs of each (1)")
+    parser.add_argument("--workers", type=int, metavar="N", help="number of Ray workers (1)")
+    parser.add_argument("--worker-cpus", type=int, metavar="N", help="CPUs per Ray worker (1)")
 
 
 def _predict(arguments) -> int:
     if bool(arguments.paths) == bool(arguments.dataset):
         raise UserError("Give either images to predict, or --dataset.")
     if arguments.paths and (arguments.limit is not None or arguments.split):
-        raise UserError("--limit and --split go with --dataset.")
+        raise UserError("--limit and --split require --dataset.")
     if arguments.dataset and arguments.max_pixels is not None:
-        raise UserError("--max-pixels goes with files, not with --dataset.")
+        raise UserError("--max-pixels applies to files, not to --dataset.")
     _check_ray_flags(arguments)
     check_model(arguments, arguments.max_pixels)
     check_place(arguments.output, folder=True)
@@ -89,16 +91,16 @@ def _predict(arguments) -> int:
     segmenter = load_segmenter(arguments, **limit)
     if arguments.ray is None:
         if storage.is_address(arguments.output):
-            results.claim(planned)  # rather than once for each image
+            results.claim(planned)  # once, not for each image
         total, there, failed = _run_here(arguments, segmenter, extras, images, split, results)
     else:
         total, there, failed = _run_on_ray(arguments, segmenter, extras, results, planned)
     if not total:
-        raise UserError(f"{arguments.paths[0]}: no images there, outside of --output.")
+        raise UserError(f"{arguments.paths[0]}: no images found outside --output.")
     for path in arguments.paths if len(arguments.paths) > 1 else ():
         if storage.is_folder(path) and not any(found_images([path], arguments.output)):
-            print(f"Note: {printable(path)}: no images outside of --output.", file=sys.stderr)
-    skipped = f", {there} were there already" if arguments.skip_existing else ""
+            print(f"Note: {printable(path)}: no images found outside --output.", file=sys.stderr)
+    skipped = f", {there} already existed" if arguments.skip_existing else ""
     done = total - there - failed
     print(f"{done} of {total} images predicted{skipped}, {failed} failed.", end=" ")
     print(f"Results: {printable(arguments.output.rstrip('/'))}/")
@@ -109,28 +111,28 @@ def _check_ray_flags(arguments) -> None:
     for name in ("workers", "worker_cpus"):
         value = getattr(arguments, name)
         if value is not None and arguments.ray is None:
-            raise UserError(f"{flag(name)} goes with --ray.")
+            raise UserError(f"{flag(name)} requires --ray.")
         if value is not None and value < 1:
             raise UserError(f"{flag(name)} must be at least 1. Received: {value}.")
     if arguments.ray is not None and arguments.dataset:
-        raise UserError("--ray goes with files, not with --dataset.")
+        raise UserError("--ray applies to files, not to --dataset.")
     if arguments.ray is not None:
         require_packages("--ray", "cluster", "ray", load=False)
 
 
 def _images(arguments):
-    """The images, for Ray one at a time as there may be many; and the split whose they are."""
+    """The images, for Ray an iterator as there may be many; and the split they are from."""
     if not arguments.dataset:
         images = found_images(arguments.paths, arguments.output, FOLDERS)
         return (list(images) if arguments.ray is None else images), None
     if arguments.dataset.startswith("voc2012"):
-        import_tensorflow()  # as TFDS does
+        import_tensorflow()  # TFDS imports it, too
     split = selected_split(arguments)
     return [FoundImage("", name, 0.0) for name in split.ids], split
 
 
 def _run_here(arguments, segmenter, extras, images, split, owned) -> tuple[int, int, int]:
-    """How many images there are, had results already, failed."""
+    """The numbers of images in all, with existing results, and failed."""
     from fcn_keras.inference.batch import job_of_image, jobs_of_split, predict_jobs
 
     if split:
@@ -162,7 +164,7 @@ def _run_on_ray(arguments, segmenter, extras, results, planned) -> tuple[int, in
 
 
 def _counted(outcomes, expected: int | None = None) -> tuple[int, int, int]:
-    """Prints the problems and counts all, those there already, and the failed."""
+    """Prints the problems; counts all images, those with existing results, and the failed."""
     total = skipped = failed = 0
     with progress(outcomes, total=expected) as bar:
         for problem, there in bar:

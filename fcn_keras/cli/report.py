@@ -13,19 +13,19 @@ from fcn_keras.files.writing import require_replaceable
 def add(commands) -> None:
     parser = commands.add_parser(
         "report",
-        help="write a run as one HTML page",
-        description="Writes curves, measures by class, the confusion matrix, the worst and the "
-        "best validation images, settings and the command to reproduce a run to one HTML file "
-        "that needs nothing beside it.",
+        help="write an HTML report of a run",
+        description="Writes a run's curves, metrics by class, confusion matrix, worst and best "
+        "validation images, settings and the command that reproduces it to one self-contained "
+        "HTML file.",
     )
     parser.set_defaults(command=_report, parser=parser)
-    parser.add_argument("run", metavar="RUN", help="a run's folder, finished or not")
-    parser.add_argument("--output", metavar="FILE", help="the page (RUN/report.html)")
+    parser.add_argument("run", metavar="RUN", help="run folder, finished or not")
+    parser.add_argument("--output", metavar="FILE", help="HTML file to write (RUN/report.html)")
     parser.add_argument(
-        "--images", type=int, default=4, metavar="N", help="worst and best images, each (4)"
+        "--images", type=int, default=4, metavar="N", help="number of worst and of best images (4)"
     )
-    parser.add_argument("--dataset", help="where the run's data set is now, if it has moved")
-    parser.add_argument("--data-dir", metavar="DIR", help="folder that holds VOCdevkit now")
+    parser.add_argument("--dataset", help="new place of the run's data set, if it has moved")
+    parser.add_argument("--data-dir", metavar="DIR", help="folder that now holds VOCdevkit")
 
 
 def _report(arguments) -> int:

@@ -1,4 +1,4 @@
-"""`fcn-keras request`: a server + photographs -> masks. Needs no TensorFlow, unless for gRPC."""
+"""`fcn-keras request`: a server + photographs -> masks. Needs TensorFlow for gRPC only."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from fcn_keras.files.writing import require_replaceable, write_file
 from fcn_keras.serving.client.retrying import TemporaryError
 
 OVERLAYS = "overlay"  # a folder in the output folder
-FRACTIONS = rb'\A\{(\}\n|\n ".*": \{\n  ".*": [0-9.e-]+,?\n)'  # how the file of --fractions begins
+FRACTIONS = rb'\A\{(\}\n|\n ".*": \{\n  ".*": [0-9.e-]+,?\n)'  # start of a --fractions file
 
 
 def add(commands) -> None:
     parser = commands.add_parser(
         "request",
-        help="have a server predict photographs",
-        description="Sends photographs to a server of an exported model, TensorFlow Serving or "
-        "fcn-keras serve, and writes a palette PNG of class ids for each. Formats other than JPEG "
-        "and PNG are converted first. A bad file is reported and skipped; the exit code is then 1.",
+        help="send photographs to a server for prediction",
+        description="Sends photographs to TensorFlow Serving or fcn-keras serve, and writes a "
+        "palette PNG of class ids for each. Formats other than JPEG and PNG are converted first. "
+        "A bad file is reported and skipped; the exit code is then 1.",
     )
     parser.set_defaults(command=_request, parser=parser)
     parser.add_argument("paths", nargs="+", metavar="PATH", help="images, folders or patterns")
@@ -37,34 +37,34 @@ def add(commands) -> None:
     parser.add_argument(
         "--url",
         default="http://localhost:8501",
-        help="the server's address; http:// and https:// speak REST, grpc:// gRPC "
+        help="address of the server: http:// or https:// for REST, grpc:// for gRPC "
         "(http://localhost:8501)",
     )
-    parser.add_argument("--model", default="fcn", metavar="NAME", help="its name there (fcn)")
-    parser.add_argument("--version", type=int, metavar="N", help="its version (the newest)")
-    parser.add_argument("--label", help="the label of its version, in place of --version")
+    parser.add_argument("--model", default="fcn", metavar="NAME", help="name of the model (fcn)")
+    parser.add_argument("--version", type=int, metavar="N", help="model version (the newest)")
+    parser.add_argument("--label", help="label of the model version, instead of --version")
     parser.add_argument("--overlay", action="store_true", help="draw the classes over the images")
     parser.add_argument(
-        "--fractions", metavar="FILE", help="write each class's share of each image, as JSON"
+        "--fractions", metavar="FILE", help="write the class shares of each image as JSON"
     )
-    parser.add_argument("--skip-existing", action="store_true", help="go on with an earlier call")
+    parser.add_argument("--skip-existing", action="store_true", help="continue an earlier call")
     add_overwrite_flag(parser)
     parser.add_argument(
-        "--parallel", type=int, default=8, metavar="N", help="images on their way at a time (8)"
+        "--parallel", type=int, default=8, metavar="N", help="images in flight at a time (8)"
     )
     parser.add_argument(
         "--timeout",
         type=float,
         default=60,
         metavar="S",
-        help="seconds for one answer, from the connection to its last byte (60)",
+        help="seconds allowed for a response, from connecting to its last byte (60)",
     )
     parser.add_argument(
         "--retries",
         type=int,
         default=4,
         metavar="N",
-        help="how often an image is sent again when the server is away, overloaded or slow (4)",
+        help="how often to resend an image if the server is unreachable, overloaded or slow (4)",
     )
 
 
@@ -72,7 +72,7 @@ def _request(arguments) -> int:
     if arguments.parallel < 1:
         raise UserError(f"--parallel must be at least 1. Received: {arguments.parallel}.")
     if arguments.fractions and arguments.skip_existing:
-        raise UserError("--fractions is of all images: leave out --skip-existing.")
+        raise UserError("--fractions needs all images. Omit --skip-existing.")
     if arguments.fractions:
         check_place(arguments.fractions)
     if arguments.fractions and not arguments.overwrite:
@@ -94,7 +94,7 @@ def _request(arguments) -> int:
         _print_shares(shares)
     failed, skipped = len(todo) - len(shares), ""
     if arguments.skip_existing:
-        skipped = f", {len(jobs) - len(todo)} were there already"
+        skipped = f", {len(jobs) - len(todo)} already existed"
     print(f"{len(shares)} of {len(jobs)} images segmented{skipped}, {failed} failed.", end=" ")
     print(f"Results: {printable(arguments.output.rstrip('/'))}/")
     return 1 if failed else 0
@@ -102,7 +102,7 @@ def _request(arguments) -> int:
 
 def _connect(arguments):
     if arguments.url.startswith("grpc:"):
-        with contextlib.suppress(ImportError):  # connect() says what is missing
+        with contextlib.suppress(ImportError):  # connect() reports what is missing
             import_tensorflow()
     from fcn_keras.serving.client import connect
 
@@ -134,12 +134,12 @@ def _segment_all(client, names, palette, jobs, results, arguments) -> dict[str, 
                         raise signals.Stop(noted[0])
                     if unanswered >= max(arguments.parallel, 3):
                         raise UserError(
-                            f"{client.url}: {unanswered} images in a row without an answer; "
-                            "gave up. Go on later with --skip-existing."
+                            f"{client.url}: gave up after {unanswered} images in a row without a "
+                            "response. Continue later with --skip-existing."
                         )
         finally:
             client.stopped.set()
-            threads.shutdown(cancel_futures=True)  # what has not begun is left out
+            threads.shutdown(cancel_futures=True)  # drops what has not started
     return shares
 
 
@@ -147,8 +147,8 @@ def _segment_all(client, names, palette, jobs, results, arguments) -> dict[str, 
 def _noted_signals(client):
     """Stops the client at the first Ctrl-C or other signal, the process at the second.
 
-    As an exception, the first could leave a lock that the threads share in disorder.
-    Yields the list of the signals that came.
+    An exception at the first could leave a lock that the threads share in a bad state.
+    Yields the list of signals received.
     """
     noted: list[int] = []
     started = time.monotonic()
@@ -161,7 +161,7 @@ def _noted_signals(client):
             started = time.monotonic()
             noted.append(number)
             client.stopped.set()
-            hint = "Waiting for answers that are on their way; Ctrl-C again ends at once."
+            hint = "Waiting for responses in flight; press Ctrl-C again to stop at once."
             with contextlib.suppress(OSError):  # the terminal may be gone
                 print(f"\n{hint}", file=sys.stderr)
 
@@ -180,7 +180,7 @@ def _segment(client, image: FoundImage, names, palette, results, arguments) -> t
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     if len(segmentation.class_fractions) != len(palette):
-        raise UserError(f"{path}: the server's model has other classes than before. Start again.")
+        raise UserError(f"{path}: the server's model now has different classes. Start again.")
     mask = pictures.colored_mask(segmentation.mask_png, data, palette, path)
     mask_path = output / result_name(image.name, "mask")
     overlay_path = output / result_name(image.name, OVERLAYS)
@@ -188,7 +188,7 @@ def _segment(client, image: FoundImage, names, palette, results, arguments) -> t
     if arguments.overlay:
         picture = pictures.overlay(open_photograph(data, path), mask, names, palette, path)
         write_file(overlay_path, lambda partial: picture.save(partial, "PNG"))
-    write_file(mask_path, lambda partial: mask.save(partial, "PNG"))  # last: where it is, all is
+    write_file(mask_path, lambda partial: mask.save(partial, "PNG"))  # last: marks it as done
     return segmentation.class_fractions
 
 

@@ -15,17 +15,17 @@ from fcn_keras.serving.server.model_versions import ModelVersions
 def add(commands) -> None:
     parser = commands.add_parser(
         "serve",
-        help="try an exported model on this machine, without Docker",
-        description="Serves what fcn-keras export has written, by TF Serving's REST API. The "
-        "newest versions are served, and those with a label; a new one is loaded while the old "
-        "ones answer. SIGTERM, SIGHUP or Ctrl+C stop it when all requests are answered.",
+        help="serve an exported model without Docker",
+        description="Serves a model that fcn-keras export has written, with TF Serving's REST API: "
+        "the newest versions and those with a label. A new version is loaded while the old ones "
+        "serve. Ctrl-C, SIGTERM or SIGHUP stops the server once all requests are answered.",
     )
     parser.set_defaults(command=_serve, parser=parser)
     parser.add_argument(
-        "--model-base-path", required=True, metavar="DIR", help="folder of all versions"
+        "--model-base-path", required=True, metavar="DIR", help="folder of the model's versions"
     )
     parser.add_argument(
-        "--model-name", default="fcn", metavar="NAME", help="its name in URLs (fcn)"
+        "--model-name", default="fcn", metavar="NAME", help="model name in URLs (fcn)"
     )
     add_listening_flags(parser, port=8501)
     parser.add_argument(
@@ -33,30 +33,30 @@ def add(commands) -> None:
         action="append",
         default=[],
         metavar="LABEL=N",
-        help="another name for a version, served as long as its folder is there; may be repeated",
+        help="name for a version, which is served as long as its folder exists; may be repeated",
     )
     parser.add_argument(
         "--keep-versions",
         type=int,
         default=2,
         metavar="N",
-        help="how many of the newest to serve (2)",
+        help="number of newest versions to serve (2)",
     )
     parser.add_argument(
-        "--poll-seconds", type=float, default=1, metavar="S", help="time between looks at DIR (1)"
+        "--poll-seconds", type=float, default=1, metavar="S", help="time between checks of DIR (1)"
     )
     parser.add_argument(
         "--max-body-mb", type=float, default=32, metavar="N", help="largest request, in MiB (32)"
     )
     parser.add_argument(
-        "--concurrency", type=int, default=2, metavar="N", help="predictions at a time (2)"
+        "--concurrency", type=int, default=2, metavar="N", help="concurrent predictions (2)"
     )
     parser.add_argument(
         "--queue",
         type=int,
         default=64,
         metavar="N",
-        help="requests that may wait; more get 503 (64)",
+        help="requests that may wait; others get status 503 (64)",
     )
 
 
@@ -104,5 +104,5 @@ def _check(arguments) -> None:
 def _label(text: str) -> tuple[str, int]:
     label, _, version = text.rpartition("=")
     if not label or not (version.isascii() and version.isdecimal()):
-        raise UserError(f"--version-label must be like stable=1. Received: {text}.")
+        raise UserError(f"--version-label must look like stable=1. Received: {text}.")
     return label, int(version)

@@ -1,4 +1,4 @@
-"""What several commands share: flags of models and data, progress, TensorFlow's import."""
+"""Shared by several commands: flags for models and data, progress, importing TensorFlow."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from fcn_keras.files.silence import silenced
 
 def add_model_flags(parser) -> None:
     parser.add_argument(
-        "--model", required=True, metavar="RUN_OR_FILE", help="a run's folder, or a .keras file"
+        "--model", required=True, metavar="RUN_OR_FILE", help="run folder or .keras file"
     )
     parser.add_argument(
-        "--tile", type=int, metavar="N", help="largest side processed in one piece (1408)"
+        "--tile", type=int, metavar="N", help="longest side processed in one piece (1408 pixels)"
     )
     parser.add_argument(
         "--blend",
         choices=("exact", "average", "smooth"),
         default="exact",
-        help="how the pieces of larger images are joined: exact equals one pass, average "
-        "averages their overlapping logits, smooth does so with a smooth window (exact)",
+        help="how pieces of larger images are joined: exact equals a single pass, average averages "
+        "overlapping logits, smooth does so with a smooth window (exact)",
     )
     parser.add_argument(
-        "--overlap", type=int, metavar="N", help="overlap of pieces that are averaged (256)"
+        "--overlap", type=int, metavar="N", help="overlap of averaged pieces (256 pixels)"
     )
     parser.add_argument(
         "--scales",
@@ -37,9 +37,9 @@ def add_model_flags(parser) -> None:
         nargs="+",
         default=[1.0],
         metavar="S",
-        help="sizes to average over (1)",
+        help="image scales to average over (1)",
     )
-    parser.add_argument("--flip", action="store_true", help="average the mirrored image in")
+    parser.add_argument("--flip", action="store_true", help="average over the mirrored image, too")
 
 
 def add_runtime_flags(parser) -> None:
@@ -47,38 +47,37 @@ def add_runtime_flags(parser) -> None:
         "--runtime",
         choices=("tensorflow", "openvino", "onnx"),
         default="tensorflow",
-        help="what computes the network; openvino needs the extra [openvino], onnx [onnx] "
-        "(tensorflow)",
+        help="library that runs the network; openvino needs the extra [openvino], onnx the extra "
+        "[onnx] (tensorflow)",
     )
     parser.add_argument(
         "--precision",
         choices=("float32", "bfloat16"),
         default="float32",
-        help="bfloat16 is faster on processors that compute it, and less exact (float32)",
+        help="compute type; bfloat16 is less exact, but faster on CPUs that support it (float32)",
     )
 
 
 def add_split_flags(parser) -> None:
-    parser.add_argument("--split", help="its part (val)")
+    parser.add_argument("--split", help="split of the data set (val)")
     parser.add_argument(
         "--data-dir",
         metavar="DIR",
         help="folder that holds VOCdevkit ($TFDS_DATA_DIR or ~/tensorflow_datasets)",
     )
-    parser.add_argument("--limit", type=int, metavar="N", help="the first N images only (all)")
+    parser.add_argument("--limit", type=int, metavar="N", help="use only the first N images (all)")
 
 
 def add_overwrite_flag(parser) -> None:
     parser.add_argument(
         "--overwrite",
         action="store_true",
-        help="let results replace the images themselves, and files that no earlier call has "
-        "written",
+        help="allow results to replace the images themselves, and files that no earlier call wrote",
     )
 
 
 def load_segmenter(arguments, **options):
-    """The model by its flags, which `check_model` has checked."""
+    """Loads the model of the flags, which `check_model` has checked."""
     import_tensorflow()
     from fcn_keras.inference.segmenter import Segmenter
 
@@ -105,13 +104,13 @@ def selected_split(arguments):
 
 
 def print_next(*commands) -> None:
-    """Prints what to do next: commands, quoted for a shell."""
+    """Prints the next commands to run, quoted for a shell."""
     lines = (printable(shlex.join(["fcn-keras", *map(str, words)])) for words in commands)
     print("Next: " + "\n      ".join(lines))
 
 
 def progress(items, total: int | None = None, unit: str = "image", **options):
-    """A progress bar on a terminal, nothing elsewhere or where tqdm is missing."""
+    """A progress bar on a terminal; nothing elsewhere or if tqdm is missing."""
     try:
         from tqdm import tqdm
     except ImportError:
@@ -143,14 +142,14 @@ def _tile_progress(pieces, total: int):
 def import_tensorflow() -> None:
     """Imports TensorFlow without the notes on its build, which no log level hides.
 
-    They pass where the user has set `TF_CPP_MIN_LOG_LEVEL`.
+    They are shown if the user has set `TF_CPP_MIN_LOG_LEVEL`.
     """
-    # Of tqdm, when KerasHub imports it in a notebook; it works without Jupyter's widgets.
+    # From tqdm, when KerasHub imports it in a notebook; it works without Jupyter's widgets.
     warnings.filterwarnings("ignore", message="IProgress not found")
     if "TF_CPP_MIN_LOG_LEVEL" not in os.environ:
         os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
         with silenced(2):
             importlib.import_module("tensorflow")
-            importlib.import_module("tensorflow_text")  # KerasHub's, with notes of its own
-        # Images of many sizes make it warn of retracing, which ends after a few.
+            importlib.import_module("tensorflow_text")  # KerasHub needs it; it prints notes, too
+        # With images of many sizes it warns of retracing, which ends after a few.
         logging.getLogger("tensorflow").setLevel(logging.ERROR)

@@ -21,26 +21,26 @@ def add(commands) -> None:
         help="train a network",
         usage="%(prog)s [-h] [--resume RUN | --config RUN] [SETTING ...]",
         description="Trains an FCN; without flags, on synthetic data that needs no download.",
-        epilog="Flags replace the recipe's settings. In brackets are the defaults, and the values "
-        "of recipes that have others. Recipes: "
+        epilog="Flags override the recipe's settings. Brackets show the default, and the values of "
+        "recipes that differ. Recipes: "
         + "; ".join(f"{name} ({_recipe_summary(name)})" for name in RECIPES),
     )
     parser.set_defaults(command=_train, parser=parser)
     parser.add_argument(
         "--resume",
         metavar="RUN",
-        help="go on with a run; may be joined by " + ", ".join(flag(name) for name in RESUMABLE),
+        help="resume a run; may be combined with " + ", ".join(flag(name) for name in RESUMABLE),
     )
     parser.add_argument(
         "--config",
         metavar="RUN",
-        help="repeat a run: the settings of its config.json, or of a copy of that, in a new folder",
+        help="repeat a run in a new folder, with the settings of its config.json or a copy of it",
     )
     add_config_flags(parser)
 
 
 def add_config_flags(parser, left_out: tuple[str, ...] = ()) -> None:
-    """Adds a flag for every field of `TrainConfig`; those that are not given set nothing."""
+    """Adds a flag for every field of `TrainConfig`; flags that are not given set nothing."""
     hints = typing.get_type_hints(TrainConfig)
     for field in dataclasses.fields(TrainConfig):
         if field.name in GROUPS:
@@ -91,7 +91,7 @@ def _defaults(field: dataclasses.Field) -> str:
 
 
 def _text(value) -> str:
-    """A value as it is typed, or whether a switch is on."""
+    """A value as it is typed, or `on` or `off`."""
     if isinstance(value, bool):
         return "on" if value else "off"
     values = value if isinstance(value, tuple) else (value,)
@@ -101,7 +101,7 @@ def _text(value) -> str:
 def _train(arguments) -> int:
     settings = given_settings(arguments)
     if arguments.resume and arguments.config:
-        raise UserError("--resume goes on with a run, --config repeats one: give one of them.")
+        raise UserError("--resume continues a run, --config repeats one. Give only one of them.")
     if arguments.resume:
         fixed = sorted(set(settings) - set(RESUMABLE))
         if fixed:
@@ -124,18 +124,18 @@ def _train(arguments) -> int:
 
 
 def _finished(run) -> int:
-    if run:  # not of a worker that is not the chief
+    if run:  # None for a worker that is not the chief
         predict = ("predict", "--model", run.path, "--output", "results", "PHOTOS")
         print_next(("report", run.path), predict)
     return 0
 
 
 def _config(run_or_file: str | None, settings: dict) -> TrainConfig:
-    """The settings of a recipe, or those of another run, with what the flags replace."""
+    """The settings of a recipe or of another run, with the flags' values."""
     if run_or_file is None:
         return TrainConfig.from_recipe(settings.pop("recipe", None), **settings)
     if "recipe" in settings:
-        raise UserError(f"--recipe {settings['recipe']}: the recipe is that of --config.")
+        raise UserError(f"--recipe {settings['recipe']}: --config sets the recipe. Give only one.")
     from fcn_keras.runs.folder import RunFolder  # needs NumPy, which not every command does
     from fcn_keras.runs.paths import NAMES, require_relative
 
@@ -145,7 +145,7 @@ def _config(run_or_file: str | None, settings: dict) -> TrainConfig:
     run.require_known_settings()
     config = dataclasses.replace(run.read_config(), **{"run_dir": None, **settings})
     needed = {*NAMES} - {*settings}
-    require_relative(config, run.config, needed, ", or give --dataset and the like anew")
+    require_relative(config, run.config, needed, ", or pass new paths, such as --dataset")
     return config
 
 

@@ -17,29 +17,27 @@ def add(commands) -> None:
         "tune",
         help="search for good hyperparameters",
         usage="%(prog)s [-h] --search-dir DIR [--report] [SETTING ...]",
-        description="Trains a network several times with other learning rates, weight decays, "
-        "crops and batch sizes, and reports which gave the best mean IoU on validation. After a "
-        "stop or a kill the same command goes on. A flag of train, such as --learning-rate, fixes "
-        "its setting in all trials.",
+        description="Trains a network several times with different learning rates, weight decays, "
+        "crops and batch sizes, and reports which gave the best validation mean IoU. If it is "
+        "stopped or killed, the same command continues it. A flag of train, such as "
+        "--learning-rate, fixes its setting in all trials.",
     )
     parser.set_defaults(command=_tune, parser=parser)
-    search = parser.add_argument_group("the search")
+    search = parser.add_argument_group("search")
     search.add_argument("--search-dir", required=True, metavar="DIR", help="folder of the search")
-    search.add_argument(
-        "--report", action="store_true", help="only report the trials that are there"
-    )
+    search.add_argument("--report", action="store_true", help="only report the trials run so far")
     search.add_argument(
         "--tuner",
         choices=("random", "bayesian", "hyperband"),
         default="random",
         help="how Optuna chooses values; bayesian learns from earlier trials, after 10 random "
-        "ones; hyperband is random and stops trials early that are not promising (random)",
+        "ones; hyperband chooses at random and stops unpromising trials early (random)",
     )
     search.add_argument(
         "--trials", type=int, metavar="N", help="number of trials (12; required for hyperband)"
     )
     search.add_argument(
-        "--steps", type=int, metavar="N", help="optimizer steps per trial, in place of --epochs"
+        "--steps", type=int, metavar="N", help="optimizer steps per trial, instead of --epochs"
     )
     for name in ("learning-rates", "weight-decays"):
         search.add_argument(
@@ -47,24 +45,24 @@ def add(commands) -> None:
             type=float,
             nargs=2,
             metavar=("LOW", "HIGH"),
-            help="bounds, searched on a logarithmic scale (a tenth and ten times the recipe's)",
+            help="bounds, searched on a logarithmic scale (the recipe's value times 0.1 and 10)",
         )
     search.add_argument(
-        "--crops", type=_crop, nargs="+", metavar="HxW", help="sizes (the recipe's and its half)"
+        "--crops", type=_crop, nargs="+", metavar="HxW", help="crops (the recipe's and half of it)"
     )
     search.add_argument(
         "--batch-sizes",
         type=int,
         nargs="+",
         metavar="N",
-        help="batch sizes to try (the recipe's and its half)",
+        help="batch sizes (the recipe's and half of it)",
     )
     add_config_flags(parser, left_out=("run_dir", "max_steps"))
 
 
 def _crop(text: str) -> str:
     if not re.fullmatch(r"[1-9]\d*x[1-9]\d*", text):
-        raise argparse.ArgumentTypeError(f"not like 160x224: {text!r}")
+        raise argparse.ArgumentTypeError(f"must look like 160x224. Received: {text!r}")
     return text
 
 
@@ -86,7 +84,7 @@ def _tune(arguments) -> int:
     try:
         run_search(search, arguments.search_dir)
     except KeyboardInterrupt as interrupt:
-        interrupt.args = ("the same command goes on with the search",)
+        interrupt.args = ("run the same command to continue the search",)
         raise
     print(f"\n{write_report(arguments.search_dir)}")
     print(f"\nReport: {arguments.search_dir}/report.md, report.json")
@@ -120,7 +118,7 @@ def _default(field: str, value) -> list:
         sizes = [(side // 2 or 1 for side in value), value]
         return ["x".join(map(str, size)) for size in sizes]
     if field == "batch_size":
-        value = value or 16  # where it would follow the number of images
+        value = value or 16  # 0 lets it follow the number of images
         return sorted({value // 2 or 1, value})
     value = value or 1e-4  # a range on a logarithmic scale has no 0
     return [float(f"{value / 10:.4g}"), float(f"{value * 10:.4g}")]

@@ -1,4 +1,4 @@
-"""Settings -> the command that gives them."""
+"""Settings -> the command that sets them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fcn_keras.runs.config import TrainConfig, flag
 
 
 def changed_settings(config: TrainConfig) -> dict:
-    """The settings of a run that are not its recipe's, without the recipe and the run's folder."""
+    """The settings that differ from the recipe's, without the recipe and the run folder."""
     recipe = TrainConfig.from_recipe(config.recipe)
     return {
         field.name: getattr(config, field.name)
@@ -20,7 +20,7 @@ def changed_settings(config: TrainConfig) -> dict:
 
 
 def train_command(config: TrainConfig) -> str:
-    """The `fcn-keras train` command, quoted for a shell, whose run has these settings."""
+    """The `fcn-keras train` command, quoted for a shell, that trains with these settings."""
     words = ["fcn-keras", "train", "--recipe", config.recipe]
     for name, value in changed_settings(config).items():
         if isinstance(value, bool):

@@ -15,12 +15,12 @@ from fcn_keras.runs.recipes import RECIPES
 if TYPE_CHECKING:
     from fcn_keras.data.split import Split
 
-MAX_INTEGER = 2**32 - 1  # NumPy takes no larger seed
+MAX_INTEGER = 2**32 - 1  # NumPy accepts no larger seed
 
 
-# Those that KerasHub's ResNet can be; `tiny`, which is for tests, is taken but not offered.
+# KerasHub's ResNets; `tiny`, which is for tests, is accepted but not offered.
 BACKBONES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
-# The groups of `train --help`, by the field that each begins with.
+# The groups of `train --help`, by the first field of each.
 GROUPS = {
     "recipe": "data",
     "backbone": "model",
@@ -28,14 +28,14 @@ GROUPS = {
     "epochs": "optimization",
     "seed": "run",
 }
-# Settings that earlier versions had, with the values that are fixed now.
+# Settings of earlier versions, with the values that are now fixed.
 DROPPED = {"trainable_upsampling": True, "fused_batchnorm": True, "tensorboard_images": 4}
 
 
 def _setting(
     default: Any, help: str, *, choices: tuple | None = None, metavar=None, minimum=-math.inf
 ):
-    """A field; `minimum` is the least value of a number, or of each number in a tuple."""
+    """A field; `minimum` bounds a number, or each number in a tuple, from below."""
     metadata = {"help": help, "choices": choices, "metavar": metavar, "minimum": minimum}
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -44,77 +44,81 @@ def _setting(
 class TrainConfig:
     """The settings of one run; the command line makes its flags from these fields.
 
-    `TrainConfig.from_recipe` fills the fields from a recipe. The meaning of each
-    field stands beside it.
+    `TrainConfig.from_recipe` fills the fields from a recipe. Each field's `help`
+    explains it.
 
     Raises:
-        UserError: If a value is of another type or out of its range.
+        UserError: If a value has the wrong type or is out of range.
     """
 
     # Data
     recipe: str = _setting(
         "sample",
-        "preset of the settings below (sample or voc2012 by --dataset, else strong)",
+        "preset of all other settings (sample or voc2012 by --dataset, else strong)",
     )
-    dataset: str = _setting("sample", "sample, voc2012, voc2012_aug, or a folder in VOC's layout")
+    dataset: str = _setting(
+        "sample", "data set: sample, voc2012, voc2012_aug or a folder in VOC's layout"
+    )
     data_dir: str | None = _setting(
         None, "folder that holds VOCdevkit ($TFDS_DATA_DIR or ~/tensorflow_datasets)", metavar="DIR"
     )
     limit: int | None = _setting(
-        None, "use the first N images of each split (all)", metavar="N", minimum=1
+        None, "use only the first N images of each split (all)", metavar="N", minimum=1
     )
     skip_smaller: bool = _setting(
         False, "drop training images smaller than the crop instead of padding them"
     )
-    cache_mb: int = _setting(1024, "memory for decoded images, in MiB", metavar="MIB", minimum=0)
+    cache_mb: int = _setting(1024, "cache for decoded images, in MiB", metavar="MIB", minimum=0)
 
     # Model
-    backbone: str = _setting("resnet18", f"{', '.join(BACKBONES[:-1])} or {BACKBONES[-1]}")
+    backbone: str = _setting("resnet18", f"backbone: {', '.join(BACKBONES)}")
     weights: str = _setting(
         "none",
-        "backbone's weights: imagenet, none, auto for imagenet if it can be fetched, a preset's "
-        "directory, or a KerasHub handle",
+        "initial weights of the backbone: imagenet, none, auto (imagenet if available, else none), "
+        "a preset's directory or a KerasHub handle",
     )
     init_from: str | None = _setting(
-        None, "run or .keras file whose layers initialize this model (none)", metavar="RUN"
+        None, "run folder or .keras file to initialize the model from (none)", metavar="RUN"
     )
     output_stride: int = _setting(
-        32, "32, 16 or 8 for FCN-32s, FCN-16s or FCN-8s", choices=(32, 16, 8)
+        32, "output stride: 32, 16 or 8 for FCN-32s, FCN-16s or FCN-8s", choices=(32, 16, 8)
     )
     upsampling_initializer: str = _setting(
-        "bilinear", "bilinear, or a Keras initializer such as glorot_uniform", metavar="NAME"
+        "bilinear",
+        "initial upsampling kernels: bilinear, or a Keras initializer such as glorot_uniform",
+        metavar="NAME",
     )
     freeze: str = _setting(
         "none", "which part of the backbone to freeze", choices=("none", "batchnorm", "backbone")
     )
-    synchronized_batchnorm: bool = _setting(False, "compute batch statistics over all devices")
+    synchronized_batchnorm: bool = _setting(False, "compute BatchNorm statistics over all devices")
 
     # Training examples
     crop: tuple[int, int] = _setting(
-        (320, 480), "height and width of a crop", metavar=("H", "W"), minimum=1
+        (320, 480), "height and width of training crops, in pixels", metavar=("H", "W"), minimum=1
     )
     scale: tuple[float, float] = _setting(
-        (1.0, 1.0), "bounds of the random scaling before the crop", metavar=("LOW", "HIGH")
+        (1.0, 1.0), "bounds of the random scale factor before cropping", metavar=("LOW", "HIGH")
     )
-    flip: bool = _setting(False, "mirror half of the images")
+    flip: bool = _setting(False, "mirror each image with probability 0.5")
     brightness: float = _setting(
-        0.0, "largest change of brightness, as a share of white", metavar="SHARE", minimum=0
+        0.0, "largest random change in brightness, as a share of white", metavar="SHARE", minimum=0
     )
     contrast: float = _setting(
-        0.0, "largest relative change of contrast", metavar="SHARE", minimum=0
+        0.0, "largest random relative change in contrast", metavar="SHARE", minimum=0
     )
     saturation: float = _setting(
-        0.0, "largest relative change of saturation", metavar="SHARE", minimum=0
+        0.0, "largest random relative change in saturation", metavar="SHARE", minimum=0
     )
     hue: float = _setting(
-        0.0, "largest turn of hue, as a share of the colour circle", metavar="SHARE", minimum=0
+        0.0, "largest random hue shift, as a share of the colour wheel", metavar="SHARE", minimum=0
     )
     coarse_epochs: int = _setting(
-        0, "number of first epochs at half the scale and crop", metavar="EPOCHS", minimum=0
+        0, "number of initial epochs at half the scale and crop size", metavar="EPOCHS", minimum=0
     )
     batch_size: int = _setting(
         32,
-        "images per step, over all devices; 0 is up to 16, by the number of images",
+        "images per step over all devices; 0 chooses at most 16, by the number of images",
         metavar="N",
         minimum=0,
     )
@@ -123,42 +127,42 @@ class TrainConfig:
     epochs: int = _setting(5, "passes over the training images", metavar="N", minimum=1)
     max_steps: int | None = _setting(
         None,
-        "end after N steps in all; the schedule does not change (no limit)",
+        "stop after N steps in total, without changing the learning-rate schedule (no limit)",
         metavar="N",
         minimum=1,
     )
     validate_every: int = _setting(
-        1, "validate after every N epochs and after the last", metavar="N", minimum=1
+        1, "validate after every N epochs, and after the last one", metavar="N", minimum=1
     )
     early_stopping: int | None = _setting(
-        None, "end after N epochs without a better val_mean_iou (never)", metavar="N", minimum=1
+        None, "stop after N epochs without a better val_mean_iou (never)", metavar="N", minimum=1
     )
-    optimizer: str = _setting("sgd", "optimizer", choices=("sgd", "adamw"))
+    optimizer: str = _setting("sgd", "optimizer, SGD or AdamW", choices=("sgd", "adamw"))
     learning_rate: float = _setting(
-        0.01, "initial learning rate, for the mean loss of a batch", metavar="LR"
+        0.01, "initial learning rate, for the mean loss over a batch", metavar="LR"
     )
     schedule: str = _setting(
         "constant", "learning-rate schedule", choices=("constant", "poly", "cosine")
     )
     warmup_steps: int = _setting(
-        0, "first steps, in which the rate rises linearly", metavar="STEPS", minimum=0
+        0, "initial steps over which the learning rate rises linearly", metavar="STEPS", minimum=0
     )
     momentum: float = _setting(0.0, "momentum of SGD", metavar="M", minimum=0)
     weight_decay: float = _setting(
-        0.0, "decoupled: shrinks weights by rate × decay per step", metavar="WD", minimum=0
+        0.0, "decoupled weight decay per step, scaled by the learning rate", metavar="WD", minimum=0
     )
-    decay_all: bool = _setting(False, "decay biases, BatchNorm and upsampling kernels too")
+    decay_all: bool = _setting(False, "decay biases, BatchNorm and upsampling kernels, too")
     class_weights: tuple[float, ...] | None = _setting(
-        None, "weights of the classes in the loss (1 for each)", metavar="W", minimum=0
+        None, "weight of each class in the loss (1 for each)", metavar="W", minimum=0
     )
     jaccard_weight: float = _setting(
-        0.0, "weight of the soft Jaccard loss that is added", metavar="WEIGHT", minimum=0
+        0.0, "weight of the soft Jaccard loss, added to cross-entropy", metavar="WEIGHT", minimum=0
     )
 
     # Run
-    seed: int = _setting(0, "seed of weights, order and augmentation", metavar="N", minimum=0)
+    seed: int = _setting(0, "seed of weights, image order and augmentation", metavar="N", minimum=0)
     deterministic: bool = _setting(
-        False, "bit-identical weights from the same seed on the same machine"
+        False, "train to bit-identical weights for the same seed and machine"
     )
     devices: int | None = _setting(
         None,
@@ -168,7 +172,7 @@ class TrainConfig:
     )
     mixed_precision: str = _setting(
         "off",
-        "compute type; auto is bfloat16 where the machine is faster with it",
+        "compute type; off is float32, auto is bfloat16 if the machine is faster with it",
         choices=("off", "auto", "bfloat16", "float16"),
     )
     run_dir: str | None = _setting(
@@ -192,15 +196,15 @@ class TrainConfig:
 
     @classmethod
     def from_recipe(cls, recipe: str | None = None, **settings) -> TrainConfig:
-        """A recipe's settings, with some of them replaced.
+        """A recipe's settings, some of them replaced.
 
         Args:
-            recipe: A key of `RECIPES`. Left out, it follows from the data set:
+            recipe: A key of `RECIPES`. By default it follows from the data set:
                 `sample`, `voc2012`, or `strong` for a folder.
             **settings: Fields of `TrainConfig`.
 
         Raises:
-            UserError: If the recipe is unknown or a value is out of its range.
+            UserError: If the recipe is unknown or a value is out of range.
         """
         recipe = recipe or _recipe_of(settings.get("dataset") or "sample")
         if recipe not in RECIPES:
@@ -209,7 +213,7 @@ class TrainConfig:
 
 
 def split_of(config: TrainConfig, part: str) -> Split:
-    """The `"train"` or `"val"` part of a run's data set: `limit` and `skip_smaller` apply.
+    """The `"train"` or `"val"` split of a run, with `limit` and `skip_smaller` applied.
 
     Raises:
         UserError: Like `load_split`, or if no training image is as large as the crop.
@@ -227,7 +231,7 @@ def split_of(config: TrainConfig, part: str) -> Split:
 
 
 def require_class_weights(config: TrainConfig, classes: int) -> None:
-    """Raises `UserError` if there are class weights, but not one for each class."""
+    """Raises `UserError` if there are class weights but not one for each class."""
     if config.class_weights is not None and len(config.class_weights) != classes:
         raise UserError(
             f"--class-weights needs one weight for each of the {classes} classes. Received: "
@@ -242,7 +246,7 @@ def _recipe_of(dataset: str) -> str:
 
 
 def _check_value(field: dataclasses.Field, value) -> None:
-    """Raises `UserError` if a value of the right type is not among a field's."""
+    """Raises `UserError` if a value of the right type is not one that its field allows."""
     choices, minimum = field.metadata["choices"], field.metadata["minimum"]
     if choices and value not in choices:
         fault = f"be one of {', '.join(map(str, choices))}"
@@ -259,11 +263,11 @@ def _check_value(field: dataclasses.Field, value) -> None:
 
 
 def require_types(settings) -> None:
-    """Checks the values of a dataclass by its annotations.
+    """Checks the values of a dataclass against its annotations.
 
     Raises:
-        UserError: If one is of another type, a whole number too large for any use, or a
-            text with control characters, such as a line's end.
+        UserError: If one has the wrong type, is an integer too large for any use, or
+            contains control characters, such as line breaks.
     """
     for name, hint in typing.get_type_hints(type(settings)).items():
         value = getattr(settings, name)
@@ -272,7 +276,7 @@ def require_types(settings) -> None:
             if isinstance(part, int) and abs(part) > MAX_INTEGER:
                 fault = fault or f"be at most {MAX_INTEGER}"
             elif isinstance(part, str) and has_control_characters(part):
-                fault = fault or "not hold control characters"
+                fault = fault or "not contain control characters"
         if fault:
             raise UserError(f"{flag(name)} must {fault}. Received: {ascii(value)[:100]}.")
 
@@ -286,7 +290,7 @@ def _fits(value, hint) -> bool:
             return False
         hints = arguments if arguments[-1] is not ... else arguments[:1] * len(value)
         return len(value) == len(hints) and all(map(_fits, value, hints))
-    if isinstance(value, bool):  # which Python takes for a number
+    if isinstance(value, bool):  # an int to Python
         return hint is bool
     return isinstance(value, (int, float) if hint is float else hint)
 
@@ -296,5 +300,5 @@ def _typename(hint) -> str:
 
 
 def flag(name: str) -> str:
-    """The flag of a setting, such as `--run-dir` of `run_dir`."""
+    """The flag of a setting, such as `--run-dir` for `run_dir`."""
     return "--" + name.replace("_", "-")

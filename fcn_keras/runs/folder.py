@@ -21,8 +21,8 @@ from fcn_keras.runs.history import out_of_patience
 from fcn_keras.runs.paths import absolute, shown_settings
 from fcn_keras.runs.software import software
 
-LABELS_FILE = "labels.json"  # in .keras files that were exported
-# What metrics.json calls the four measures of Long et al. 2015, and what texts call them.
+LABELS_FILE = "labels.json"  # in exported .keras files
+# The four metrics of Long et al. 2015: their names in metrics.json and in texts.
 MEASURES = {
     "pixel_accuracy": "pixel accuracy",
     "mean_accuracy": "mean accuracy",
@@ -34,8 +34,8 @@ MEASURES = {
 class RunFolder:
     """Paths in a run's folder, and what is written and read there.
 
-    A file appears under its name when it is complete: a run may be killed at
-    any moment. The run is finished when `metrics.json` exists.
+    A file appears under its name only when it is complete, as a run may be killed
+    at any moment. The run is finished when `metrics.json` exists.
     """
 
     def __init__(self, path):
@@ -51,10 +51,10 @@ class RunFolder:
 
     @classmethod
     def create(cls, config: TrainConfig) -> RunFolder:
-        """Makes the folder of a new run: `config.run_dir`, or one in `runs/` named by the time.
+        """Makes the folder of a new run: `config.run_dir`, or one in `runs/` named after the time.
 
         Raises:
-            UserError: If it exists and holds something, or cannot be made.
+            UserError: If it exists and is not empty, or cannot be created.
         """
         require_free(config.run_dir)
         now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
@@ -66,20 +66,20 @@ class RunFolder:
             path.mkdir(parents=True, exist_ok=bool(config.run_dir))
         except OSError as error:
             raise UserError(
-                f"{path}: the run folder cannot be made ({error.strerror}). Choose another "
+                f"{path}: the run folder cannot be created ({error.strerror}). Choose another "
                 "--run-dir."
             ) from error
         return cls(path)
 
     def remove_partials(self) -> None:
-        """Removes what a killed process was writing."""
+        """Removes files that a killed process left incomplete."""
         for partial in self.path.glob(f"{PARTIAL}*"):
             partial.unlink(missing_ok=True)
 
     def write_config(self, config: TrainConfig, labels: LabelSet) -> None:
         """Writes the settings, classes, versions, git commit and commands that made this run."""
         earlier = []
-        with contextlib.suppress(UserError):  # of a run that is resumed
+        with contextlib.suppress(UserError):  # of a resumed run
             earlier = self.read_origin()["commands"]
         content = {
             "train": vars(absolute(config)),
@@ -94,18 +94,18 @@ class RunFolder:
         """The run's settings.
 
         Raises:
-            UserError: If the folder is no run, or its `config.json` is damaged.
+            UserError: If the folder is not a run, or its `config.json` is damaged.
         """
         with self._config_damage():
             settings = self._read_settings()
             return build(TrainConfig, {k: v for k, v in settings.items() if k not in DROPPED})
 
     def require_known_settings(self) -> None:
-        """Checks that the run can be trained on, or repeated, by this version.
+        """Checks that this version can resume or repeat the run.
 
         Raises:
-            UserError: If it has a setting of an earlier version that is fixed now, at another
-                value; also like `read_config`.
+            UserError: If it has another value for a setting that is now fixed; also like
+                `read_config`.
         """
         with self._config_damage():
             settings = self._read_settings()
@@ -132,13 +132,13 @@ class RunFolder:
             content = read_object(self.config)
             versions = as_object(content.get("versions") or {}, "versions")
             commit = content.get("git_commit")
-            # One command was written once.
+            # Earlier versions wrote a single command.
             commands = content.get("commands") or [content.get("command") or []]
             if not isinstance(commands, list) or not all(isinstance(c, list) for c in commands):
                 raise ValueError("commands must be a list of lists")
             known = [text for text in (commit, *versions.values()) if text is not None]
             if not all(isinstance(text, str) for text in itertools.chain(known, *commands)):
-                raise ValueError("versions, git_commit and commands must be texts")
+                raise ValueError("versions, git_commit and commands must be strings")
             commands = [words for words in commands if words]
             return {"versions": versions, "git_commit": commit, "commands": commands}
 
@@ -148,19 +148,19 @@ class RunFolder:
     @contextlib.contextmanager
     def _config_damage(self):
         if not self.config.is_file():
-            raise UserError(f"{self.path}: no run folder, as it has no config.json.")
+            raise UserError(f"{self.path}: not a run folder, as it has no config.json.")
         with damage_as_user_errors(f"{self.config}: damaged or of another version"):
             yield
 
     def write_history(self, rows: list[dict]) -> None:
-        """Writes `history.csv`, one row an epoch."""
+        """Writes `history.csv`, one row per epoch."""
         with atomic_path(self.history, durable=True) as path, path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, rows[-1], restval="nan")  # older rows may have less
+            writer = csv.DictWriter(file, rows[-1], restval="nan")  # older rows may be shorter
             writer.writeheader()
             writer.writerows(rows)
 
     def is_finished(self, saved: TrainConfig, config: TrainConfig) -> bool:
-        """Whether nothing remains to be trained when the saved settings become `config`."""
+        """Whether no training remains once the saved settings become `config`."""
         history = self.read_history()
         return self.metrics.is_file() and (
             config.epochs <= len(history)
@@ -181,15 +181,15 @@ class RunFolder:
             rows = [dict(zip(names, map(float, line), strict=True)) for line in lines if line]
             for number, row in enumerate(rows, start=1):
                 if row["epoch"] != number or any(map(math.isinf, row.values())):
-                    raise ValueError(f"row {number} is of another epoch, or infinite")
-                row["val_mean_iou"]  # which tells the best epoch
+                    raise ValueError(f"row {number} has a wrong epoch or is infinite")
+                row["val_mean_iou"]  # from which the best epoch follows
             return [{**row, "epoch": int(row["epoch"])} for row in rows]
 
     def require_history(self) -> list[dict]:
-        """The rows of `read_history`; raises `UserError` if there is none, too."""
+        """The rows of `read_history`; also raises `UserError` if there are none."""
         history = self.read_history()
         if not history:
-            raise UserError(f"{self.path}: no epoch is finished: there is nothing to report yet.")
+            raise UserError(f"{self.path}: nothing to report yet, as no epoch is finished.")
         return history
 
     def write_metrics(self, metrics: dict) -> None:
@@ -205,36 +205,36 @@ class RunFolder:
             values = [iou for iou in ious if iou is not None]
             values += [metrics[name] for name in MEASURES]
             if not all(isinstance(v, int | float) and math.isfinite(v) for v in values):
-                raise ValueError("a measure is not a finite number")
+                raise ValueError("a metric is not a finite number")
             return metrics
 
 
 def require_free(run_dir: str | None) -> None:
-    """Raises `UserError` if something is in the folder of a new run, or it cannot be one.
+    """Raises `UserError` if the folder of a new run is not empty or cannot be used.
 
-    What a run left that was killed at its very start does not count.
+    Files of a run that was killed at its very start do not count.
     """
     path = Path(run_dir or "")
     try:
         str(path).encode("utf-8")
     except UnicodeEncodeError as error:
         raise UserError(
-            f"{path}: not UTF-8, and TensorFlow writes nowhere else. Choose another --run-dir."
+            f"{path}: not UTF-8, which TensorFlow needs for writing. Choose another --run-dir."
         ) from error
     if not run_dir or not path.exists():
         return
     if not path.is_dir() or any(not file.name.startswith(PARTIAL) for file in path.iterdir()):
         raise UserError(
-            f"{path}: exists already and is never overwritten. Choose another --run-dir, or "
-            f"go on with it by --resume {path}."
+            f"{path}: already exists and is never overwritten. Choose another --run-dir, or "
+            f"continue the run with --resume {path}."
         )
 
 
 def model_file(run_or_file) -> Path:
-    """The `.keras` file that is meant by a run's folder, its `best.keras`, or by a file.
+    """The `best.keras` of a run's folder, or the `.keras` file itself.
 
     Raises:
-        UserError: If it is missing, or of another format.
+        UserError: If it is missing or has another format.
     """
     path = Path(run_or_file)
     path = RunFolder(path).best if path.is_dir() else path
@@ -242,16 +242,16 @@ def model_file(run_or_file) -> Path:
         raise UserError(f"{path}: no such model. Give a run's folder or a .keras file.")
     if path.suffix != ".keras":
         raise UserError(
-            f"{path}: only .keras files are read, as others may run code. Convert it where you "
-            f"trust it: keras.models.load_model({path.name!r}).save({path.stem + '.keras'!r})."
+            f"{path}: only .keras files are read, as others may run code. If you trust it, convert "
+            f"it: keras.models.load_model({path.name!r}).save({path.stem + '.keras'!r})."
         )
     return path
 
 
 def require_model(run_or_file) -> None:
-    """Raises `UserError` for what can be known of a model to be loaded without Keras.
+    """Raises `UserError` for faults of a model that can be found without Keras.
 
-    That is `model_file`'s, a file that is no archive, and damaged classes in `config.json`.
+    Those of `model_file`, a file that is not an archive, and damaged classes in `config.json`.
     """
     path = model_file(run_or_file)
     run = RunFolder(path.parent)
@@ -260,22 +260,22 @@ def require_model(run_or_file) -> None:
             complete = LABELS_FILE in archive.namelist()
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise UserError(
-            f"{path}: no .keras model, or a damaged one ({first_line(error)}). Give another."
+            f"{path}: not a .keras model, or a damaged one ({first_line(error)}). Choose another "
+            "file."
         ) from error
     if not complete and run.config.is_file():
         run.read_labels()
 
 
 def provenance(run_or_file) -> dict:
-    """Where a model comes from, for those who meet it without its run.
+    """Where a model comes from, for those who do not have its run.
 
     Args:
         run_or_file: A run's folder or a `.keras` file, as for `model_file`.
 
     Returns:
-        A dictionary for JSON: the file's name, the software that is running, and
-        of a run its settings, its git commit and its measures. Of paths it has the last
-        components only.
+        A dictionary for JSON: the file's name, the software that is running, and the
+        run's settings, git commit and metrics. Paths keep their last components only.
     """
     path = model_file(run_or_file)
     origin = {"file": path.name, **software()}

@@ -1,4 +1,4 @@
-"""What a run's history tells: its best epoch, its patience, its time."""
+"""What follows from a run's history: best epoch, early stopping, training time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def out_of_patience(history: list[dict], patience: int | None) -> bool:
 
 
 def best_epoch(history: list[dict]) -> int:
-    """The epoch that `best.keras` holds, of a history that is not empty."""
+    """The epoch that `best.keras` holds, given a history that is not empty."""
     scores = validated(history)
     if not scores:
         return history[-1]["epoch"]
@@ -28,7 +28,7 @@ def best_epoch(history: list[dict]) -> int:
 
 
 def training_time(history: list[dict]) -> str:
-    """The seconds of all epochs as text."""
+    """The total time of all epochs, as text."""
     seconds = [row.get("seconds", math.nan) for row in history]
     known = [value for value in seconds if not math.isnan(value)]
     if not known:

@@ -1,4 +1,4 @@
-"""Paths in settings and commands: absolute where a run keeps them, short where they are shown."""
+"""Paths in settings and commands: absolute in a run's files, short where they are shown."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fcn_keras.data import VOC
 from fcn_keras.errors import UserError
 from fcn_keras.runs.config import TrainConfig, flag
 
-# Settings that may be paths, and what they are called otherwise.
+# Settings that may be paths, and their values that are not.
 NAMES: dict[str, tuple[str, ...]] = {
     "dataset": ("sample", "voc2012", "voc2012_aug"),
     "data_dir": (),
@@ -23,7 +23,7 @@ NAMES: dict[str, tuple[str, ...]] = {
 
 
 def absolute(config: TrainConfig) -> TrainConfig:
-    """The settings with absolute paths, which are found from any folder."""
+    """The settings with absolute paths, which work from any folder."""
     paths: dict[str, Any] = {
         name: os.path.abspath(os.path.expanduser(path))
         for name, path in _paths(vars(config)).items()
@@ -32,39 +32,39 @@ def absolute(config: TrainConfig) -> TrainConfig:
 
 
 def shown(config: TrainConfig) -> TrainConfig:
-    """The settings for those who have no use for this machine's folders: last components."""
+    """The settings with the last components of paths, for readers on other machines."""
     return dataclasses.replace(config, **shown_settings(vars(config)))
 
 
 def shown_settings(settings: dict) -> dict:
-    """`shown` for settings as a file has them, which may be another version's."""
+    """`shown` for settings from a file, perhaps of another version."""
     return settings | {name: _last(path) for name, path in _paths(settings).items()}
 
 
 def shown_command(words: Iterable[str]) -> list[str]:
-    """A command's words, of whose paths the last components are left."""
+    """A command's words, with the last components of its paths."""
     pairs = (word.partition("=") if word.startswith("-") else ("", "", word) for word in words)
     return [name + equals + _last(value) for name, equals, value in pairs]
 
 
 def shown_text(text: str, *paths) -> str:
-    """A text, such as an error, with the last components of some paths, and `~` for home."""
+    """A text, such as an error, with the last components of these paths, and `~` for home."""
     for path in sorted(map(os.path.abspath, filter(None, paths)), key=len, reverse=True):
         text = text.replace(path, _last(path))
     home = os.path.expanduser("~")
-    # Where it begins a path, and is not a part of another one.
+    # Only where it begins a path, not inside another one.
     whole = rf"(?<![\w.~-]){re.escape(home)}(?![\w-]|\.\w)"
     return re.sub(whole, "~", text) if len(home) > 1 else text
 
 
 def require_relative(config: TrainConfig, where, names: Iterable[str], remedy: str = "") -> None:
-    """Raises `UserError` if relative paths of an earlier version's run lead nowhere from here.
+    """Raises `UserError` if relative paths of an earlier version's run do not exist from here.
 
     Args:
         config: The run's settings.
-        where: The file that they are from.
-        names: Those that are needed, and were not given anew.
-        remedy: What can be done but to change to the folder where training began.
+        where: The file that the settings are from.
+        names: Settings that are needed and not replaced.
+        remedy: An alternative to changing to the folder where training began.
     """
     used = {*names} - (set() if config.dataset in VOC else {"data_dir"})
     for name, path in _paths(vars(config)).items():
@@ -81,7 +81,7 @@ def _paths(settings: dict) -> dict[str, str]:
         name: value
         for name, value in values.items()
         if isinstance(value, str) and value not in ("", *NAMES[name])
-        # One of KerasHub's handles is no path.
+        # A KerasHub handle is not a path.
         if name != "weights" or os.path.isdir(value) or (os.sep in value and "://" not in value)
     }
 

@@ -19,7 +19,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         weight_decay=1e-4,
         schedule="poly",
     ),
-    # d2l's. Its PyTorch loop steps along the sum of 32 per-image losses with lr
+    # d2l's recipe. Its PyTorch loop steps along the sum of 32 per-image losses with lr
     # 0.001, which is lr 0.001 * 32 = 0.032 for their mean. Its weight decay 1e-3
     # is added to the gradient after that sum, so a step shrinks a weight by
     # 0.001 * 1e-3 = 1e-6; Keras's shrinks it by lr * weight_decay, hence
@@ -35,19 +35,19 @@ RECIPES: dict[str, dict[str, Any]] = {
         weight_decay=0.001 * 1e-3 / (0.001 * 32),
         decay_all=True,
     ),
-    # Meant to be the best FCN for VOC here, by what others use; not run where it
-    # was written. Sources: [1] DeepLabv3+ (Chen et al. 2018, section 4), [2] MMSegmentation's
+    # Meant to be the best FCN for VOC here, after published settings; not tested.
+    # Sources: [1] DeepLabv3+ (Chen et al. 2018, section 4), [2] MMSegmentation's
     # FCN on VOC train_aug (configs/fcn, schedule_20k), [3] Long et al. 2015.
     "voc2012_best": dict(
         dataset="voc2012_aug",  # [1], [2]
         backbone="resnet101",  # [2]: 71.2 on val where resnet50 has 67.1
         weights="imagenet",
-        output_stride=8,  # [3]: skips; [1] and [2] dilate the backbone, which is not built here
+        output_stride=8,  # [3]: skips; [1] and [2] dilate the backbone, not implemented here
         synchronized_batchnorm=True,  # [2]; [1] too trains BatchNorm, with 16 images
         crop=(512, 512),  # [2]; [1] has 513
         scale=(0.5, 2.0),  # [1], [2]
         flip=True,  # [1], [2]
-        brightness=0.125,  # [2]: 32 of 255, there in half of the images
+        brightness=0.125,  # [2]: 32 of 255, in half of the images
         contrast=0.5,  # [2], the same
         batch_size=16,  # [1], [2]
         epochs=50,  # 10,582 images: 33,050 steps, between [1]'s 30,000 and [2]'s 40,000
@@ -60,7 +60,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         # No class weights: [3], section 4.3, finds them unnecessary on VOC.
     ),
     # CamVid's 367 images of 360x480 from random weights, in a hundred minutes on two
-    # processor cores. benchmarks/CAMVID.md has what was measured for it.
+    # processor cores. benchmarks/CAMVID.md has its measurements.
     "camvid": dict(
         dataset="camvid",
         output_stride=8,

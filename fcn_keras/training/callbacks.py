@@ -20,18 +20,17 @@ from fcn_keras.training.devices import share_first
 
 
 class Recorder(keras.callbacks.Callback):
-    """After each epoch saves the models and the history, in an order that survives a kill.
+    """Saves the models and the history after each epoch, in an order that survives a kill.
 
-    `last.keras` comes last and tells, by its optimizer's step count, how many
-    epochs are done: `history.csv` or `best.keras` of an epoch that `last.keras`
-    does not hold is written again by the resumed run.
+    `last.keras` comes last, and its optimizer's step count tells how many epochs are done.
+    If `history.csv` or `best.keras` is ahead of it, the resumed run writes them again.
 
     Args:
         run: Where to write; `None` for a worker that writes nothing.
         history: Rows of the epochs that are done already.
         patience: Epochs without a better `val_mean_iou` after which training
             stops; `None` for never.
-        columns: Maps an epoch, from 0, to further columns of its row.
+        columns: Maps an epoch, counted from 0, to further columns of its row.
     """
 
     def __init__(
@@ -59,45 +58,45 @@ class Recorder(keras.callbacks.Callback):
         row = {"epoch": epoch + 1, **_with_validation(logs), "learning_rate": learning_rate}
         self.history.append({**row, **self.columns(epoch), "seconds": seconds})
         if self.run:
-            # Without a validation so far, the newest is the best that there is.
+            # Before the first validation, the newest model is the best.
             self._save(self.run, is_best=logs.get(BEST_BY, best) > best or best < 0)
         if out_of_patience(self.history, self.patience):
             self.model.stop_training = True
 
     def _require_finite(self, epoch: int, logs: dict) -> None:
-        """What is not finite must not replace what is saved."""
+        """Raises `UserError` rather than let values that are not finite replace what is saved."""
         found = {name: logs[name] for name in ("loss", "val_loss") if name in logs}
-        # Where the last step breaks them and no validation follows, the loss does not tell.
+        # If the last step breaks them and no validation follows, the loss does not show it.
         sums = [keras.ops.sum(keras.ops.abs(weight)) for weight in self.model.weights]
         found["sum of the weights"] = float(keras.ops.sum(keras.ops.stack(sums)))
         for name, value in found.items():
             if not math.isfinite(value):
                 kept = ""
                 if self.run and self.run.last.is_file():
-                    kept = f" in a new run; --init-from {self.run.path} keeps the epochs before"
+                    kept = f" in a new run; --init-from {self.run.path} keeps the earlier epochs"
                 raise UserError(
                     f"The {name} became {value} in epoch {epoch + 1}. Lower --learning-rate{kept}."
                 )
 
     def _save(self, run: RunFolder, is_best: bool) -> None:
         if is_best:
-            # A model of the same layers has no optimizer, whose state is twice their size.
+            # A new model of these layers lacks the optimizer, whose state is twice their size.
             inference = keras.Model(self.model.input, self.model.output, name=self.model.name)
             with atomic_path(run.best, durable=True) as path:
                 inference.save(path)
         run.write_history(self.history)
         with atomic_path(run.last, durable=True) as path:
             self.model.save(path)
-        # Keras leaves 0.07 MB of each save in reference cycles, which among TensorFlow's
-        # many objects Python would hardly ever look for.
+        # Each save leaves 0.07 MB in reference cycles, which Python would hardly ever look
+        # for among TensorFlow's many objects.
         gc.collect()
 
 
 class ShareStatistics(keras.callbacks.Callback):
-    """Before validation gives all replicas the first one's BatchNorm statistics.
+    """Gives all replicas the first one's BatchNorm statistics before validation.
 
-    Those are what is saved. Each replica has its own where BatchNorm is not
-    synchronised, and would validate with them.
+    Those are saved. Unless BatchNorm is synchronised, each replica has its own and would
+    validate with them.
     """
 
     def on_test_begin(self, logs=None):
@@ -105,7 +104,7 @@ class ShareStatistics(keras.callbacks.Callback):
 
 
 class StopAtStep(keras.callbacks.Callback):
-    """Ends training after a number of optimizer steps in all.
+    """Stops training after a number of optimizer steps in total.
 
     Args:
         step: That number.
@@ -124,10 +123,10 @@ class StopAtStep(keras.callbacks.Callback):
 
 
 class Interruption(keras.callbacks.Callback):
-    """Makes sure that what a signal's handler raises ends `fit`, used as a context around it.
+    """Makes sure that what a signal's handler raises ends `fit`; also a context around `fit`.
 
-    Python drops the exception of a signal that arrives while it removes an object, and
-    TensorFlow replaces one that arrives with its own: it is raised again.
+    Python drops such an exception while it deletes an object, and TensorFlow may replace
+    it with its own; here it is raised again.
     """
 
     def __init__(self):

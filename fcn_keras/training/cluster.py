@@ -1,4 +1,4 @@
-"""`TF_CONFIG` -> the workers of a training on several machines, which wait for each other."""
+"""`TF_CONFIG` -> the workers of a run on several machines, which wait for each other."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 
 from fcn_keras.errors import UserError
 
-# Kubernetes may have to fetch an image on a machine before its worker starts.
+# Kubernetes may have to pull an image on a machine before its worker starts.
 START_SECONDS = 600
-joined = False  # whether this process has met its workers
+joined = False  # whether this process has met the other workers
 EXAMPLE = (
     '{"cluster": {"worker": ["host0:2222", "host1:2222"]}, "task": {"type": "worker", "index": 0}}'
 )
@@ -24,8 +24,8 @@ class Cluster:
     """The processes that train together, and which of them this one is.
 
     Args:
-        addresses: `host:port` of each worker. The first is the chief, which alone writes
-            files: the task `chief` where there is one, else worker 0.
+        addresses: `host:port` of each worker. The first is the chief, the only one to write
+            files: the task `chief` if there is one, else worker 0.
         index: This process's place among them.
     """
 
@@ -34,7 +34,7 @@ class Cluster:
 
     @classmethod
     def from_environment(cls) -> Cluster | None:
-        """What `TF_CONFIG` says; `None` without it and for a single worker.
+        """The cluster in `TF_CONFIG`; `None` if there is none or only a single worker.
 
         Raises:
             UserError: If it is malformed, or has tasks that are neither worker nor chief.
@@ -43,7 +43,7 @@ class Cluster:
         try:
             content = json.loads(text or "{}")
         except ValueError as error:
-            raise UserError(f"TF_CONFIG is no JSON ({error}). Expected: {EXAMPLE}") from error
+            raise UserError(f"TF_CONFIG is not JSON ({error}). Expected: {EXAMPLE}") from error
         jobs: Any = content.get("cluster") if isinstance(content, dict) else text
         if not jobs:
             return None
@@ -65,7 +65,7 @@ class Cluster:
         others = sorted({*addresses, kind or "worker"} - {"chief", "worker"})
         if others or len(addresses.get("chief", [])) > 1 or len(set(everyone)) < len(everyone):
             raise UserError(
-                "TF_CONFIG: training has workers, each with its own address, and at most one "
+                "TF_CONFIG: training needs workers with different addresses, and at most one "
                 f"chief. Received: {', '.join(others) or ', '.join(everyone)}."
             )
         if len(everyone) == 1:
@@ -80,7 +80,7 @@ class Cluster:
     def wait_for_all(self) -> None:
         """Returns when every worker has been reached.
 
-        TensorFlow by itself waits without end, and deaf to signals.
+        TensorFlow itself would wait forever and ignore signals.
 
         Raises:
             UserError: If one cannot be reached within `START_SECONDS`, or this worker's
@@ -94,8 +94,8 @@ class Cluster:
                     if time.monotonic() > deadline:
                         raise UserError(
                             f"Worker {number} at {address} did not come up within "
-                            f"{START_SECONDS} seconds. Start all workers of TF_CONFIG, and let "
-                            "them reach each other's ports."
+                            f"{START_SECONDS} seconds. Start all workers of TF_CONFIG, and make "
+                            "sure that they can reach each other's ports."
                         )
                     time.sleep(0.2)
         joined = True
@@ -108,7 +108,7 @@ class Cluster:
             return socket.create_server(("", port), family=family, dualstack_ipv6=dual)
         except OSError as error:
             raise UserError(
-                f"TF_CONFIG: port {port} of this worker cannot be opened ({error.strerror}). End "
+                f"TF_CONFIG: port {port} of this worker cannot be opened ({error.strerror}). Stop "
                 "the process that uses it, or choose another port."
             ) from error
 
@@ -117,6 +117,6 @@ def _answers(address: str) -> bool:
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
-    except OSError:  # also of a name that is not known yet
+    except OSError:  # also if the host's name is not known yet
         return False
     return True

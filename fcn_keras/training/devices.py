@@ -17,25 +17,25 @@ from fcn_keras.training.cluster import Cluster
 
 
 def compute_deterministically() -> None:
-    """Makes TensorFlow give the same bits each time, from now to the end of the process."""
+    """Makes TensorFlow compute the same bits each time, for the rest of the process."""
     tf.config.experimental.enable_op_determinism()
 
 
 def make_strategy(devices: int | None = None) -> tf.distribute.Strategy:
     """A `MirroredStrategy` over GPUs, or over the processor as one or more logical devices.
 
-    Where `TF_CONFIG` names several workers, a `MultiWorkerMirroredStrategy` over the
-    GPUs, or the processors, of all of them; it waits until they have come up.
+    If `TF_CONFIG` names several workers, a `MultiWorkerMirroredStrategy` over the GPUs,
+    or the processors, of all of them; it waits until they have come up.
 
     Args:
-        devices: How many; by default all GPUs, or the processor as one device.
+        devices: Number of devices; by default all GPUs, or the processor as one device.
 
     Raises:
-        UserError: If there are fewer GPUs, if TensorFlow runs already with fewer
-            processor devices, or if the workers cannot get together.
+        UserError: If there are fewer GPUs, if TensorFlow is already running with fewer
+            CPU devices, or if the workers cannot reach each other.
     """
     gpus = tf.config.list_physical_devices("GPU")
-    with contextlib.suppress(RuntimeError):  # TensorFlow has started; they stay as they are
+    with contextlib.suppress(RuntimeError):  # TensorFlow has already started
         for gpu in gpus:
             tf.config.experimental.set_memory_growth(gpu, True)
     cluster = Cluster.from_environment()
@@ -43,7 +43,7 @@ def make_strategy(devices: int | None = None) -> tf.distribute.Strategy:
         if devices:
             raise UserError(
                 f"--devices {devices}: on several machines (TF_CONFIG) each worker uses all its "
-                "GPUs. Choose them by CUDA_VISIBLE_DEVICES."
+                "GPUs. Choose them with CUDA_VISIBLE_DEVICES."
             )
         return _join(cluster)
     if gpus:
@@ -53,19 +53,19 @@ def make_strategy(devices: int | None = None) -> tf.distribute.Strategy:
     count = devices or 1
     if count > 1:
         [cpu] = tf.config.list_physical_devices("CPU")
-        with contextlib.suppress(RuntimeError):  # TensorFlow has started; its devices may do
+        with contextlib.suppress(RuntimeError):  # TensorFlow has started; its devices may suffice
             tf.config.set_logical_device_configuration(
                 cpu, [tf.config.LogicalDeviceConfiguration()] * count
             )
         if len(tf.config.list_logical_devices("CPU")) < count:
             raise UserError(
-                f"--devices {count}: TensorFlow runs already with fewer processor devices. "
-                "Call train() first thing in the process."
+                f"--devices {count}: TensorFlow is already running with fewer CPU devices. "
+                "Call train() before anything else that uses TensorFlow."
             )
     return tf.distribute.MirroredStrategy([f"CPU:{index}" for index in range(count)])
 
 
-@functools.cache  # TensorFlow joins once a process
+@functools.cache  # TensorFlow joins once per process
 def _join(cluster: Cluster) -> tf.distribute.Strategy:
     chief = cluster.addresses[0]
     print(f"Worker {cluster.index} of {len(cluster.addresses)}, chief {chief}", flush=True)
@@ -74,33 +74,33 @@ def _join(cluster: Cluster) -> tf.distribute.Strategy:
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
     except RuntimeError as error:
         raise UserError(
-            "TF_CONFIG names several workers, but TensorFlow runs already. Call train() first "
-            "thing in the process."
+            "TF_CONFIG names several workers, but TensorFlow is already running. Call train() "
+            "before anything else that uses TensorFlow."
         ) from error
     with contextlib.suppress(ValueError):  # not in the main thread
-        # TensorFlow has made the process deaf to it.
+        # TensorFlow has made the process ignore it.
         signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
     return strategy
 
 
 def fast_precision() -> str:
-    """The `mixed_precision` that is fastest here: `"bfloat16"`, or `"off"` where it gains nothing.
+    """The fastest `mixed_precision` here: `"bfloat16"`, or `"off"` where it gains nothing.
 
-    That is known of GPUs of NVIDIA's Ampere and newer, and of processors with AVX-512 BF16 or AMX.
+    It is faster on NVIDIA GPUs since Ampere, and on processors with AVX-512 BF16 or AMX.
     """
     gpus = tf.config.list_physical_devices("GPU")
     if gpus:
         details = map(tf.config.experimental.get_device_details, gpus)
         fast = all(gpu.get("compute_capability", (0, 0)) >= (8, 0) for gpu in details)
     else:
-        processor = Path("/proc/cpuinfo")  # Linux has it
+        processor = Path("/proc/cpuinfo")  # on Linux
         flags = processor.read_text().split() if processor.is_file() else []
         fast = not {"avx512_bf16", "amx_bf16"}.isdisjoint(flags)
     return "bfloat16" if fast else "off"
 
 
 def several_workers(strategy: tf.distribute.Strategy) -> bool:
-    """Whether other processes train along."""
+    """Whether other processes take part in training."""
     return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
 
 
@@ -110,12 +110,12 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
 
 
 def distribute(strategy: tf.distribute.Strategy, make_batches: Callable):
-    """What `fit` takes as data where there are several workers.
+    """The data that `fit` takes if there are several workers.
 
     Args:
-        strategy: Theirs.
-        make_batches: Called with the worker's number, the number of workers and of
-            replicas in each; returns a dataset with a batch a replica.
+        strategy: The workers' strategy.
+        make_batches: Called with the worker's number, the number of workers and the
+            number of replicas in each; returns a dataset of one batch per replica.
     """
     replicas = len(strategy.extended.worker_devices)
     return strategy.distribute_datasets_from_function(
@@ -126,11 +126,11 @@ def distribute(strategy: tf.distribute.Strategy, make_batches: Callable):
 
 
 def meet(strategy: tf.distribute.Strategy, *things) -> None:
-    """Waits for all workers, and checks that the things are the same for each.
+    """Waits for all workers, and checks that they agree on some things.
 
     Args:
-        strategy: Theirs; alone, a process has nothing to wait for.
-        *things: What `repr` shows in full.
+        strategy: The workers' strategy; a single process does not wait.
+        *things: Objects that `repr` shows in full.
 
     Raises:
         UserError: If they differ.
@@ -146,12 +146,12 @@ def meet(strategy: tf.distribute.Strategy, *things) -> None:
     if len(set(gather().numpy())) > 1:
         raise UserError(
             "The workers differ in settings, images or finished epochs. Start all of them with "
-            "the same flags and see that they read the same folders."
+            "the same flags, and make sure that they read the same folders."
         )
 
 
 def share_first(strategy: tf.distribute.Strategy, variables) -> None:
-    """Gives all replicas the first one's values of variables that may differ."""
+    """Gives all replicas the first one's values of these variables."""
     if not several_workers(strategy):
         for variable in variables:
             variable.assign(keras.ops.convert_to_numpy(variable))
@@ -170,7 +170,7 @@ def share_first(strategy: tf.distribute.Strategy, variables) -> None:
 
 @contextlib.contextmanager
 def lost_workers_as_user_errors():
-    """Turns TensorFlow's report of a worker that is gone into a `UserError`."""
+    """Turns TensorFlow's errors about a lost worker into a `UserError`."""
     errors = tf.errors
     try:
         yield
@@ -183,6 +183,6 @@ def lost_workers_as_user_errors():
         if not Cluster.from_environment():
             raise
         raise UserError(
-            "Another worker ended or cannot be reached; its own output says why. Start all "
-            "workers again, with --resume if the run has begun."
+            "Another worker stopped or cannot be reached; its output says why. Start all "
+            "workers again, with --resume if the run has started."
         ) from error

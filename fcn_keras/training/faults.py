@@ -1,4 +1,4 @@
-"""What the machine refuses or runs out of during a run -> a `UserError` that says what to do."""
+"""Full disks, missing permissions, lack of memory during a run -> a `UserError` with a remedy."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _OUT_OF_MEMORY = (MemoryError, tf.errors.ResourceExhaustedError)
 def faults_as_user_errors(run: RunFolder | None):
     """Turns a full disk, a folder that cannot be written and a lack of memory into `UserError`.
 
-    Ctrl-C's `KeyboardInterrupt` gets the remedy for a message.
+    A `KeyboardInterrupt` gets the remedy as its message.
 
     Args:
         run: The run's folder; `None` for a worker that writes nothing.
@@ -24,7 +24,7 @@ def faults_as_user_errors(run: RunFolder | None):
     Raises:
         UserError: In place of `OSError`, `MemoryError` and TensorFlow's errors for these.
     """
-    resume = f"go on with --resume {run.path}" if run else "start all workers again"
+    resume = f"continue with --resume {run.path}" if run else "start all workers again"
     try:
         yield
     except KeyboardInterrupt as interrupt:
@@ -41,7 +41,7 @@ def faults_as_user_errors(run: RunFolder | None):
         elif isinstance(error, _OUT_OF_MEMORY):
             where = "Out of memory"
             remedy = (
-                f"Free some, then {resume}; where one step needs too much, start a new run with a "
+                f"Free some, then {resume}; if one step needs too much, start a new run with a "
                 "smaller --batch-size or --crop."
             )
         else:
@@ -50,7 +50,7 @@ def faults_as_user_errors(run: RunFolder | None):
 
 
 def _lack_behind(error: BaseException) -> BaseException:
-    """The lack of memory that an error hides: closing a file after one often fails, too."""
+    """The lack of memory behind an error: closing a file after one often fails, too."""
     chain: BaseException | None = error
     while chain and not isinstance(chain, _OUT_OF_MEMORY):
         chain = chain.__cause__ or chain.__context__

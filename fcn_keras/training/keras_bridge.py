@@ -1,8 +1,8 @@
 """A bridge: what Keras's `fit` lacks for TensorFlow's strategies.
 
-Keras 3 draws a batch at the beginning of each validation only to learn its shape, and then
-makes a new iterator; of several workers it averages that batch over the replicas, which fails
-for masks and for local batches, and reduces the logs of each step along an axis that scalars
+Keras 3 takes a batch at the beginning of each validation only to learn its shape, and then
+makes a new iterator. With several workers it averages that batch over the replicas, which
+fails for masks and for local batches, and reduces each step's logs along an axis that scalars
 do not have (keras-team/keras issue 20585). Tested with Keras 3.15.1 and TensorFlow 2.21.
 `tests/training/test_cluster.py` fails once Keras works without the part for several workers.
 """
@@ -18,8 +18,7 @@ from fcn_keras.training.devices import several_workers
 def prepare_fit(model: keras.Model) -> None:
     """Makes `fit` and `evaluate` of a compiled model work under its strategy.
 
-    Methods of the instance are replaced, not its class, so that the model is saved as
-    the plain one that it is.
+    Replaces methods of the instance, not its class, so that it is saved as a plain model.
 
     Args:
         model: Built and compiled under the strategy. Its data must be `tf.data` or distributed.
@@ -46,10 +45,10 @@ def _with_logs_of_shape_1(step):
 
 
 def with_one_iterator(batches):
-    """Makes all who iterate over a distributed dataset without end share one iterator.
+    """Makes all iterations over an endless distributed dataset share one iterator.
 
-    `fit` makes a new one at each validation, and a strategy takes its time to end the one
-    before, of which 0.2 MB stay in memory.
+    `fit` makes a new one for each validation; a strategy is slow to end the previous one,
+    of which 0.2 MB stay in memory.
 
     Args:
         batches: What a strategy's `experimental_distribute_dataset` or
@@ -57,5 +56,5 @@ def with_one_iterator(batches):
     """
     iterator = iter(batches)
     own = {"__iter__": lambda self: iterator}
-    batches.__class__ = type("WithOneIterator", (type(batches),), own)  # Keras asks for the type
+    batches.__class__ = type("WithOneIterator", (type(batches),), own)  # Keras checks the type
     return batches

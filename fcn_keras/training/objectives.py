@@ -16,14 +16,14 @@ class SegmentationCrossentropy(keras.losses.Loss):
 
     With class weights it is the weighted average that PyTorch's
     `CrossEntropyLoss(weight=..., ignore_index=255)` computes. A batch without
-    one labelled pixel has loss 0. Under a distribution strategy each replica
+    labelled pixels has loss 0. Under a distribution strategy each replica
     averages over its own labelled pixels.
 
     Args:
-        class_weights: One weight a class, or `None` for equal ones. Keras's own
-            `class_weight` of `fit` cannot serve: it takes a mask for one-hot.
-        ignore_class: The mask's id that takes no part.
-        jaccard_weight: The share of `soft_jaccard_loss` that is added.
+        class_weights: One weight per class, or `None` for equal weights. The
+            `class_weight` of Keras's `fit` would take a mask for one-hot.
+        ignore_class: Id of the pixels to ignore.
+        jaccard_weight: Weight of the `soft_jaccard_loss` that is added.
     """
 
     def __init__(
@@ -66,9 +66,9 @@ class SegmentationCrossentropy(keras.losses.Loss):
 def _weighted_crossentropy(logits, mask, weights):
     """The sum over pixels of their weight times `-log(softmax(logits)[mask])`.
 
-    A pixel's own loss ends at 87, where float32's probabilities do; the gradient does not. It is
-    `weight (softmax - one_hot)`, in as few passes over all logits as there can be: they are by
-    far the largest map of the network.
+    A pixel's loss is capped at 87, where float32's probabilities end; the gradient is not. It is
+    `weight * (softmax - one_hot)`, in as few passes over the logits as possible: they are by far
+    the largest map of the network.
     """
 
     @ops.custom_gradient
@@ -96,7 +96,7 @@ def soft_jaccard_loss(mask, logits, labelled):
     Args:
         mask: int32 `(B, H, W)` of class ids.
         logits: float32 `(B, H, W, C)`.
-        labelled: float32 `(B, H, W)`, 0 for the pixels that take no part.
+        labelled: float32 `(B, H, W)`, 0 for the pixels to ignore.
 
     Returns:
         A scalar in 0..1; 1 where nothing is labelled.
@@ -117,11 +117,11 @@ class SegmentationMetrics(keras.metrics.Metric):
     """Pixel accuracy and mean IoU of the labelled pixels, from one confusion matrix.
 
     Together they take a quarter of the time of Keras's two metrics, which matters in
-    every training step. The mean IoU is over the classes that occur, as Keras's.
+    every training step. The mean IoU is over the classes that occur, as in Keras.
 
     Args:
         num_classes: Channels of the logits.
-        ignore_class: The mask's id that takes no part.
+        ignore_class: Id of the pixels to ignore.
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class SegmentationMetrics(keras.metrics.Metric):
     def update_state(self, y_true, y_pred, sample_weight=None):
         """Adds masks `(B, H, W)` and logits `(B, H, W, C)`."""
         mask, labelled = _labelled(y_true, self.ignore_class)
-        # Half as long as argmax, which has to tell 0 from -0.
+        # Takes half as long as argmax, which has to tell 0 from -0.
         predicted = ops.cast(ops.top_k(y_pred, 1, sorted=False)[1][..., 0], "int32")
         beyond = self.num_classes**2  # where the unlabelled pixels are counted
         pairs = ops.where(labelled, mask * self.num_classes + predicted, beyond)

@@ -8,11 +8,11 @@ from keras import ops
 
 @keras.saving.register_keras_serializable("fcn_keras")
 class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
-    """Another schedule, whose first steps rise linearly to it.
+    """A schedule with a linear warm-up.
 
     Args:
-        rate: A number, or a schedule, which counts the steps of the rise too.
-        steps: How many steps the rise takes; step 0 has `1 / steps` of the rate.
+        rate: A number, or a schedule, which counts the warm-up's steps, too.
+        steps: Number of warm-up steps; step 0 has `1 / steps` of the rate.
     """
 
     def __init__(self, rate, steps: int):

@@ -1,4 +1,4 @@
-"""What a run starts from: settings that follow the machine and the data, and weights."""
+"""What a run starts from: settings that depend on the machine and the data, and weights."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from fcn_keras.runs.config import TrainConfig
 from fcn_keras.runs.folder import model_file
 from fcn_keras.training.devices import fast_precision
 
-# Bounds of the automatic batch size. BatchNorm's statistics of fewer images vary too much.
+# Bounds of the automatic batch size. With fewer images, BatchNorm's statistics vary too much.
 LEAST_BATCH, LARGEST_BATCH = 4, 16
 FEW_STEPS = 200  # in which a network learns little
 
 
 def settle(config: TrainConfig, images: int, replicas: int) -> TrainConfig:
-    """The settings with what the automatic ones become here.
+    """The settings, with the automatic ones decided for this machine and these data.
 
     Args:
         config: With `weights` or `mixed_precision` of `"auto"`, or `batch_size` of 0.
-        images: How many there are for training.
+        images: Number of training images.
         replicas: Devices that share a batch.
     """
     changes: dict = {}
@@ -47,13 +47,13 @@ def imagenet_or_none(backbone: str) -> str:
     try:
         build_features(backbone, "imagenet")
     except UserError as error:
-        print(f"Note: --weights auto became none, random values. {error}", file=sys.stderr)
+        print(f"Note: --weights auto starts from random values. {error}", file=sys.stderr)
         return "none"
     return "imagenet"
 
 
 def batch_size_for(images: int, epochs: int) -> int:
-    """Images per step with which a run has enough steps to learn, within the bounds above."""
+    """A batch size that leaves enough steps to learn, within the bounds above."""
     size = LARGEST_BATCH
     while size > LEAST_BATCH and images * epochs < FEW_STEPS * size:
         size //= 2
@@ -63,8 +63,8 @@ def batch_size_for(images: int, epochs: int) -> int:
 def pace_statistics(model: keras.Model, steps: int) -> None:
     """Lets the moving averages of BatchNorm settle within a run of few steps.
 
-    A momentum of 0.9 averages over some ten steps. Runs of less than a hundred average over a
-    tenth of theirs, but at least over two.
+    A momentum of 0.9 averages over about ten steps. A run of fewer than a hundred averages
+    over a tenth of its steps, but over at least two.
     """
     for layer in nested_layers(model):
         if isinstance(layer, keras.layers.BatchNormalization):
@@ -72,10 +72,10 @@ def pace_statistics(model: keras.Model, steps: int) -> None:
 
 
 def copy_run(init_from: str, model: keras.Model, labels: LabelSet) -> None:
-    """Gives a network the layers of a run or `.keras` file, with a note where its classes differ.
+    """Copies the layers of a run or `.keras` file to a network; a note says if classes differ.
 
     Raises:
-        UserError: If that cannot be loaded, or has another backbone.
+        UserError: If it cannot be loaded or has another backbone.
     """
     source, path = load_model(init_from), model_file(init_from)
     require_network(source, path)
@@ -92,17 +92,17 @@ def copy_run(init_from: str, model: keras.Model, labels: LabelSet) -> None:
     if names == labels.names:
         return
     if same:
-        note = f"does not name its classes, which are taken for {few(labels.names)} in this order."
+        note = f"does not name its classes; they are taken to be {few(labels.names)} in this order."
     else:
         kept = [name for name in labels.names if name in names]
         anew = [name for name in labels.names if name not in names]
         layers = ", ".join(name for name in copied if name.startswith(("score_", "upscore_")))
         if not kept:
-            rest = f"{layers} begin anew."
+            rest = f"{layers} start afresh."
         elif anew:
-            rest = f"in {layers}, {few(kept)} keep their values and {few(anew)} begin anew."
+            rest = f"in {layers}, {few(kept)} keep their values and {few(anew)} start afresh."
         else:
-            rest = f"in {layers}, each class keeps the values of its name."
+            rest = f"in {layers}, values are matched by class name."
         note = f"has other classes ({few(names)}): the backbone is copied; {rest}"
     print(f"Note: --init-from {init_from} {note}", file=sys.stderr)
 

@@ -16,7 +16,7 @@ class TensorBoard(keras.callbacks.TensorBoard):
     """Keras's callback with validation images, whose steps are the epochs of `history.csv`.
 
     Each epoch is on disk when it ends: Keras alone would keep up to two minutes in
-    memory, which a killed run loses.
+    memory, which a killed run would lose.
 
     Args:
         log_dir: The folder of the logs; a resumed run adds to what is there.
@@ -31,7 +31,7 @@ class TensorBoard(keras.callbacks.TensorBoard):
 
     def on_train_begin(self, logs=None):
         super().on_train_begin(logs)
-        # Of the same layers without a strategy: the other workers do not predict.
+        # The same layers without a strategy, as the other workers do not predict.
         model = keras.Model(self.model.input, self.model.output)
         self.segment = Segmenter(model, self.examples.labels)
 

@@ -1,4 +1,4 @@
-"""The story of a training run."""
+"""A training run from start to end."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ PREDICTION_COLUMNS = 4
 
 @lost_workers_as_user_errors()
 def train(config: TrainConfig) -> RunFolder | None:
-    """Trains an FCN from the beginning, in a new run folder.
+    """Trains an FCN from the start, in a new run folder.
 
-    Where `TF_CONFIG` names several workers, each of them calls this; the chief writes.
+    If `TF_CONFIG` names several workers, each of them calls this; only the chief writes.
 
     Args:
         config: All settings.
@@ -62,7 +62,7 @@ def train(config: TrainConfig) -> RunFolder | None:
         UserError: If a setting, file or folder is unusable, or the loss diverges.
     """
     if not Cluster.from_environment():
-        require_free(config.run_dir)  # of several workers the chief looks, with all together
+        require_free(config.run_dir)  # with several workers, the chief checks once all have met
     if config.deterministic:
         compute_deterministically()
     strategy = make_strategy(config.devices)
@@ -86,25 +86,25 @@ def resume(run_dir, **changes) -> RunFolder | None:
 
     Args:
         run_dir: The run's folder.
-        **changes: Settings that may differ from the run's: `epochs` to go on
+        **changes: Settings that may differ from the run's: `epochs` to train
             beyond its end, and `max_steps`, `devices`, `data_dir`.
 
     Returns:
-        The run's folder, finished; `None` for a worker that is not the chief. A run
-        that was finished stays as it is.
+        The finished run's folder; `None` for a worker that is not the chief. A run
+        that was already finished is not changed.
 
     Raises:
-        UserError: If the folder is no run, or its files are unusable.
+        UserError: If the folder is not a run, or its files are unusable.
     """
     run = RunFolder(run_dir)
     saved = run.read_config()
     run.require_known_settings()
-    if Cluster.from_environment():  # may go on with what one machine began
+    if Cluster.from_environment():  # may continue what one machine began
         changes = {"devices": None, **changes}
     config = dataclasses.replace(saved, **changes)
     history = run.read_history()
     if run.is_finished(saved, config):
-        print(f"{run.path} is finished: {len(history)} epochs. Ask for more with --epochs.")
+        print(f"{run.path} is finished: {len(history)} epochs. Raise --epochs to train further.")
         return run
 
     begun = run.last.is_file()
@@ -117,7 +117,7 @@ def resume(run_dir, **changes) -> RunFolder | None:
     if splits[0].labels != run.read_labels():
         raise UserError(f"{config.dataset}: its classes are no longer those of {run.path}.")
     if begun:
-        # All weights come from the run: what it began with may be gone by now.
+        # All weights come from the run: what it started from may be gone by now.
         bare = dataclasses.replace(config, weights="none", init_from=None)
         model = _build_and_compile(bare, splits, strategy)
         with strategy.scope():
@@ -130,7 +130,7 @@ def resume(run_dir, **changes) -> RunFolder | None:
     if config.max_steps and steps_done >= config.max_steps:
         epochs_done = len(history)  # its last epoch may be cut short
     elif rest:
-        raise UserError(f"{run.path}: --max-steps ended it within an epoch. Start a new run.")
+        raise UserError(f"{run.path}: --max-steps ended it mid-epoch. Start a new run.")
     meet(strategy, _what_workers_share(config, splits), steps_done)
     own = run if is_chief(strategy) else None
     with faults_as_user_errors(own):
@@ -143,14 +143,14 @@ def resume(run_dir, **changes) -> RunFolder | None:
 
 
 def build_model(config: TrainConfig, labels: LabelSet) -> keras.Model:
-    """The network that a configuration describes, started from `init_from` where given."""
+    """The network that a configuration describes, initialized from `init_from` if given."""
     model = build_fcn(
         config.backbone,
         len(labels),
         config.output_stride,
         weights=None if config.init_from or config.weights == "none" else config.weights,
         upsampling_initializer=config.upsampling_initializer,
-        # New skips begin with no say (Long et al., section 4.2).
+        # New skips start at zero (Long et al., section 4.2).
         skip_initializer="zeros" if config.init_from else "glorot_uniform",
         freeze=config.freeze,
         synchronized_batchnorm=config.synchronized_batchnorm,
@@ -175,7 +175,7 @@ def make_schedule(config: TrainConfig, steps: int):
 def make_optimizer(config: TrainConfig, model: keras.Model, steps: int) -> keras.Optimizer:
     """The optimizer of a configuration, for runs of `steps` optimizer steps."""
     rate = make_schedule(config, steps)
-    # Keras takes 0 for "decay, by nothing".
+    # Keras takes 0 for "decay by nothing", not for "no decay".
     decay = config.weight_decay or None
     if config.optimizer == "sgd":
         optimizer = keras.optimizers.SGD(rate, momentum=config.momentum, weight_decay=decay)
@@ -196,16 +196,16 @@ def _load_splits(config: TrainConfig) -> tuple[Split, Split]:
 
 
 def _note_doubts(config: TrainConfig, images: int) -> None:
-    """Notes settings that most likely were not meant together."""
+    """Prints notes on settings that were most likely not meant together."""
     if images < config.batch_size:
         print(
-            f"Note: {images} training images fill a batch of {config.batch_size} by "
-            "repetition; consider a smaller --batch-size.",
+            f"Note: {images} training images are repeated to fill a batch of "
+            f"{config.batch_size}; consider a smaller --batch-size.",
             file=sys.stderr,
         )
     if config.freeze != "none" and config.weights == "none" and not config.init_from:
         print(
-            f"Note: --freeze {config.freeze} keeps random values, as --weights is none.",
+            f"Note: --freeze {config.freeze} freezes random values, as --weights is none.",
             file=sys.stderr,
         )
 
@@ -230,7 +230,7 @@ def _build_and_compile(config: TrainConfig, splits: tuple[Split, Split], strateg
                 config.class_weights, jaccard_weight=config.jaccard_weight
             ),
             metrics=[objectives.SegmentationMetrics(len(labels))],
-            jit_compile=False,  # XLA doubles a step on processors and can hang under a strategy
+            jit_compile=False,  # XLA doubles a step's time on CPUs and can hang under a strategy
         )
         optimizer.build(model.trainable_variables)  # so that load_weights finds its state
     return model
@@ -270,7 +270,7 @@ def _fit_and_finish(run, config, splits, model, history, steps_done=0) -> RunFol
             )
     if run:
         _finish(run, splits, recorder.history)
-    meet(model.distribute_strategy)  # to the chief, a worker that ends before it looks lost
+    meet(model.distribute_strategy)  # to the chief, a worker that ends earlier looks lost
     return run
 
 
@@ -317,7 +317,7 @@ def _finish(run: RunFolder, splits: tuple[Split, Split], history: list[dict]) ->
 
 
 def _what_workers_share(config: TrainConfig, splits: tuple[Split, Split]):
-    """What must be the same for all workers; where the data lie may differ."""
+    """What must be the same for all workers; the places of files may differ."""
     elsewhere: dict[str, Any] = dict.fromkeys(("data_dir", "run_dir", "init_from"))
     elsewhere["dataset"] = ""
     elsewhere["weights"] = shown(config).weights
@@ -325,7 +325,7 @@ def _what_workers_share(config: TrainConfig, splits: tuple[Split, Split]):
 
 
 def _columns(config: TrainConfig):
-    """Maps an epoch to the columns that tell its resolution, if that changes."""
+    """Maps an epoch to the columns that give its resolution, if that changes."""
 
     def columns(epoch: int) -> dict:
         if not config.coarse_epochs:
@@ -343,7 +343,7 @@ def _validated_epochs(config: TrainConfig) -> list[int]:
 
 
 def _training_batches(config: TrainConfig, split: Split, epochs_done: int, share=(0, 1)):
-    """Batches of the epochs to come: the coarse ones, then those of full size."""
+    """Batches of the remaining epochs: the coarse ones, then those of full size."""
     augment = _augmentation(config)
     change = max(epochs_done, min(config.coarse_epochs, config.epochs))
     stages = ((augment.halved(), epochs_done, change), (augment, change, config.epochs))

@@ -1,4 +1,4 @@
-"""The settings of a hyperparameter search, and the folder that belongs to them."""
+"""The settings of a hyperparameter search, and its folder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from fcn_keras.runs.folder import RunFolder
 from fcn_keras.runs.paths import absolute
 from fcn_keras.runs.software import software
 
-# Each range or list, and the setting of a run that it gives.
+# Each range or list, and the setting of a run that it varies.
 FIELDS = {
     "learning_rates": "learning_rate",
     "weight_decays": "weight_decay",
@@ -34,20 +34,20 @@ RUNS = "trial_*/run"
 
 @dataclasses.dataclass(frozen=True)
 class Search:
-    """What is searched, and how. A range or list that is `None` leaves `train`'s value.
+    """What is searched, and how. With `None` for a range or list, `train`'s value stays fixed.
 
     Args:
         train: The settings that all trials share.
         tuner: `"random"`, `"bayesian"` or `"hyperband"`.
-        trials: How many.
+        trials: Number of trials.
         steps: Optimizer steps per trial; `None` for `train.epochs`.
-        learning_rates: Smallest and largest, searched on a logarithmic scale.
+        learning_rates: Smallest and largest value, searched on a logarithmic scale.
         weight_decays: The same.
         crops: Sizes such as `"160x224"`, height first.
         batch_sizes: Images per step.
 
     Raises:
-        UserError: If a value is of another type or out of its range.
+        UserError: If a value has the wrong type or is out of range.
     """
 
     train: TrainConfig
@@ -87,7 +87,7 @@ class Search:
 
         Args:
             values: Of the hyperparameters, by the names of `TrainConfig`'s fields.
-            steps_per_epoch: Of this trial, for the epochs that `steps` fill.
+            steps_per_epoch: Of this trial, to convert `steps` to epochs.
         """
         changes = {name: values[name] for name in FIELDS.values() if name in values}
         for name in {"learning_rate", "weight_decay"} & set(changes):
@@ -112,10 +112,10 @@ class Search:
         """
         path = Path(directory, "search.json")
         if not path.is_file():
-            raise UserError(f"{directory}: no search there, as it has no search.json.")
+            raise UserError(f"{directory}: not a search, as it has no search.json.")
         if not path.with_name(JOURNAL).is_file():
             raise UserError(
-                f"{directory}: a search of an earlier version, as it has no {JOURNAL}. Choose "
+                f"{directory}: a search by an earlier version, as it has no {JOURNAL}. Choose "
                 "another --search-dir."
             )
         return cls._parsed(path)
@@ -128,16 +128,15 @@ class Search:
 
 
 def claim_folder(search: Search, directory) -> bool:
-    """Makes the folder of a search, or finds that it is there already.
+    """Makes the folder of a search, or checks that an existing one matches it.
 
-    More trials may be asked for than before. A search whose trials never began
-    to train gives way to another.
+    The number of trials may grow. A search whose trials never started is replaced.
 
     Returns:
-        Whether the search goes on.
+        Whether an earlier search continues.
 
     Raises:
-        UserError: If the folder holds something else, or a search of other settings.
+        UserError: If the folder holds something else, or a search with other settings.
     """
     directory = Path(directory)
     path, journal = directory / "search.json", directory / JOURNAL
@@ -146,7 +145,7 @@ def claim_folder(search: Search, directory) -> bool:
         different = _differences(Search.read(directory), search)
         if different:
             raise UserError(
-                f"{directory}: holds a search of other settings: {'; '.join(different)}. Choose "
+                f"{directory}: holds a search with other settings: {'; '.join(different)}. Choose "
                 "another --search-dir, or the same settings."
             )
     elif directory.exists() and any(directory.iterdir()):
@@ -177,24 +176,24 @@ def claim_folder(search: Search, directory) -> bool:
 
 
 def open_study(directory) -> optuna.Study:
-    """Optuna's study of a search, which is in the journal of its folder.
+    """Optuna's study of a search, from the journal in its folder.
 
     Raises:
         UserError: If the journal is damaged.
     """
     path = Path(directory, JOURNAL)
     with journal_damage(directory):
-        for line in read_text(path).split("\n")[:-1]:  # without one that is being written
-            json.loads(line)  # Optuna overlooks damage to the last
+        for line in read_text(path).split("\n")[:-1]:  # without one still being written
+            json.loads(line)  # Optuna ignores damage to the last one
         study = optuna.load_study(study_name="tune", storage=_storage(path))
         if len(study.trials) < len(list(path.parent.glob(RUNS))):
-            raise ValueError("it lacks trials whose runs are there")
+            raise ValueError("it lacks trials whose runs exist")
     return study
 
 
 @contextlib.contextmanager
 def journal_damage(directory):
-    """Turns whatever a damaged journal leads to into a `UserError`, as Optuna checks little."""
+    """Turns any error from a damaged journal into a `UserError`, as Optuna checks little."""
     try:
         yield
     except Exception as error:
@@ -211,7 +210,7 @@ def trial_run(directory, number) -> RunFolder:
 
 def _storage(path: Path) -> optuna.storages.JournalStorage:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    lock = JournalFileOpenLock(str(path))  # the default may wait for a killed process for ever
+    lock = JournalFileOpenLock(str(path))  # the default may wait forever for a killed process
     return optuna.storages.JournalStorage(JournalFileBackend(str(path), lock))
 
 

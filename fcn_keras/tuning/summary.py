@@ -1,4 +1,4 @@
-"""The trials of a search as a table, and the command of the best."""
+"""The trials of a search as a table, and the best trial's command."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ TITLES = {"val_mean_iou": "val mean IoU", "batch_size": "batch"}
 
 
 def read_trials(directory) -> list[dict]:
-    """A row for each trial of a search, the best first, then those without a result.
+    """One row per trial of a search: the best first, those without a result last.
 
     Returns:
         Rows with `trial`, `status` (`completed`, `pruned`, `failed` or `unfinished`),
         `rank`, the settings that were searched or fixed, `val_mean_iou`, `epochs`,
-        `steps`, `seconds` and, of a failed trial, `error`. What is unknown is `None`.
+        `steps`, `seconds` and, for a failed trial, `error`. Unknown values are `None`.
 
     Raises:
         UserError: If the folder holds no search, or its files are damaged.
@@ -142,16 +142,16 @@ def _summary(search: Search, rows: list[dict]) -> str:
     if search.tuner == "hyperband":
         length = f"up to {length}"
     return (
-        f"Trials of {length} by Optuna's {search.tuner} search, the rest as in recipe "
-        f"`{search.train.recipe}`: {', '.join(counts) or 'none yet'}. The measure is the best "
-        "validation mean IoU of each trial's epochs."
+        f"Trials of {length} by Optuna's {search.tuner} search, other settings from recipe "
+        f"`{search.train.recipe}`: {', '.join(counts) or 'none yet'}. Trials are ranked by the "
+        "best validation mean IoU of their epochs."
     )
 
 
 def _configs(search: Search, best: dict, directory) -> dict[str, TrainConfig]:
     config = trial_run(directory, best["trial"]).read_config()
-    configs = {"The best trial again": config}
+    configs = {"To repeat the best trial": config}
     full = dataclasses.replace(config, epochs=search.train.epochs, max_steps=None)
     if full != config:
-        configs["Its settings for a run of full length"] = full
+        configs["To train with its settings at full length"] = full
     return configs

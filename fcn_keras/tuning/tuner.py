@@ -1,4 +1,4 @@
-"""A search by Optuna, whose trials are runs of `train` and `resume`."""
+"""A search with Optuna, whose trials are runs of `train` and `resume`."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ SAMPLERS = {
     "bayesian": optuna.samplers.TPESampler,
     "hyperband": optuna.samplers.RandomSampler,
 }
-# After 1, 3, 9, ... epochs hyperband goes on with the best third.
+# After 1, 3, 9, ... epochs hyperband continues the best third.
 REDUCTION = 3
-# A process that dies so often at the same epoch of a trial lacks memory for it.
+# A process that dies this often in the same epoch of a trial lacks memory for it.
 MOST_DEATHS = 3
 
 
 def run_search(search: Search, directory) -> None:
-    """Runs a search to its end, or goes on with one that was stopped.
+    """Runs a search to its end, or continues one that was stopped.
 
     Args:
         search: What is searched, and how.
@@ -49,7 +49,7 @@ def run_search(search: Search, directory) -> None:
     """
     if Cluster.from_environment():
         raise UserError("A search runs on one machine, but TF_CONFIG names several. Unset it.")
-    # While TensorFlow has not started.
+    # Before TensorFlow starts.
     replicas = training.make_strategy(search.train.devices).num_replicas_in_sync
     images = len(split_of(search.train, "train"))  # a mistake shows at once
     goes_on = claim_folder(search, directory)
@@ -61,7 +61,7 @@ def run_search(search: Search, directory) -> None:
     known = study.trials
     waiting = [trial for trial in known if not trial.state.is_finished()]
     if goes_on:
-        unfinished = "".join(f", going on with trial {trial.number}" for trial in waiting)
+        unfinished = "".join(f", continuing with trial {trial.number}" for trial in waiting)
         print(f"{directory}: {len(known) - len(waiting)} trials are done{unfinished}.", flush=True)
     for trial in waiting:
         _run(optuna.Trial(study, trial._trial_id), search, directory)
@@ -70,7 +70,7 @@ def run_search(search: Search, directory) -> None:
 
 
 def _as_before(train: TrainConfig, directory) -> TrainConfig:
-    """The settings with what automatic ones became in the first trial, if there is one."""
+    """The settings, with the automatic ones as the first trial, if any, decided them."""
     for config in sorted(Path(directory).glob("trial_*/run/config.json")):
         first = RunFolder(config.parent).read_config()
         automatic = {"weights": "auto", "mixed_precision": "auto", "batch_size": 0}
@@ -82,8 +82,8 @@ def _as_before(train: TrainConfig, directory) -> TrainConfig:
 def suggest(trial: optuna.Trial, search: Search) -> dict:
     """The values of a trial, by the names of `TrainConfig`'s fields.
 
-    They are those that it has, or depend on its number and the trials before:
-    a search that was stopped goes on with the same.
+    Values that it lacks depend only on its number and the trials before it, so that a
+    search that was stopped continues with the same ones.
     """
     seed = random.Random(f"{search.train.seed}, {trial.number}").getrandbits(32)
     trial.study.sampler = SAMPLERS[search.tuner](seed=seed)
@@ -98,7 +98,7 @@ def suggest(trial: optuna.Trial, search: Search) -> dict:
 
 
 def _run(trial: optuna.Trial, search: Search, directory) -> None:
-    """Runs a trial to its end, be it a failure, and says how it went."""
+    """Runs a trial to success or failure, and prints the outcome."""
     run = trial_run(directory, trial.number)
     try:
         score = _train_trial(trial, search, run)
@@ -113,7 +113,7 @@ def _run(trial: optuna.Trial, search: Search, directory) -> None:
             traceback.print_exc()
             message = f"{type(error).__name__}: {message[:300]}"
         elif trial.number == 0 and not run.path.exists():
-            raise  # it did not begin to train: a setting of all trials is wrong
+            raise  # it never started to train: a setting of all trials is wrong
         trial.set_user_attr("error", message)
         trial.study.tell(trial, state=TrialState.FAIL)
         outcome = f" failed: {message}"
@@ -137,7 +137,7 @@ def _train_trial(trial: optuna.Trial, search: Search, run: RunFolder) -> float:
         for epochs in _rungs(search, judged):
             _train(run, dataclasses.replace(config, max_steps=epochs * steps))
             scores = validated(run.read_history())
-            if scores:  # --validate-every may leave it out
+            if scores:  # --validate-every may skip it
                 trial.report(max(scores), epochs)
                 if trial.should_prune():
                     raise optuna.TrialPruned
@@ -146,7 +146,7 @@ def _train_trial(trial: optuna.Trial, search: Search, run: RunFolder) -> float:
 
 
 def _rungs(search: Search, judged: int) -> Iterator[int]:
-    """The epochs after which a trial may be pruned, of those beyond `judged`."""
+    """The epochs beyond `judged` after which a trial may be pruned."""
     epochs = 1
     while search.tuner == "hyperband" and epochs < search.train.epochs:
         if epochs > judged:
@@ -189,7 +189,7 @@ def _deaths_counted(trial: optuna.Trial, run: RunFolder):
     epochs = len(run.read_history())
     if starts.count(epochs) >= MOST_DEATHS:
         raise MemoryError(
-            f"the process was killed {MOST_DEATHS} times in epoch {epochs + 1}, perhaps for that"
+            f"killed {MOST_DEATHS} times in epoch {epochs + 1}, perhaps for lack of memory"
         )
     trial.set_user_attr("starts", [*starts, epochs])
     try:

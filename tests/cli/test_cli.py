@@ -163,7 +163,7 @@ def test_bad_folder_ends_training_in_one_line(name, folder, tmp_path, capfd):
     [
         (["--batch-size", "-1"], "--batch-size must be at least 0. Received: -1."),
         (["--dataset", "no/such"], "Received: 'no/such'"),
-        (["--resume", "no/such"], "no/such: no run folder"),
+        (["--resume", "no/such"], "no/such: not a run folder"),
         (["--resume", "no/such", "--seed", "1"], "--seed cannot change in a resumed run"),
         (["--init-from", "no/such"], "no/such: no such model"),
         (["--backbone", "resnet19"], "backbone must be one of"),
@@ -246,8 +246,8 @@ def test_help_tells_the_tiles_that_are_used(capsys):
     with pytest.raises(SystemExit):
         main(["predict", "--help"])
     told = " ".join(capsys.readouterr().out.split())
-    assert f"processed in one piece ({TILE})" in told
-    assert f"pieces that are averaged ({OVERLAP})" in told
+    assert f"processed in one piece ({TILE} pixels)" in told
+    assert f"overlap of averaged pieces ({OVERLAP} pixels)" in told
 
 
 def test_the_page_accepts_photographs_of_64_million_pixels():

@@ -162,14 +162,14 @@ def test_skip_existing_does_what_is_missing_or_changed(server, photographs, tmp_
     assert request(server, output, photographs / "a.jpg") == 0
     before = (output / "a.png").stat().st_mtime_ns
     assert request(server, output, photographs, "--skip-existing") == 0
-    assert "3 of 4 images segmented, 1 were there already, 0 failed." in capfd.readouterr().out
+    assert "3 of 4 images segmented, 1 already existed, 0 failed." in capfd.readouterr().out
     assert (output / "a.png").stat().st_mtime_ns == before
     assert request(server, output, photographs, "--skip-existing", "--overlay") == 0
     assert "4 of 4 images" in capfd.readouterr().out
     time.sleep(0.05)
     noise(9).save(photographs / "b.png")
     assert request(server, output, photographs, "--skip-existing") == 0
-    assert "1 of 4 images segmented, 3 were there already" in capfd.readouterr().out
+    assert "1 of 4 images segmented, 3 already existed" in capfd.readouterr().out
     pixels = np.asarray(Image.open(photographs / "b.png"))
     np.testing.assert_array_equal(np.asarray(Image.open(output / "b.png")), red_thirds(pixels))
 
@@ -218,8 +218,8 @@ def contents(folder):
 MISTAKES = {
     "parallel": (["x.png", "--parallel", "0"], "--parallel must be at least 1. Received: 0"),
     "both": (["x.png", "--version", "1", "--label", "a"], "a version or a label, not both"),
-    "shares": (["x.png", "--fractions", "f", "--skip-existing"], "leave out --skip-existing"),
-    "empty": (["."], ".: no images there, outside of --output"),
+    "shares": (["x.png", "--fractions", "f", "--skip-existing"], "Omit --skip-existing"),
+    "empty": (["."], ".: no images found outside --output"),
 }
 
 
@@ -260,7 +260,7 @@ BAD_ROWS = {
     ),
     "other classes": (
         {"mask_png_bytes": BAD_MASK, "class_fractions": [1, 0]},
-        "the server's model has other classes than before",
+        "the server's model now has different classes",
     ),
 }
 
@@ -382,7 +382,8 @@ def test_a_second_interrupt_ends_a_call_that_waits_in_vain(server, tmp_path, mon
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, preexec_fn=heed_signals)
     assert asked.wait(60)
     process.send_signal(signal.SIGINT)
-    assert b"Ctrl-C again ends at once" in process.stderr.readline() + process.stderr.readline()
+    lines = process.stderr.readline() + process.stderr.readline()
+    assert b"press Ctrl-C again to stop at once" in lines
     time.sleep(0.3)  # two at once are one
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 130
@@ -398,7 +399,7 @@ def test_a_server_that_has_gone_is_given_up(server, tmp_path, capfd):
     command = ["request", "--url", server.url, "--output", str(tmp_path / "out"), "--retries", "0"]
     assert main([*command, "--parallel", "2", str(tmp_path / "in")]) == 1
     stderr = capfd.readouterr().err
-    assert "3 images in a row without an answer; gave up" in stderr
+    assert "gave up after 3 images in a row without a response" in stderr
     assert len(server.script) > 50
 
 

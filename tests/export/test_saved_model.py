@@ -290,7 +290,7 @@ def test_two_exports_at_once_make_two_versions(untrained_run, tmp_path):
     [
         (["--max-side", "0"], "max_side must be at least 1. Received: 0."),
         (["--max-pixels", "-1"], "max_pixels must be at least 1. Received: -1."),
-        (["--format", "onnx", "--max-side", "9"], "--max-side and --max-pixels go with"),
+        (["--format", "onnx", "--max-side", "9"], "--max-side and --max-pixels require"),
     ],
 )
 def test_mistakes_are_named(untrained_run, tmp_path, flags, message, capfd):

@@ -109,7 +109,7 @@ def test_bad_files_are_reported_and_the_rest_is_done(run, data, tmp_path, capfd)
     assert code == 1 and files_below(tmp_path / "out") == ["a.png", "c.png"]
     assert "b.jpg: not a readable image" in captured.err
     assert "none.jpg: no such file or folder" in captured.err and "Traceback" not in captured.err
-    assert captured.err.count("no images outside of --output") == 1
+    assert captured.err.count("no images found outside --output") == 1
     assert f"Note: {tmp_path}/empty: no images" in captured.err
     assert "2 of 4 images predicted, 2 failed." in captured.out
 
@@ -119,7 +119,7 @@ def test_skip_existing_does_what_is_missing_alone(run, data, tmp_path, capfd):
     assert predict(run, tmp_path, images / "val_0.jpg") == 0
     before = (tmp_path / "val_0.png").stat().st_mtime_ns
     assert predict(run, tmp_path, images, "--skip-existing") == 0
-    assert "6 of 7 images predicted, 1 were there already" in capfd.readouterr().out
+    assert "6 of 7 images predicted, 1 already existed" in capfd.readouterr().out
     assert (tmp_path / "val_0.png").stat().st_mtime_ns == before
     assert predict(run, tmp_path, images / "val_0.jpg", "--skip-existing", "--confidence") == 0
     assert (tmp_path / "confidence" / "val_0.png").is_file()
@@ -162,8 +162,8 @@ def test_large_images_need_leave(run, tmp_path, capfd):
         (["a.jpg", "--dataset", "sample"], "Give either images to predict, or --dataset."),
         (["--scales", "0", "--dataset", "sample"], "scales must be positive"),
         (["--scales", "nan", "--dataset", "sample"], "scales must be positive"),
-        (["a.jpg", "--limit", "3"], "--limit and --split go with --dataset"),
-        (["--dataset", "sample", "--max-pixels", "9"], "--max-pixels goes with files, not with"),
+        (["a.jpg", "--limit", "3"], "--limit and --split require --dataset"),
+        (["--dataset", "sample", "--max-pixels", "9"], "--max-pixels applies to files, not to"),
         (["a.jpg", "--max-pixels", "-3"], "--max-pixels must be at least 1. Received: -3"),
         (["a.jpg", "--tile", "0"], "tile must be at least 1. Received: 0"),
         (["a.jpg", "--blend", "average", "--overlap", "9999"], "overlap must be 0 to 1407"),
@@ -397,7 +397,7 @@ def test_results_that_are_skipped_are_not_replaced(run, tmp_path, capfd):
     output = folder_of_photographs(tmp_path / "out", "a.png")
     mine = (output / "a.png").read_bytes()
     assert predict(run, output, photos, "--skip-existing") == 0
-    assert "1 of 2 images predicted, 1 were there already" in capfd.readouterr().out
+    assert "1 of 2 images predicted, 1 already existed" in capfd.readouterr().out
     os.utime(output / "a.png", (1, 1))  # older than its image, so it would be made anew
     assert predict(run, output, photos, "--skip-existing") == 1
     assert (output / "a.png").read_bytes() == mine
@@ -477,8 +477,8 @@ def test_evaluate_keeps_a_runs_own_measures(run, data, tmp_path, capfd):
     command = ["evaluate", "--model", str(run), "--dataset", str(data)]
     same = str(tmp_path / "file")
     for flags, message in (
-        (["--json", str(tmp_path / "metrics.json")], "metrics.json is a run's own file"),
-        (["--json", same, "--confusion", same], "--json and --confusion are two files"),
+        (["--json", str(tmp_path / "metrics.json")], "metrics.json belongs to a run"),
+        (["--json", same, "--confusion", same], "--json and --confusion name the same file"),
     ):
         assert main([*command, *flags]) == 1
         assert message in capfd.readouterr().err and not list(tmp_path.iterdir())

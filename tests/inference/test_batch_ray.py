@@ -63,7 +63,7 @@ def test_results_are_those_without_ray(predict, tmp_path):
     flags = ["--output", tmp_path / "ray", "--confidence", "--skip-existing", *RAY]
     code, report, errors_with_ray = predict(images, *flags)
     # The first of the two masks has no confidence beside it, so it is made anew.
-    assert "60 of 62 images predicted, 1 were there already, 1 failed." in report
+    assert "60 of 62 images predicted, 1 already existed, 1 failed." in report
     assert code == 1 and errors_with_ray == errors and "broken.jpg" in errors
     assert contents(tmp_path / "ray") == here
 
@@ -117,9 +117,9 @@ def test_results_that_cannot_be_written_end_it(predict, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["a.png", "--workers", "2"], "--workers goes with --ray."),
+        (["a.png", "--workers", "2"], "--workers requires --ray."),
         (["a.png", "--ray", "--workers", "0"], "--workers must be at least 1. Received: 0."),
-        (["--dataset", "sample", "--ray"], "--ray goes with files, not with --dataset."),
+        (["--dataset", "sample", "--ray"], "--ray applies to files, not to --dataset."),
         (["ftp://a/b.png"], "ftp://a: such addresses are not known. Choose one of s3://, gs://."),
     ],
 )
@@ -178,9 +178,9 @@ def test_object_store(bucket, predict, tmp_path, flags):
         storage.write(f"{folder}/{name}", lambda path, content=content: path.write_bytes(content))
     assert predict(tmp_path / "in", "--output", tmp_path / "out")[0] == 0
     arguments = [folder, f"{bucket}/none.png", "--output", results, "--skip-existing", *flags]
-    for report in ("9 of 10 images predicted, 0 were", "0 of 10 images predicted, 9 were"):
+    for report in ("9 of 10 images predicted, 0", "0 of 10 images predicted, 9"):
         _, output, errors = predict(*arguments)
-        assert output.startswith(f"{report} there already, 1 failed.")
+        assert output.startswith(f"{report} already existed, 1 failed.")
         assert errors == f"error: {bucket}/none.png: no such file or folder.\n"
         found = downloaded(results)
         assert found.pop(LIST).count(b"\n") == 10  # with the image that is missing

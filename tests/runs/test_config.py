@@ -66,8 +66,11 @@ def test_voc2012_steps_as_d2l_does():
         ({"crop": [[3], 4]}, r"--crop must be tuple\[int, int\]"),
         ({"flip": 1}, "--flip must be bool. Received: 1."),
         ({"devices": "2"}, r"--devices must be int \| None. Received: '2'."),
-        ({"dataset": "a\0b"}, r"--dataset must not hold control characters. Received: 'a\\x00b'"),
-        ({"data_dir": "\x1b[2J"}, "--data-dir must not hold control characters"),
+        (
+            {"dataset": "a\0b"},
+            r"--dataset must not contain control characters. Received: 'a\\x00b'",
+        ),
+        ({"data_dir": "\x1b[2J"}, "--data-dir must not contain control characters"),
         (
             {"recipe": "best"},
             "--recipe must be one of sample, voc2012, voc2012_best, camvid, strong",

@@ -124,7 +124,7 @@ def test_an_earlier_run_says_where_it_looked(earlier_run, shapes, tmp_path, monk
     assert main(["report", run, "--dataset", str(shapes)]) == 0
     assert "Note" not in capfd.readouterr().err
     assert main(["train", "--config", run]) == 1
-    assert f"error: {looked}, or give --dataset" in capfd.readouterr().err
+    assert f"error: {looked}, or pass new paths, such as --dataset" in capfd.readouterr().err
     earlier_run.metrics.unlink()
     assert main(["train", "--resume", run]) == 1
     assert f"error: {looked}.\n" in capfd.readouterr().err

@@ -104,7 +104,7 @@ def test_a_killed_worker_ends_the_other_and_all_resume(folder, victim, tmp_path)
     workers[victim].send_signal(signal.SIGKILL)
     results = finish(workers)
     output, code = results[1 - victim]
-    assert code == 1 and "error: Another worker ended" in output, output
+    assert code == 1 and "error: Another worker stopped" in output, output
     assert "Traceback" not in output
     assert [row["epoch"] for row in history_of(tmp_path / "killed")][:2] == ["1", "2"]
 
@@ -131,7 +131,7 @@ def test_a_worker_that_is_told_to_stop_does_not_wait_for_another(folder, tmp_pat
     assert "Traceback" not in output
     workers[0].send_signal(signal.SIGCONT)
     [(output, code)] = finish(workers[:1])
-    assert code == 1 and "error: Another worker ended" in output, output
+    assert code == 1 and "error: Another worker stopped" in output, output
 
 
 @pytest.mark.slow
@@ -178,14 +178,14 @@ print("Keras's fit has worked.", flush=True)
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("{", "is no JSON"),
+        ("{", "is not JSON"),
         ("[]", "cluster"),
         (json.dumps({"cluster": {"worker": "a:1"}, "task": FIRST}), "lists of host:port"),
         (json.dumps({"cluster": {"worker": ["a", "b"]}, "task": FIRST}), "lists of host:port"),
         (json.dumps({"cluster": TWO}), "task must be one"),
         (json.dumps({"cluster": TWO, "task": {"type": "worker", "index": 2}}), "task must be one"),
         (json.dumps({"cluster": {**TWO, "ps": ["c:3"]}, "task": FIRST}), "Received: ps"),
-        (json.dumps({"cluster": {"worker": ["a:1", "a:1"]}, "task": FIRST}), "own address"),
+        (json.dumps({"cluster": {"worker": ["a:1", "a:1"]}, "task": FIRST}), "different addresses"),
     ],
 )
 def test_mistakes_in_tf_config(monkeypatch, text, message):

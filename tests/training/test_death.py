@@ -172,7 +172,7 @@ def test_a_folder_that_cannot_be_written_is_named(data, whole, tmp_path):
     assert "Traceback" not in output
     new = new_run(data, run_dir / "inner")
     output = finish(new, expected=1, preexec_fn=without_root_s_rights)
-    assert "inner: the run folder cannot be made (Permission denied)" in output
+    assert "inner: the run folder cannot be created (Permission denied)" in output
     run_dir.chmod(0o755)
     assert sorted(run_dir.iterdir()) == before
     finish(["--resume", run_dir])
@@ -248,7 +248,7 @@ def test_ctrl_c_ends_without_a_traceback(data, whole, tmp_path, presses):
         codes.append(process.returncode)
         assert "Traceback" not in output and "Exception ignored" not in output
         if presses == 1 and process.returncode and "Run folder" in output:
-            assert f"Interrupted: go on with --resume {run_dir}." in output
+            assert f"Interrupted: continue with --resume {run_dir}." in output
         require_sound(run_dir)
     ended = {130, -signal.SIGINT} if presses == 2 else {130}  # which a shell shows as 130 too
     assert ended & {*codes} and {*codes} <= ended | {0}  # 0: the run was done before

@@ -45,10 +45,10 @@ def same_values(model, other, layer="backbone"):
     ("names", "note"),
     [
         (("cat", "dog"), r"other classes \(ground, box, bar\): the backbone is copied; score_32"),
-        (("cat", "dog", "cow"), "the backbone is copied; score_32, .*, upscore_8 begin anew."),
-        (("cat", "bar"), "in score_32, .*, upscore_8, bar keep their values and cat begin anew."),
-        (("bar", "ground", "box"), "upscore_8, each class keeps the values of its name."),
-        ((*CLASSES, "cat"), "upscore_8, ground, box, bar keep their values and cat begin anew."),
+        (("cat", "dog", "cow"), "the backbone is copied; score_32, .*, upscore_8 start afresh."),
+        (("cat", "bar"), "in score_32, .*, upscore_8, bar keep their values and cat start afresh."),
+        (("bar", "ground", "box"), "upscore_8, values are matched by class name."),
+        ((*CLASSES, "cat"), "upscore_8, ground, box, bar keep their values and cat start afresh."),
     ],
 )
 def test_classes_keep_their_values_by_name(names, note, untrained_run, capfd):
@@ -81,7 +81,7 @@ def test_a_source_of_the_same_classes_is_copied_whole(untrained_run, tmp_path, c
     alone = shutil.copy(untrained_run / "best.keras", tmp_path)
     again = fcn_8s(3)
     copy_run(str(alone), again, LabelSet(("a", "b", "c")))
-    assert "does not name its classes, which are taken for a, b, c in" in capfd.readouterr().err
+    assert "does not name its classes; they are taken to be a, b, c in" in capfd.readouterr().err
     assert all(map(np.array_equal, again.get_weights(), source.get_weights()))
     other = fcn_8s(2)
     copy_run(str(alone), other, LabelSet(("a", "class_1")))
@@ -119,7 +119,7 @@ def test_a_run_on_other_classes_starts_from_another(finished_run, shapes, tmp_pa
     flags = ["--epochs", "1", "--init-from", str(finished_run), "--run-dir", str(tmp_path / "run")]
     assert main(["train", "--dataset", str(data), *QUICK, *flags]) == 0
     out, errors = capfd.readouterr()
-    assert "in score_32, ground, bar keep their values and crate, wheel begin anew." in errors
+    assert "in score_32, ground, bar keep their values and crate, wheel start afresh." in errors
     assert f"FCN-32s on tiny, starting from {finished_run}." in out
 
 
@@ -133,7 +133,7 @@ def test_automatic_weights_are_imagenet_only_where_they_can_be_had(
         monkeypatch.setenv(name, "http://127.0.0.1:9")  # a port that refuses
     assert settle(config, 6, 1).weights == "none"
     errors = capfd.readouterr().err
-    assert errors.startswith("Note: --weights auto became none, random values. The weights 'resn")
+    assert errors.startswith("Note: --weights auto starts from random values. The weights 'resn")
     assert "python -c 'import keras_hub; " in errors and '.save_to_preset("DIR")\'' in errors
 
     # As KerasHub's cache has it after a download.

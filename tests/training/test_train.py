@@ -70,7 +70,7 @@ def test_a_finished_run_says_so_and_goes_on_when_asked(finished_run, resumed_run
 
 def test_an_existing_folder_is_never_overwritten(finished_run, shapes, capfd):
     assert train_here(shapes, finished_run) == 1
-    assert "exists already and is never overwritten" in capfd.readouterr().err
+    assert "already exists and is never overwritten" in capfd.readouterr().err
 
 
 def test_training_lowers_the_loss_and_learns(shapes, tmp_path):
@@ -143,7 +143,9 @@ def test_damaged_models_are_named(finished_run, shapes, tmp_path, capfd):
     assert "last.keras: damaged, or of other settings" in capfd.readouterr().err
     assert train_here(shapes, tmp_path / "new", "--init-from", str(damaged)) == 1
     stderr = capfd.readouterr().err
-    assert "best.keras: no .keras model, or a damaged one" in stderr and "Traceback" not in stderr
+    assert (
+        "best.keras: not a .keras model, or a damaged one" in stderr and "Traceback" not in stderr
+    )
 
 
 # In one epoch, only the validation loss is bad.

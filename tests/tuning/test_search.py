@@ -80,7 +80,8 @@ def test_mistakes_are_named(flags, message, tmp_path, capfd):
 def test_malformed_crop_is_one_line(capfd):
     with pytest.raises(SystemExit, match="2"):
         main(["tune", "--search-dir", "x", "--crops", "32"])
-    assert capfd.readouterr().err.startswith("error: argument --crops: not like 160x224: '32'")
+    message = "error: argument --crops: must look like 160x224. Received: '32'"
+    assert capfd.readouterr().err.startswith(message)
 
 
 def test_a_missing_package_is_named(tmp_path, capfd, monkeypatch):
@@ -93,7 +94,7 @@ def test_ctrl_c_tells_how_to_go_on(tmp_path, capfd, monkeypatch):
     interrupted = mock.Mock(side_effect=KeyboardInterrupt)
     monkeypatch.setattr("fcn_keras.tuning.tuner.run_search", interrupted)
     assert main(["tune", "--search-dir", str(tmp_path / "search")]) == 130
-    assert "Interrupted: the same command goes on with the search." in capfd.readouterr().err
+    assert "Interrupted: run the same command to continue the search." in capfd.readouterr().err
 
 
 def test_other_settings_are_refused_with_the_difference(tmp_path):
@@ -118,7 +119,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(UserError, match="holds something else"):
         claim_folder(Search(TrainConfig()), tmp_path)
-    with pytest.raises(UserError, match="no search there"):
+    with pytest.raises(UserError, match="not a search"):
         write_report(tmp_path)
 
 
@@ -142,7 +143,7 @@ def test_a_search_by_kerastuner_is_refused(tmp_path, capfd):
     with pytest.raises(UserError, match="an earlier version, .* Choose another --search-dir."):
         claim_folder(search, tmp_path)
     assert main(["tune", "--search-dir", str(tmp_path), "--report"]) == 1
-    assert "a search of an earlier version" in capfd.readouterr().err
+    assert "a search by an earlier version" in capfd.readouterr().err
 
 
 def write_trial(directory, state, score=None, attributes=None, **values):

@@ -73,7 +73,7 @@ def test_killed_search_goes_on_with_the_same_trials(folder, tmp_path):
     process = start_process(arguments)
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
-    assert f"{directory}: 1 trials are done, going on with trial 1." in output
+    assert f"{directory}: 1 trials are done, continuing with trial 1." in output
     assert "Trial 0:" not in output
     assert attributes_of(directory, "starts") == [[0], [0, 0], [0]]
     assert open_study(directory).trials[0] == first

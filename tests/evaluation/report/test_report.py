@@ -243,7 +243,7 @@ def test_changed_images_are_told(run, shapes, tmp_path):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda run: run.config.unlink(), "no run folder, as it has no config.json"),
+        (lambda run: run.config.unlink(), "not a run folder, as it has no config.json"),
         (lambda run: run.history.unlink(), "no epoch is finished"),
         (lambda run: run.history.write_text("epoch,loss\n1,high\n"), "history.csv: damaged"),
         (lambda run: run.metrics.write_text("{"), "metrics.json: damaged"),

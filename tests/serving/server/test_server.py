@@ -352,7 +352,10 @@ def refused(server, request):
         (["--model-base-path", "{base}/notes"], "notes holds no version, a folder with a number"),
         (["--model-base-path", "{base}/1"], "is one version. Give the folder that it is in"),
         (["--version-label", "stable=7"], "no version 7 for the label 'stable'. There are: 1, 2."),
-        (["--version-label", "stable"], "--version-label must be like stable=1. Received: stable."),
+        (
+            ["--version-label", "stable"],
+            "--version-label must look like stable=1. Received: stable.",
+        ),
         (["--keep-versions", "0"], "--keep-versions must be at least 1. Received: 0."),
         (["--queue", "-1"], "--queue must be at least 0. Received: -1."),
         (["--poll-seconds", "nan"], "--poll-seconds must be positive. Received: nan."),
