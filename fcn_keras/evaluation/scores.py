@@ -77,7 +77,7 @@ def evaluate(segment: Callable, split: Split, progress=lambda items: items) -> S
     Args:
         segment: Maps an RGB image, uint8 `(H, W, 3)`, to class ids `(H, W)`;
             a `Segmenter`.
-        split: The examples, at their own size.
+        split: The examples, at their original size.
         progress: Wraps the sequence of indices, to show progress.
 
     Returns:
@@ -124,7 +124,7 @@ def image_scores(segment: Callable, split: Split, progress=lambda items: items) 
 
     Args:
         segment: As for `evaluate`.
-        split: The examples, at their own size.
+        split: The examples, at their original size.
         progress: As for `evaluate`.
 
     Returns:

@@ -163,7 +163,7 @@ def _open(source, name: str, formats, max_pixels: int) -> Any:
 def _decoded_pixels(image: Any) -> int:
     """How many pixels Pillow may allocate to decode an image."""
     width, height = image.size
-    if image.format == "TIFF":  # one of one pixel may have a tile of billions, or many tiles
+    if image.format == "TIFF":  # a one-pixel TIFF may have a tile of billions, or many
         tags = image.tag_v2
         sides = ((tags[side], tags.get(tile) or 1) for side, tile in TIFF_SIZES)
         return math.prod(-(-side // tile) * tile for side, tile in sides)

@@ -1,4 +1,4 @@
-"""Small files that may be damaged or someone else's -> their content, or a `UserError`."""
+"""Small files, perhaps damaged or from someone else -> their content, or a `UserError`."""
 
 from __future__ import annotations
 

@@ -105,7 +105,7 @@ def gather(
         and a note on what is missing.
 
     Raises:
-        UserError: If the folder is no run, is damaged or has no finished epoch, or a
+        UserError: If the folder is not a run, is damaged or has no finished epoch, or a
             data set that was asked for cannot be used.
     """
     run = RunFolder(run_dir)
