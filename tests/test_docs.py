@@ -94,7 +94,7 @@ def slug(heading):
 def test_formulas_become_mathml(hooks):
     page = 'a <span class="arithmatex">\\(x &gt; 2\\)</span> <div class="arithmatex">\\[y\\]</div>'
     found = hooks.on_page_content(page)
-    assert re.sub(" xmlns=\"[^\"]*\"", "", found) == (
+    assert re.sub(' xmlns="[^"]*"', "", found) == (
         'a <math display="inline"><mrow><mi>x</mi><mo>&#x0003E;</mo><mn>2</mn></mrow></math> '
         '<math display="block"><mrow><mi>y</mi></mrow></math>'
     )
@@ -114,7 +114,9 @@ def test_a_notebook_becomes_markdown_without_being_run(hooks, tmp_path):
     (tmp_path / "n.ipynb").write_text(json.dumps({"cells": cells}))
     text, pictures = hooks.notebook_markdown(tmp_path / "n.ipynb")
     assert text == (
-        "# Title\n[next](02.md) [page](../guide/serving.md)\n\n```python\n1 / 0  # never run\n```\n\n```text\nred\ntext\n```\n\n"
+        "# Title\n[next](02.md) [page](../guide/serving.md)\n\n"
+        "```python\n1 / 0  # never run\n```\n\n"
+        "```text\nred\ntext\n```\n\n"
         "![Output of the cell above](n_1_1.png)\n"
     )
     assert pictures == {"n_1_1.png": PNG}

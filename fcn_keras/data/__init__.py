@@ -22,7 +22,7 @@ def load_split(dataset: str, split: str, data_dir: str | None = None) -> Split:
     Raises:
         UserError: If there is no such data set or split, or it is damaged.
     """
-    # Imported here: a folder needs no TFDS, VOC no drawing.
+    # Imported here, as a folder does not need TFDS, nor VOC the code that draws samples.
     if dataset == "sample":
         from fcn_keras.data.sample.dataset import sample_split
 
@@ -34,7 +34,7 @@ def load_split(dataset: str, split: str, data_dir: str | None = None) -> Split:
     if not Path(dataset).is_dir():
         raise UserError(
             f"--dataset must be sample, voc2012, voc2012_aug or a folder. Received: {dataset!r}, "
-            "which is no folder."
+            "which is not a folder."
         )
     from fcn_keras.data.directory import directory_split
 
@@ -45,7 +45,7 @@ def labels_of(dataset: str, split: str, data_dir: str | None = None) -> LabelSet
     """The classes of a split.
 
     Raises:
-        UserError: Like `load_split`, but of VOC for what is known without TFDS, which
+        UserError: As `load_split`; for VOC only what can be checked without TFDS, which
             takes seconds to import.
     """
     if dataset not in VOC:

@@ -1,4 +1,4 @@
-"""What is in a folder of the user's, and all that is wrong with it."""
+"""What a user's data folder contains, and everything that is wrong with it."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from fcn_keras.errors import UserError
 class DirectoryReport:
     """What `check_directory` found in one folder.
 
-    `images` and `pixels` count, by split, the images that hold each class and
-    the pixels of each class, int64 `(classes + 1,)`, the last for unlabelled.
+    `images` and `pixels` have, per split, the number of images that contain each class
+    and of its pixels, int64 `(classes + 1,)`; the last entry is for unlabelled pixels.
     """
 
     labels: LabelSet | None = None
@@ -39,11 +39,11 @@ class DirectoryReport:
 
 
 def check_directory(root, progress=lambda items: items) -> DirectoryReport:
-    """Reads every image and mask of a folder, and collects all that is wrong.
+    """Reads every image and mask of a folder and collects everything that is wrong.
 
     Args:
         root: The folder.
-        progress: Wraps the sequence of examples, to show how far it is.
+        progress: Wraps the sequence of examples, to show progress.
 
     Returns:
         A `DirectoryReport`; `problems` has a line for each fault, none of which
@@ -90,14 +90,14 @@ def check_directory(root, progress=lambda items: items) -> DirectoryReport:
             f"{shared[0]}. Validation must not see training images."
         )
 
-    counted = {}  # id -> counts, as trainval lists repeat what train and val hold
+    counted = {}  # id -> counts, as a trainval list repeats train and val
     for split, name in progress(examples):
         if name not in counted:
             counted[name] = _count_classes(root, name, labels, report.problems)
         report.pixels[split] += counted[name]
         report.images[split] += counted[name] > 0
     report.problems += [
-        f"{root / LIST_FOLDER / split}.txt: no mask of this list has a labelled pixel."
+        f"{root / LIST_FOLDER / split}.txt: no mask in this list has a labelled pixel."
         for split, pixels in report.pixels.items()
         if pixels[-1] and not pixels[:-1].any()
     ]

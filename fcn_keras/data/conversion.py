@@ -1,8 +1,7 @@
-"""A folder of images and one of masks -> a data set in VOC's layout.
+"""A folder of images and a folder of masks -> a data set in VOC's layout.
 
-labelme's own export to VOC (`labelme2voc.py`) has neither the lists of training and
-validation images nor `classes.txt`, but `class_names.txt`; other programs paint masks
-in colours of their own.
+labelme's VOC export (`labelme2voc.py`) has `class_names.txt` instead of `classes.txt`, and
+no lists of training and validation images; other programs use other colours in masks.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from fcn_keras.errors import UserError
 from fcn_keras.files.images import palette_image
 from fcn_keras.files.writing import atomic_folder
 
-LABELME_IGNORE = "__ignore__"  # the first line of labelme's labels.txt, which is no class
+LABELME_IGNORE = "__ignore__"  # the first line of labelme's labels.txt, not a class
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,9 +39,9 @@ class Conversion:
     """What `convert_masks` did or found.
 
     Args:
-        sizes: Images written, by split; empty where there were problems.
+        sizes: Images written per split; empty if there were problems.
         unpaired: Images without a mask and masks without an image, left out.
-        problems: One line a fault, for which nothing was written.
+        problems: One line per fault; if there are any, nothing was written.
     """
 
     sizes: dict[str, int]
@@ -53,10 +52,10 @@ class Conversion:
 def convert_masks(
     images, masks, classes, output, val: float = 0.2, seed: int = 0, progress=lambda items: items
 ) -> Conversion:
-    """Writes images and masks of the same names as a new data set in VOC's layout.
+    """Writes images and masks with matching names as a new data set in VOC's layout.
 
-    Every pair is read first. Only if all are sound is the folder written, and it takes
-    its name when it is whole. Masks become palette PNGs of class ids.
+    Every pair is read first. The folder is written only if all are valid, and gets its
+    name when it is complete. Masks become palette PNGs of class ids.
 
     Args:
         images: The folder of images, JPEG or PNG.
@@ -64,20 +63,20 @@ def convert_masks(
         classes: A file of class names as `read_labels` describes, such as labelme's
             `class_names.txt`.
         output: The new folder.
-        val: The share of images that become validation images, at least one; they are
-            drawn by chance.
-        seed: Decides which.
-        progress: Wraps the sequence of pairs, to show how far it is.
+        val: The fraction of images used for validation, at least one; they are chosen at
+            random.
+        seed: Seed of that choice.
+        progress: Wraps the sequence of pairs, to show progress.
 
     Raises:
         UserError: If a folder or `classes` is missing or malformed, `output` exists or
-            cannot be written, or there are less than two pairs.
+            cannot be written, or there are fewer than two pairs.
     """
     output, labels = Path(output), _read_classes(Path(classes))
     if output.exists():
-        raise UserError(f"{output}: exists already and is never overwritten. Choose another.")
+        raise UserError(f"{output}: exists already and is never overwritten. Choose another name.")
     if not 0 < val < 1:
-        raise UserError(f"--val must lie between 0 and 1. Received: {val}.")
+        raise UserError(f"--val must be between 0 and 1. Received: {val}.")
     if seed < 0:
         raise UserError(f"--seed must not be negative. Received: {seed}.")
     pairs, unpaired = _pairs(Path(images), Path(masks))
@@ -90,7 +89,7 @@ def convert_masks(
             problems.append(str(error))
     if problems:
         return Conversion({}, unpaired, problems)
-    splits = _drawn_splits([image.stem for image, _ in pairs], val, seed)
+    splits = _random_splits([image.stem for image, _ in pairs], val, seed)
     try:
         with atomic_folder(output) as partial:
             _write(partial, pairs, labels, splits)
@@ -107,15 +106,15 @@ def _read_classes(path: Path) -> LabelSet:
 
 
 def _pairs(images: Path, masks: Path) -> tuple[list[tuple[Path, Path]], list[Path]]:
-    """Pairs of image and mask by their names' order, and the files without a partner."""
+    """Pairs of image and mask, sorted by name, and the files without a partner."""
     image_files, mask_files = _files(images, IMAGE_SUFFIXES), _files(masks, MASK_SUFFIXES)
     shared = image_files.keys() & mask_files.keys()
     names = sorted(shared)
     if len(names) < 2:
         raise UserError(
-            f"{images} and {masks}: {len(names)} pairs of image and mask. They need the same names "
-            f"but for their endings; here are {len(image_files)} images (JPEG or PNG) and "
-            f"{len(mask_files)} masks (PNG)."
+            f"{images} and {masks}: {len(names)} pairs of image and mask, among "
+            f"{len(image_files)} images (JPEG or PNG) and {len(mask_files)} masks (PNG). At least "
+            "two are needed; an image and its mask have the same name but for the extension."
         )
     pairs = [(image_files[name], mask_files[name]) for name in names]
     alone = [
@@ -140,7 +139,7 @@ def _files(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
 
 
 def _require_listable(image: Path) -> None:
-    """Raises `UserError` for a name that `read_ids` would not read as it is written."""
+    """Raises `UserError` for a name that `read_ids` would not read back unchanged."""
     name = image.stem
     try:
         name.encode("utf-8")
@@ -148,12 +147,12 @@ def _require_listable(image: Path) -> None:
         raise UserError(f"{image}: its name is not UTF-8. Rename it and its mask.") from error
     if name != name.strip() or re.search(r"[\r\n]", name):
         raise UserError(
-            f"{image}: a list cannot hold its name, which has a line break, or a space at an end. "
-            "Rename it and its mask."
+            f"{image}: a list cannot hold its name, which has a line break or a space "
+            "at either end. Rename it and its mask."
         )
 
 
-def _drawn_splits(names: list[str], val: float, seed: int) -> dict[str, list[str]]:
+def _random_splits(names: list[str], val: float, seed: int) -> dict[str, list[str]]:
     count = min(max(1, round(val * len(names))), len(names) - 1)
     order = np.random.default_rng(seed).permutation(len(names))
     return {

@@ -1,4 +1,4 @@
-"""Bytes of an image or mask file -> arrays, by the rule of `files.images`.
+"""Bytes of an image or mask file -> arrays, by the rules of `files.images`.
 
 Pillow decodes masks too, so that palettes keep their indices (TensorFlow's PNG
 decoder expands them to RGB).
@@ -15,7 +15,7 @@ from fcn_keras.data.split import IGNORE_ID, LabelSet, voc_palette
 from fcn_keras.errors import UserError
 from fcn_keras.files.images import bad_files_named, open_header, open_photograph
 
-# Pillow spreads grey values of a few bits over 0..255; this much apart.
+# Pillow scales grey values of a few bits to 0..255, in steps of this size.
 GREY_STEPS = {"L;2": 85, "L;4": 17}
 
 
@@ -23,7 +23,7 @@ def decode_image(data: bytes, name: str) -> np.ndarray:
     """Decodes a photograph, as `open_photograph` does, to uint8 `(H, W, 3)` in RGB.
 
     Raises:
-        UserError: If the bytes are no complete image, or it is too large.
+        UserError: If the bytes are not a complete image, or it is too large.
     """
     return np.asarray(open_photograph(data, name))
 
@@ -40,8 +40,8 @@ def decode_mask(data: bytes, labels: LabelSet, name: str) -> np.ndarray:
         uint8 `(H, W)` of class ids, 255 where unlabelled.
 
     Raises:
-        UserError: If the bytes are no complete image or no PNG (a JPEG's losses
-            invent classes), or hold an id or colour that the label set lacks.
+        UserError: If the bytes are not a complete image or not a PNG (JPEG compression
+            invents classes), or contain an id or colour that is not in the label set.
     """
     with bad_files_named(name):
         image = open_header(data, name)
@@ -85,15 +85,15 @@ def _require_ids_kept(image: Image.Image, name: str) -> None:
     """Raises `UserError` if a mask's file cannot hold ids, or Pillow would change them."""
     if image.format in ("JPEG", "MPO"):
         raise UserError(
-            f"{name}: a mask must not be a JPEG, whose losses change class ids. "
+            f"{name}: a mask must not be a JPEG, whose compression changes class ids. "
             "Save it as PNG from the original labels."
         )
     if image.format != "PNG":
-        raise UserError(f"{name}: a mask must be a PNG, and this is a {image.format}. Save it so.")
-    if _raw_mode(image) == "LA;16B":  # of which Pillow keeps the high byte
-        raise UserError(f"{name}: a mask of 16 bits with transparency. Save it with 8 bits.")
+        raise UserError(f"{name}: a mask must be a PNG, not {image.format}. Save it as PNG.")
+    if _raw_mode(image) == "LA;16B":  # Pillow keeps the high byte only
+        raise UserError(f"{name}: a 16-bit mask with transparency. Save it with 8 bits.")
 
 
 def _raw_mode(image: Any) -> str:
-    """How the pixels of a PNG file are stored, as Pillow calls it; known until it is loaded."""
+    """Pillow's name for the pixel format of a PNG file; lost once the image is loaded."""
     return image.tile[0].args if image.tile else ""

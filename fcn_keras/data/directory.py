@@ -1,12 +1,12 @@
-"""A folder of the user's own in VOC's layout.
+"""The user's own data: a folder in VOC's layout.
 
 | file                                  | content                                          |
 |---------------------------------------|--------------------------------------------------|
 | JPEGImages/ID.jpg (or .jpeg, .png)    | a photograph                                     |
 | SegmentationClass/ID.png              | its mask: palette indices, grey ids, or colours  |
-| ImageSets/Segmentation/SPLIT.txt      | one ID a line                                    |
-| classes.txt                           | one name a line, the first is id 0; after a tab  |
-|                                       | its colour "R G B" may follow                    |
+| ImageSets/Segmentation/SPLIT.txt      | one ID per line                                  |
+| classes.txt                           | one name per line, the first for id 0; the       |
+|                                       | colour "R G B" may follow after a tab            |
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ LIST_FOLDER = Path("ImageSets", "Segmentation")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
 MASK_SUFFIXES = (".png", ".PNG")
 MAX_CLASSES_BYTES = 1 << 20
-MAX_BYTES = 2 << 30  # of a list; an image of as many pixels as Pillow allows has less
+MAX_BYTES = 2 << 30  # of a list; an image with as many pixels as Pillow allows is smaller
 MAX_NAME = 200  # characters of a class's name
 
 
@@ -41,7 +41,7 @@ def directory_split(root, split: str, labels: LabelSet | None = None) -> Split:
     Args:
         root: The folder.
         split: The name of a list in `ImageSets/Segmentation`, without `.txt`.
-        labels: The classes; left out, they are read from `classes.txt`.
+        labels: The classes. Default: those in `classes.txt`.
 
     Returns:
         A `Split` whose ids are those of the list.
@@ -57,7 +57,7 @@ def directory_split(root, split: str, labels: LabelSet | None = None) -> Split:
     _require_unique(ids, root / LIST_FOLDER / f"{split}.txt")
     _require_files(ids, root)
 
-    def read(index: int):  # finds the files anew, as paths of all would fill the memory
+    def read(index: int):  # looks files up each time, as all paths would take too much memory
         image_path, mask_path = find_image(root, ids[index]), find_mask(root, ids[index])
         image, mask = read_image(image_path), read_mask(mask_path, labels)
         require_same_size(image, mask, mask_path)
@@ -67,7 +67,7 @@ def directory_split(root, split: str, labels: LabelSet | None = None) -> Split:
 
 
 def read_labels(root) -> LabelSet:
-    """Reads `classes.txt`: a name a line, optionally with its colour after a tab.
+    """Reads `classes.txt`: one name per line, optionally with its colour after a tab.
 
     Raises:
         UserError: If the file is missing, or a line is malformed.
@@ -76,8 +76,8 @@ def read_labels(root) -> LabelSet:
 
 
 def read_class_list(path: Path) -> LabelSet:
-    """Reads a list of classes of any name; raises `UserError` like `read_labels`."""
-    remedy = "Write one class name a line, the first for id 0."
+    """Reads a class list from any file; raises `UserError` like `read_labels`."""
+    remedy = "Write one class name per line, the first for id 0."
     lines = _read_lines(path, remedy, MAX_CLASSES_BYTES)
     names: list[str] = []
     palette: list[tuple[int, int, int]] = []
@@ -103,32 +103,32 @@ def read_ids(root, split: str) -> list[str]:
     """Reads the ids of a list in `ImageSets/Segmentation`.
 
     Raises:
-        UserError: If there is no such list, it is empty, or an id leaves the folder.
+        UserError: If there is no such list, it is empty, or an id points outside the folder.
     """
     path = Path(root) / LIST_FOLDER / f"{split}.txt"
     others = ", ".join(split_names(root)) or "none"
-    remedy = f"Write one image id a line. The lists here: {others}."
+    remedy = f"Write one image id per line. Lists found: {others}."
     ids = [line.strip() for line in _read_lines(path, remedy, MAX_BYTES) if line.strip()]
     if not ids:
-        raise UserError(f"{path}: the list is empty. Write one image id a line.")
+        raise UserError(f"{path}: the list is empty. Write one image id per line.")
     for name in ids:
         if "\0" in name or not {"", ".", ".."}.isdisjoint(name.split("/")):
             raise UserError(
-                f"{path}: {name!r} is no id of an image in this folder. An id is a file's name "
-                "without its ending, after its subfolder if it has one, as in a/b."
+                f"{path}: {name!r} is not the id of an image in this folder. An id is a file name "
+                "without its extension, preceded by its subfolder if it has one, as in a/b."
             )
     return ids
 
 
 def split_names(root) -> list[str]:
-    """The names of the lists in `ImageSets/Segmentation`; `UserError` if it may not be read."""
-    folder = Path(root) / LIST_FOLDER
+    """The names of the lists in `ImageSets/Segmentation`; `UserError` if it cannot be read."""
+    path = Path(root) / LIST_FOLDER
     try:
-        return sorted(name[:-4] for name in os.listdir(folder) if name.endswith(".txt"))
+        return sorted(name[:-4] for name in os.listdir(path) if name.endswith(".txt"))
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
-        raise UserError(f"{folder}: cannot be read ({error.strerror}). Allow it.") from error
+        raise UserError(f"{path}: cannot be read ({error.strerror}). Make it readable.") from error
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -171,25 +171,25 @@ def _find(folder: Path, name: str, suffixes: tuple[str, ...], kind: str) -> Path
             return path
         if os.path.lexists(path):
             raise UserError(
-                f"{path}: no regular file, or a link to none. Replace it, or take it out of "
-                f"the lists in {LIST_FOLDER}."
+                f"{path}: not a regular file, nor a link to one. Replace it, or remove it "
+                f"from the lists in {LIST_FOLDER}."
             )
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder. Bring it back, or give another.")
+        raise UserError(f"{folder}: no such folder. Restore it or choose another.")
     raise UserError(
-        f"{folder / name}{suffixes[0]}: the {kind} is missing. Add it, or take it out of "
-        f"the lists in {LIST_FOLDER}."
+        f"{folder / name}{suffixes[0]}: the {kind} is missing. Add it, or remove it "
+        f"from the lists in {LIST_FOLDER}."
     )
 
 
 def _require_unique(ids: tuple[str, ...], path: Path) -> None:
     if len(set(ids)) < len(ids):
         [(name, count)] = collections.Counter(ids).most_common(1)
-        raise UserError(f"{path}: {name} is listed {count} times. Leave one of them.")
+        raise UserError(f"{path}: {name} is listed {count} times. Keep only one of them.")
 
 
 def _require_files(ids: tuple[str, ...], root: Path) -> None:
-    """Raises `UserError` for the first id without image or mask; lists each folder once."""
+    """Raises `UserError` for the first id without an image or mask; lists each folder once."""
 
     @functools.cache
     def listed(folder: str, subfolder: str) -> frozenset[str]:
@@ -204,14 +204,14 @@ def _require_files(ids: tuple[str, ...], root: Path) -> None:
         for folder, suffixes, find in kinds:
             files = listed(folder, subfolder)
             if not any(stem + suffix in files for suffix in suffixes):
-                find(root, name)  # which tells the reason
+                find(root, name)  # which raises with the reason
 
 
 def _file_names(folder: Path) -> frozenset[str]:
     try:
         with os.scandir(folder) as entries:
             return frozenset(entry.name for entry in entries if entry.is_file())
-    except OSError:  # a folder that is not there, a link that leads to itself: `_is_file` tells
+    except OSError:  # no such folder, or a link to itself: `find` reports it
         return frozenset()
 
 
@@ -220,24 +220,24 @@ def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
     except PermissionError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}). Allow it.") from error
+        raise UserError(f"{path}: cannot be read ({error.strerror}). Make it readable.") from error
     except OSError:  # a name of more than 255 bytes
         return False
 
 
 def _read_bytes(path: Path, limit: int, remedy: str = "") -> bytes:
-    """A file's content; raises `UserError` for what is no file, as a pipe would never end."""
+    """A file's content; raises `UserError` unless it is a regular one: a pipe never ends."""
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
-            raise UserError(f"{path}: no regular file. Replace it.")
+            raise UserError(f"{path}: not a regular file. Replace it.")
         if status.st_size > limit:
             raise UserError(f"{path}: larger than {limit >> 20} MiB. Replace it.")
         return path.read_bytes()
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file. {remedy}") from error
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}). Allow it.") from error
+        raise UserError(f"{path}: cannot be read ({error.strerror}). Make it readable.") from error
 
 
 def _read_lines(path: Path, remedy: str, limit: int) -> list[str]:
@@ -254,8 +254,8 @@ def _checked_name(name: str, place: str) -> str:
         raise UserError(f"{place}: a colour without a name. Write 'name<TAB>R G B'.")
     if len(name) > MAX_NAME or not name.isprintable():
         raise UserError(
-            f"{place}: no class name, which has at most {MAX_NAME} characters and no control "
-            f"characters. Received: {name[:MAX_NAME]!r}."
+            f"{place}: not a class name, which has at most {MAX_NAME} characters, none of "
+            f"them control characters. Received: {name[:MAX_NAME]!r}."
         )
     return name
 
@@ -268,7 +268,7 @@ def _parse_color(text: str, place: str) -> tuple[int, int, int] | None:
         red, green, blue = map(int, parts)
         if max(red, green, blue) <= 255:
             return red, green, blue
-    raise UserError(f"{place}: a colour is three numbers 0 to 255, 'R G B'. Received: {text!r}.")
+    raise UserError(f"{place}: a colour is 'R G B', three numbers in 0..255. Received: {text!r}.")
 
 
 def _size(array: np.ndarray) -> str:

@@ -17,7 +17,7 @@ from fcn_keras.data.split import LabelSet
 from fcn_keras.files.images import palette_image
 from fcn_keras.files.painting import is_greyish, line_level, paint, painted_ids
 
-LEAST_WIDTH = 128  # of what is below a picture, in pixels
+LEAST_WIDTH = 128  # of the strip below a picture, in pixels
 LARGEST_STRIP = 8000
 
 
@@ -39,8 +39,8 @@ def overlay(
         image: uint8 `(H, W, 3)`.
         mask: Class ids `(H, W)`.
         labels: Names and colours.
-        opacity: 0 leaves the image as it is, 1 hides it.
-        shown: The ids to paint. Left out: all but background.
+        opacity: 0 leaves the image unchanged, 1 hides it.
+        shown: The ids to paint. Default: all but background.
     """
     return np.array(_painted(image, mask, labels, opacity, shown))
 
@@ -77,14 +77,14 @@ def draw_legend(
 
     Args:
         figure: The figure.
-        ids: The ids to name, among them ids that are no class's.
+        ids: The ids to name; ids of no class are allowed.
         labels: Names and colours.
         hatched: Whether greyish classes are hatched, as in overlays.
-        **options: Of Matplotlib's legend, such as `loc`.
+        **options: Options of Matplotlib's legend, such as `loc`.
     """
     font, renderer = FontProperties(size="small"), FigureCanvasAgg(figure).get_renderer()
     em = font.get_size_in_points() * figure.dpi / 72
-    handle, spacing = 2 * em, 1.2 * em  # a patch with its padding, and what is between columns
+    handle, spacing = 2 * em, 1.2 * em  # a patch with its padding, and the gap between columns
     room = figure.bbox.width - 2 * em
 
     def width(name: str) -> float:
@@ -101,7 +101,7 @@ def draw_legend(
             patches[-1].set(hatch="////", edgecolor=str(line_level(colors[i]) / 255))
     rows = _rows(widths, spacing, room)
     columns = -(-len(patches) // rows)
-    # Matplotlib would shorten the last row, to a single entry at worst; so the last column is.
+    # Matplotlib would shorten the last row, at worst to one entry; this shortens the last column.
     patches += [Patch(visible=False, label="")] * (rows * columns - len(patches))
     legend = figure.legend(
         handles=patches,
@@ -119,7 +119,7 @@ def draw_legend(
 
 
 def _cut(name: str, width: Callable[[str], float], room: float) -> tuple[str, float]:
-    """A name that fits into the room, and its width."""
+    """The name, cut to fit into the room, and its width."""
     short, length = name, width(name)
     while length > room and short != "…":
         kept = min(len(short) - 2, int(len(name) * room / width(name)))
@@ -146,7 +146,7 @@ def _painted(image, mask, labels: LabelSet, opacity: float = 0.5, shown=None) ->
 
 
 def _strip(picture: Image.Image) -> Figure:
-    """What goes below a picture; the larger that is, the larger the strip's letters."""
+    """The strip below a picture; its letters grow with the picture."""
     width = min(max(picture.width, LEAST_WIDTH), LARGEST_STRIP)
     dpi = max(100, width / 8)
     return Figure((width / dpi, 0.6), dpi)
@@ -164,12 +164,12 @@ def _with_strip(picture: Image.Image, strip: Figure) -> Image.Image:
 
 
 def at_most(picture: np.ndarray, side: int, resampling=Image.Resampling.NEAREST) -> np.ndarray:
-    """Shrinks a picture or mask until neither side exceeds `side`; smaller ones stay.
+    """Shrinks a picture or mask until neither side exceeds `side`; smaller ones are unchanged.
 
     Args:
         picture: uint8 `(H, W)` or `(H, W, 3)`.
         side: Pixels.
-        resampling: Pillow's; nearest neighbour is the only one fit for masks and their colours.
+        resampling: Pillow's; only nearest neighbour is right for masks and their colours.
     """
     height, width = picture.shape[:2]
     factor = side / max(height, width)

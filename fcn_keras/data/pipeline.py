@@ -17,17 +17,17 @@ from fcn_keras.errors import UserError, printable
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """How training examples are varied.
+    """How training examples are augmented.
 
     Args:
-        crop: Height and width of the random crop; `scale` precedes it.
-        scale: Bounds of the random factor of size; `(1, 1)` leaves the size.
+        crop: Height and width of the random crop, taken after scaling.
+        scale: Bounds of the random scale factor; `(1, 1)` keeps the size.
         flip: Whether half of the examples are mirrored left to right.
-        brightness: Largest change of brightness, as a share of 255.
-        contrast: Largest relative change of contrast.
-        saturation: Largest relative change of saturation.
-        hue: Largest turn of the hue, as a share of the colour circle.
-        halve: Whether images are halved first, before all else.
+        brightness: Largest change in brightness, as a fraction of 255.
+        contrast: Largest relative change in contrast.
+        saturation: Largest relative change in saturation.
+        hue: Largest rotation of the hue, as a fraction of the colour wheel.
+        halve: Whether images are halved before anything else.
     """
 
     crop: tuple[int, int]
@@ -59,7 +59,7 @@ class Augmentation:
         return tf.cast(image, tf.float32), mask
 
     def halved(self) -> Augmentation:
-        """The same at half the size of image and crop, a quarter of the pixels."""
+        """The same with image and crop at half the size, a quarter of the pixels."""
         height, width = self.crop
         return dataclasses.replace(self, halve=True, crop=(-(-height // 2), -(-width // 2)))
 
@@ -75,23 +75,23 @@ def training_batches(
 ) -> tf.data.Dataset:
     """Batches of shuffled, augmented examples for a range of epochs.
 
-    Order and pixels depend on the seed and the epoch's number alone, so a run
-    that resumes at epoch 3 sees what it would have seen. An epoch leaves out
-    the examples beyond its last full batch, other ones each time.
+    Order and pixels depend only on the seed and the epoch number, so a run that
+    resumes at epoch 3 sees what it would have seen without the interruption. An epoch
+    leaves out the examples beyond its last full batch, different ones each time.
 
     Args:
         split: Where the examples come from.
-        augment: What happens to each of them.
-        batch_size: Examples a batch, over all replicas.
+        augment: Applied to each of them.
+        batch_size: Examples per batch, over all replicas.
         epochs: The first epoch, and the one after the last, counted from 0.
         seed: Any integer.
-        share: The number of a worker, from 0, and how many there are. Each reads only
-            its part of every batch, the first worker the first examples.
+        share: The index of a worker, and how many there are. Each reads only its part
+            of every batch, the first worker the first examples.
 
     Returns:
-        A dataset of `steps_per_epoch(split, batch_size)` batches an epoch: float32
+        A dataset of `steps_per_epoch(split, batch_size)` batches per epoch: float32
         `(examples, *crop, 3)` and uint8 `(examples, *crop)`, where `examples` is
-        `batch_size` divided by the workers.
+        `batch_size` divided by the number of workers.
     """
     count, used = len(split), steps_per_epoch(split, batch_size) * batch_size
     worker, workers = share
@@ -145,18 +145,18 @@ def evaluation_batches(split: Split, batch_size: int) -> tf.data.Dataset:
 
 
 def evaluation_share(split: Split, worker: int, workers: int, replicas: int) -> tf.data.Dataset:
-    """One worker's whole images, each a batch by itself, at its own size.
+    """One worker's whole images, each a batch of its own at its original size.
 
     Args:
         split: Where the examples come from.
-        worker: The worker's number, from 0.
+        worker: The worker's index.
         workers: How many there are.
         replicas: Devices of each worker.
 
     Returns:
-        A dataset of float32 `(B, H, W, 3)` and uint8 `(B, H, W)`, as many for each
-        worker, with a multiple of `replicas`. Workers that have less images end with
-        unlabelled ones, which no metric counts; the mean loss takes them for 0. `B` is 1.
+        A dataset of float32 `(B, H, W, 3)` and uint8 `(B, H, W)` with `B` = 1, as many batches
+        for each worker, a multiple of `replicas`. Workers with fewer images end with
+        unlabelled ones, which no metric counts; the mean loss counts them as 0.
     """
     own = range(worker, len(split), workers)
     steps = -(-len(split) // (workers * replicas))
@@ -167,7 +167,7 @@ def evaluation_share(split: Split, worker: int, workers: int, replicas: int) -> 
         .map(lambda image, mask: (tf.cast(image, tf.float32), mask))
         .batch(1)
     )
-    # No batch of 0 images: TensorFlow's convolution gives it a wrong shape on processors.
+    # No batch of 0 images: TensorFlow's convolution gives it a wrong shape on CPUs.
     void = (
         tf.zeros((1, 32, 32, 3), tf.float32),
         tf.fill((1, 32, 32), tf.constant(IGNORE_ID, tf.uint8)),
@@ -182,7 +182,7 @@ def steps_per_epoch(split: Split, batch_size: int) -> int:
 
 
 def drop_smaller(split: Split, crop: tuple[int, int]) -> Split:
-    """The examples of at least the crop's height and width, as d2l trains on.
+    """The examples of at least the crop's height and width, like those d2l trains on.
 
     Raises:
         UserError: If none is that large, or one cannot be read.
@@ -200,7 +200,7 @@ def drop_smaller(split: Split, crop: tuple[int, int]) -> Split:
 
 
 def cached(split: Split, max_bytes: int) -> Split:
-    """The same split, whose first-read examples stay in memory up to a number of bytes."""
+    """The same split, keeping the examples read first in memory, up to `max_bytes`."""
     kept: dict[int, tuple[np.ndarray, np.ndarray]] = {}
     lock = threading.Lock()
     room = max_bytes

@@ -12,7 +12,7 @@ from fcn_keras.errors import UserError
 from fcn_keras.files.reading import has_control_characters
 
 IGNORE_ID = 255
-MAX_CLASSES = 255  # ids 0..254 fit a byte beside the ignore id
+MAX_CLASSES = 255  # ids 0..254 fit into a byte beside the ignore id
 
 
 def voc_palette(size: int = 256) -> tuple[tuple[int, int, int], ...]:
@@ -45,15 +45,15 @@ class LabelSet:
     """The classes of a data set: id `i` is called `names[i]` and drawn in `palette[i]`.
 
     Args:
-        names: One name a class; at most 255 of them.
-        palette: One `(red, green, blue)` in 0..255 a class. Left out, the
-            colours are those of VOC's rule.
+        names: One name per class, at most 255.
+        palette: One `(red, green, blue)` in 0..255 per class. Default: the
+            colours by VOC's rule.
         ignore_id: The id of pixels that are not labelled.
 
     Raises:
-        UserError: If there are no names, too many, two of the same, one that is empty
-            or holds control characters, or another number of colours than of names, or
-            if a colour or the ignore id is out of its range.
+        UserError: If there are no names, too many, duplicates, or one that is empty
+            or has control characters; if there are more or fewer colours than names; or
+            if a colour or the ignore id is out of range.
     """
 
     names: tuple[str, ...]
@@ -63,7 +63,7 @@ class LabelSet:
     def __post_init__(self):
         if not _is_list(self.names) or not all(map(_is_name, self.names)):
             raise UserError(
-                "Class names must be a list of texts, none empty or with control characters. "
+                "Class names must be a list of strings, none empty or with control characters. "
                 f"Received: {ascii(self.names)[:100]}."
             )
         # Tuples, so that label sets from JSON equal those from code.
@@ -71,7 +71,7 @@ class LabelSet:
         palette = self.palette or voc_palette(len(self.names))
         if not _is_list(palette) or not all(map(_is_color, palette)):
             raise UserError(
-                "A palette must be a list of colours, each three whole numbers in 0..255. "
+                "A palette must be a list of colours, each three integers in 0..255. "
                 f"Received: {ascii(palette)[:100]}."
             )
         object.__setattr__(self, "palette", tuple(tuple(map(int, rgb)) for rgb in palette))
@@ -85,12 +85,12 @@ class LabelSet:
             raise UserError(f"Class names must differ. Received more than once: {twice}.")
         if len(self.palette) != len(self.names):
             raise UserError(
-                f"A label set needs a colour a class. Received: {len(self.palette)} colours "
+                f"A label set needs one colour per class. Received: {len(self.palette)} colours "
                 f"for {len(self.names)} classes."
             )
         if not _is_byte(self.ignore_id) or self.ignore_id < len(self.names):
             raise UserError(
-                f"The ignore id must be {len(self.names)} to 255, as no class has it. Received: "
+                f"The ignore id must be in {len(self.names)}..255, which no class has. Received: "
                 f"{ascii(self.ignore_id)[:100]}."
             )
 
@@ -98,14 +98,14 @@ class LabelSet:
         return len(self.names)
 
     def colors(self) -> np.ndarray:
-        """The colour of every byte: uint8 `(256, 3)`, unlabelled ids in VOC's cream."""
+        """The colour of every id: uint8 `(256, 3)`, unlabelled ids in VOC's cream."""
         table = np.tile(np.array(voc_palette()[IGNORE_ID], np.uint8), (256, 1))
         table[: len(self)] = self.palette
         return table
 
 
 def placeholder_names(size: int) -> tuple[str, ...]:
-    """What the classes of a model are called whose file does not name them."""
+    """Names for the classes of a model whose file has none."""
     return tuple(f"class_{index}" for index in range(size))
 
 
@@ -134,10 +134,10 @@ class Split:
     Args:
         name: The part's name, such as `"train"`.
         labels: The classes that its masks use.
-        ids: One name an example, unique within the split.
+        ids: One name per example, unique within the split.
         read: Takes an index; returns `(image, mask)`: uint8 `(H, W, 3)` in RGB
             and uint8 `(H, W)` of class ids, 255 where unlabelled. Raises
-            `UserError` naming the file when that cannot be read.
+            `UserError` naming the file if that cannot be read.
     """
 
     name: str
@@ -162,6 +162,6 @@ class Split:
         return self.select(range(min(count, len(self))))
 
     def spread(self, count: int) -> Split:
-        """At most `count` examples evenly spread, as a video's frames come one after the other."""
+        """At most `count` examples, evenly spread, as neighbours may be frames of one video."""
         step = max(1, -(-len(self) // count))
         return self.select(range(0, len(self), step))

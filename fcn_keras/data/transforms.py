@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from fcn_keras.data.split import IGNORE_ID
 
-# ImageNet's mean colour, which the model normalises to 0, as its own padding is.
+# ImageNet's mean colour, which the model normalises to 0, the value of its own padding.
 PADDING_RGB = (124, 116, 104)
 RGB_TO_YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
 
@@ -36,9 +36,9 @@ def random_scale(image, mask, seed, low: float, high: float):
 
 
 def halve(image, mask):
-    """Both at half the size: each pixel the mean of four, the mask that of the first.
+    """Halves both: each pixel is the mean of four, the mask keeps the first of each four.
 
-    An odd last row or column is dropped. Unlike `random_scale` it does not alias.
+    An odd last row or column is dropped. Unlike `random_scale`, this does not alias.
 
     Returns:
         float32 `(H // 2, W // 2, 3)` and the mask `(H // 2, W // 2)`.
@@ -49,7 +49,7 @@ def halve(image, mask):
 
 
 def random_crop(image, mask, seed, height: int, width: int):
-    """Cuts a random window; what an image lacks is padded, with 255 in the mask.
+    """Crops a random window; smaller images are padded, masks with 255.
 
     Returns:
         `(height, width, 3)` and `(height, width)`.
@@ -59,16 +59,16 @@ def random_crop(image, mask, seed, height: int, width: int):
     top, left = tf.unstack(tf.minimum(tf.cast(start, tf.int32), room))
     image = image[top : top + height, left : left + width]
     mask = mask[top : top + height, left : left + width]
-    image, mask = pad_to(image, mask, height, width)  # after the cut, which leaves less to pad
+    image, mask = pad_to(image, mask, height, width)  # after the crop, which leaves less to pad
     return tf.ensure_shape(image, (height, width, 3)), tf.ensure_shape(mask, (height, width))
 
 
 def pad_to(image, mask, height: int, width: int):
-    """Pads at the bottom and right up to a least height and width."""
+    """Pads at the bottom and right up to a minimum height and width."""
     missing = tf.maximum([height, width] - tf.shape(mask), 0)
     paddings = [[0, missing[0]], [0, missing[1]]]
     color = tf.cast(tf.constant(PADDING_RGB), image.dtype)
-    # Padding with 0 needs a shift to be padding with a colour.
+    # tf.pad knows no colours, so the image is shifted to make the colour 0.
     shifted = tf.cast(image, tf.float32) - tf.cast(color, tf.float32)
     image = tf.pad(shifted, [*paddings, [0, 0]]) + tf.cast(color, tf.float32)
     return image, tf.pad(mask, paddings, constant_values=IGNORE_ID)
@@ -86,7 +86,7 @@ def random_color(image, mask, seed, brightness: float, contrast: float):
     """Changes brightness by up to `±brightness` of 255, contrast by up to `±contrast`.
 
     Returns:
-        A float32 image, clipped to 0..255, and the mask as it was.
+        A float32 image, clipped to 0..255, and the unchanged mask.
     """
     image = tf.cast(image, tf.float32)
     shift, stretch = tf.unstack(tf.random.stateless_uniform([2], seed, -1, 1))
@@ -96,13 +96,13 @@ def random_color(image, mask, seed, brightness: float, contrast: float):
 
 
 def random_tint(image, mask, seed, saturation: float, hue: float):
-    """Changes saturation by up to `±saturation`, turns hues by up to `±hue` of the circle.
+    """Changes saturation by up to `±saturation`, rotates hues by up to `±hue` of the circle.
 
-    Both act on the colour difference from grey (Rec. 601 luma), which stays: a
-    turn in the plane of YIQ's I and Q, as cheap as one product by a matrix.
+    Both act on the colour difference from grey (Rec. 601 luma), which is unchanged: a
+    rotation in the plane of YIQ's I and Q, as cheap as one matrix product.
 
     Returns:
-        A float32 image, clipped to 0..255, and the mask as it was.
+        A float32 image, clipped to 0..255, and the unchanged mask.
     """
     image = tf.cast(image, tf.float32)
     stretch, turn = tf.unstack(tf.random.stateless_uniform([2], seed, -1, 1))

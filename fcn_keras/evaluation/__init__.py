@@ -1,1 +1,1 @@
-"""How well a model does: measures, figures, the model card, the report."""
+"""How well a model does: metrics, figures, the model card, the report."""

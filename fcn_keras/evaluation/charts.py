@@ -1,4 +1,4 @@
-"""Measures, examples and histories -> Matplotlib figures."""
+"""Metrics, examples and histories -> Matplotlib figures."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fcn_keras.evaluation.scores import Scores
 
 
 def draw_confusion(scores: Scores) -> Figure:
-    """Draws a confusion matrix, each row of the truth as shares of its pixels."""
+    """Draws a confusion matrix, each true class's row as shares of its pixels."""
     labels = scores.labels
     shares = scores.confusion_shares
     side = 2.2 + 0.42 * len(labels)
@@ -46,7 +46,7 @@ def draw_grid(
         labels: Names and colours.
 
     Returns:
-        A Matplotlib figure, with one column an example.
+        A Matplotlib figure with one column per example.
     """
     rows = [
         ("image", images),
@@ -68,10 +68,10 @@ def draw_grid(
 
 
 def draw_curves(history: list[dict]) -> Figure:
-    """Draws loss, accuracy and mean IoU of training and validation by epoch.
+    """Draws loss, accuracy and mean IoU of training and validation per epoch.
 
     Args:
-        history: One dictionary an epoch, with the columns of `history.csv`.
+        history: One dictionary per epoch, with the columns of `history.csv`.
     """
     figure = Figure(figsize=(10, 3.2), layout="constrained")
     titles = {"loss": "loss", "pixel_accuracy": "pixel accuracy", "mean_iou": "mean IoU"}

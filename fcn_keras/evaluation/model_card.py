@@ -39,12 +39,12 @@ tags:
 def write_model_card(
     run: RunFolder, splits: tuple[Split, Split], scores: Scores, history: list[dict]
 ) -> None:
-    """Writes the card of a run, from its files and from what was measured.
+    """Writes the model card of a run from its files and its metrics.
 
     Args:
         run: The run, with its `config.json` and `best.keras`.
-        splits: The images that it trained on, and those of validation.
-        scores: The measures of `best.keras` on validation, those of `metrics.json`.
+        splits: Its training and validation images.
+        scores: The metrics of `best.keras` on validation, as in `metrics.json`.
         history: The rows of `history.csv`.
     """
     config, origin = shown(run.read_config()), run.read_origin()
@@ -52,7 +52,7 @@ def write_model_card(
     sections = {
         "Data": _data(config, splits),
         "Training": _training(config, splits[0], history),
-        "Figures": _figures(scores, history),
+        "Results": _results(scores, history),
         "Intended use and limits": _limits(config, splits, scores),
         "How to load": _loading(run, config),
         "Provenance": _provenance(run, origin),
@@ -71,7 +71,7 @@ def _data(config: TrainConfig, splits) -> str:
         f"Data set: `{config.dataset}`",
         f"Images: {len(train)} for training, {len(val)} for validation",
         f"Classes: {len(train.labels)}: {', '.join(map(_escaped, train.labels.names))}",
-        "Licence of the data: unknown, to be filled in",
+        "Licence of the data: unknown, please fill in",
     ]
     return _list(lines)
 
@@ -83,12 +83,12 @@ def _training(config: TrainConfig, train: Split, history: list[dict]) -> str:
     )
     lines = [
         f"Recipe: `{config.recipe}`, with these settings changed: {settings or 'none'}",
-        f"Start: backbone's weights `{config.weights}`"
+        f"Initial weights: `{config.weights}` for the backbone"
         + (f", layers of `{config.init_from}`" if config.init_from else ""),
         f"Length: {len(history)} epochs, {min(steps, config.max_steps or steps)} steps of "
         f"{config.batch_size} images",
-        f"Time: {training_time(history)}, validation after each epoch included",
-        f"Hardware, of the process that ended the run: {_hardware(config)}",
+        f"Time: {training_time(history)}, including validation after each epoch",
+        f"Hardware of the process that finished the run: {_hardware(config)}",
     ]
     return f"{_list(lines)}\n\n```bash\n{train_command(config)}\n```"
 
@@ -108,7 +108,7 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def _figures(scores: Scores, history: list[dict]) -> str:
+def _results(scores: Scores, history: list[dict]) -> str:
     measures = scores.to_dict()
     ious = measures.pop("per_class_iou")
     rows = [
@@ -117,13 +117,13 @@ def _figures(scores: Scores, history: list[dict]) -> str:
     ]
     return "\n\n".join(
         [
-            f"`best.keras`, of epoch {best_epoch(history)}, on the validation images at their "
-            "own size; unlabelled pixels are left out. Also in `metrics.json`.",
+            f"`best.keras`, from epoch {best_epoch(history)}, on the validation images at their "
+            "original size, without unlabelled pixels. Also in `metrics.json`.",
             _table(
-                ("measure", "value"),
+                ("metric", "value"),
                 [(MEASURES[name], f"{value:.4f}") for name, value in measures.items()],
             ),
-            _table(("class", "IoU", "share of validation's pixels"), rows),
+            _table(("class", "IoU", "share of validation pixels"), rows),
         ]
     )
 
@@ -138,19 +138,19 @@ def _limits(config: TrainConfig, splits, scores: Scores) -> str:
     ]
     absent = [name for name, share in zip(names, shares) if share == 0]
     lines = [
-        f"For pictures like those of the data set, and its {len(names)} classes: it learnt from "
-        f"{len(train)} images, and was measured on {len(val)}. Other scenes, cameras and light "
-        "were not measured.",
-        "The epoch was chosen by the same validation images, so the figures are a little too good "
-        "for new ones.",
+        f"For pictures like those in the data set, and its {len(names)} classes: it was trained on "
+        f"{len(train)} images and evaluated on {len(val)}. Other scenes, cameras and lighting were "
+        "not evaluated.",
+        "The epoch was chosen on the same validation images, so expect slightly lower figures on "
+        "new ones.",
     ]
     if weak:
         lines.append(f"Rare classes (under {RARE:.0%}) with an IoU under {WEAK}: {', '.join(weak)}")
     if absent:
-        lines.append(f"Not in validation, so not measured: {', '.join(absent)}")
+        lines.append(f"Not in the validation images, so not evaluated: {', '.join(absent)}")
     if config.weights == "none" and not config.init_from:
-        lines.append("The backbone began with random weights: these images are all that it saw.")
-    return _list([*lines, "Licence of the model: to be filled in, as it depends on the data's"])
+        lines.append("The backbone started from random weights: it has seen only these images.")
+    return _list([*lines, "Licence of the model: please fill in; it depends on the data's"])
 
 
 def _loading(run: RunFolder, config: TrainConfig) -> str:

@@ -1,6 +1,6 @@
-"""Model + split -> the four measures of Long et al. 2015, section 5.
+"""Model + split -> the four metrics of Long et al. 2015, section 5.
 
-Which pixels are measured may be changed first (`subsets`).
+`subsets` can change beforehand which pixels count.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from fcn_keras.runs.folder import MEASURES
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
-    """A confusion matrix and the measures that follow from it.
+    """A confusion matrix and the metrics that follow from it.
 
     Classes that neither truth nor prediction contains are left out of the means.
 
@@ -32,18 +32,18 @@ class Scores:
 
     @property
     def pixel_accuracy(self) -> float:
-        """Share of the labelled pixels that are right."""
+        """Share of the labelled pixels that are correct."""
         return _ratio(np.trace(self.confusion), self.confusion.sum())
 
     @property
     def mean_accuracy(self) -> float:
-        """Mean over the classes in the truth of the share of their pixels that is right."""
+        """Mean over the classes in the truth of the share of their pixels that are correct."""
         truth = self.confusion.sum(axis=1)
         return _mean(np.diag(self.confusion)[truth > 0] / truth[truth > 0])
 
     @property
     def class_iou(self) -> np.ndarray:
-        """Intersection over union of each class, `(classes,)`, NaN where it is in neither."""
+        """Intersection over union of each class, `(classes,)`, NaN if the class is in neither."""
         hits = np.diag(self.confusion)
         union = self.confusion.sum(axis=0) + self.confusion.sum(axis=1) - hits
         return np.divide(hits, union, out=np.full(len(hits), np.nan), where=union > 0)
@@ -65,20 +65,20 @@ class Scores:
         return self.confusion / np.maximum(self.confusion.sum(axis=1, keepdims=True), 1)
 
     def to_dict(self) -> dict:
-        """The measures as `metrics.json` holds them; `None` stands for a class left out."""
+        """The metrics as in `metrics.json`; `None` for a class that is left out."""
         ious = [None if np.isnan(iou) else float(iou) for iou in self.class_iou]
         measures = {name: getattr(self, name) for name in MEASURES}
         return {**measures, "per_class_iou": dict(zip(self.labels.names, ious))}
 
 
 def evaluate(segment: Callable, split: Split, progress=lambda items: items) -> Scores:
-    """Compares predictions and truth, an image at a time.
+    """Compares predictions and truth, one image at a time.
 
     Args:
         segment: Maps an RGB image, uint8 `(H, W, 3)`, to class ids `(H, W)`;
             a `Segmenter`.
-        split: The examples, at their own size.
-        progress: Wraps the sequence of indices, to show how far it is.
+        split: The examples, at their original size.
+        progress: Wraps the sequence of indices, to show progress.
 
     Returns:
         The `Scores` of all labelled pixels.
@@ -120,17 +120,17 @@ class ImageScore:
 
 
 def image_scores(segment: Callable, split: Split, progress=lambda items: items) -> list[ImageScore]:
-    """Measures every image by itself, to find those that a model does worst.
+    """Scores each image separately, to find those that a model does worst on.
 
     Args:
         segment: As for `evaluate`.
-        split: The examples, at their own size.
+        split: The examples, at their original size.
         progress: As for `evaluate`.
 
     Returns:
-        An `ImageScore` an image, the lowest mean IoU first; of equal ones the lower
-        pixel accuracy, then the split's order. Images without a labelled pixel have
-        no score and are left out. `total_scores` puts them together again.
+        An `ImageScore` per image, sorted by mean IoU, then pixel accuracy, the lowest
+        first, then by the split's order. Images without a labelled pixel have no
+        score and are left out. `total_scores` adds the scores up.
 
     Raises:
         UserError: If an example cannot be read.
@@ -154,7 +154,7 @@ def total_scores(labels: LabelSet, images: Iterable[ImageScore]) -> Scores:
 def require_same_classes(model_labels: LabelSet, data_labels: LabelSet) -> None:
     """Raises `UserError` if a model's classes are not those of a data set.
 
-    Only their number counts for a model whose classes have no names.
+    Only their number counts if the model's classes have no names.
     """
     nameless = model_labels.names == placeholder_names(len(model_labels))
     if len(model_labels) != len(data_labels) or not (
@@ -167,7 +167,7 @@ def require_same_classes(model_labels: LabelSet, data_labels: LabelSet) -> None:
 
 
 def format_scores(scores: Scores) -> str:
-    """The measures and a line for each class, as text; "–" stands for a class left out."""
+    """The metrics and a line for each class, as text; "–" for a class that is left out."""
     lines = [f"{title:22}  {getattr(scores, name):.4f}" for name, title in MEASURES.items()]
     width = max(5, *map(len, scores.labels.names))
     lines.append(f"\n{'class':{width}}     IoU  accuracy       pixels")
@@ -185,7 +185,7 @@ def confusion_matrix(truth: np.ndarray, prediction: np.ndarray, num_classes: int
     """Counts pairs of classes over the labelled pixels.
 
     Args:
-        truth: Integer class ids of any shape; ids from `num_classes` on, such as
+        truth: Integer class ids of any shape; ids of `num_classes` and above, such as
             255, are left out.
         prediction: Class ids of the same shape, all below `num_classes`.
 

@@ -1,4 +1,4 @@
-"""Split -> split of the pixels that are to be measured: d2l's, or those near boundaries."""
+"""Split -> split of the pixels to evaluate on: d2l's, or those near boundaries."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from fcn_keras.errors import UserError
 
 
 def d2l_examples(split: Split, crop: tuple[int, int] | None, void_is_background: bool) -> Split:
-    """Examples as d2l measures them: random crops, smaller images dropped, void as class 0.
+    """Examples as d2l evaluates on them: random crops, smaller images dropped, void as class 0.
 
     Args:
         split: Where they come from.
-        crop: Height and width; `None` keeps whole images. The place of a crop
-            depends on the example's number alone.
+        crop: Height and width; `None` keeps whole images. The position of a
+            crop depends only on the example's index.
         void_is_background: Whether unlabelled pixels count as class 0.
 
     Raises:
@@ -43,11 +43,10 @@ def d2l_examples(split: Split, crop: tuple[int, int] | None, void_is_background:
 
 
 def near_boundaries(split: Split, width: int) -> Split:
-    """Examples whose pixels are unlabelled but for a band along the true boundaries.
+    """Examples whose pixels are unlabelled except in a band along the true boundaries.
 
-    What skip connections add lies there, where the mean IoU of whole images hardly
-    shows it. Kohli et al. 2009 and DeepLab (Chen et al. 2018) measure in such bands,
-    "trimaps".
+    Skip connections help there, which the mean IoU of whole images hardly shows. Kohli
+    et al. 2009 and DeepLab (Chen et al. 2018) evaluate on such bands, called "trimaps".
 
     Args:
         split: Where they come from.

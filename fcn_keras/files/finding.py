@@ -1,4 +1,4 @@
-"""Which images are meant by paths, folders and patterns, and what their results are called."""
+"""Which images paths, folders and patterns refer to, and what their results are called."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".we
 
 
 class FoundImage(NamedTuple):
-    """An image's path or address, its result's path without ending, when it was changed last."""
+    """An image's path or address, its result's path without extension, and its time of change."""
 
     path: str
     name: str
@@ -32,21 +32,21 @@ def named_images(paths: Iterable[str], output, reserved=()) -> Iterator[FoundIma
 
 
 def found_images(paths: Iterable[str], output, reserved=()) -> Iterator[FoundImage]:
-    """The images that files, folders and patterns stand for, each with a name of its own.
+    """The images that files, folders and patterns refer to, each with a unique name.
 
-    A file's result has its name, a folder's images keep their subfolders. Where
-    two would share a name, the later ones get `_2`, `_3` and so on. One folder's
+    A file's result has its name; a folder's images keep their subfolders. If several
+    would share a name, the later ones get `_2`, `_3` and so on. Only one folder's
     listing is held at a time, as there may be more names than fit into memory.
 
     Args:
-        paths: Files, folders (searched through) and glob patterns; also addresses
+        paths: Files, folders (searched recursively) and glob patterns; also addresses
             of files and folders, see `storage`.
-        output: The output folder; folders are searched without it.
-        reserved: Folders in the output folder that hold something else; an
-            image's own folder of such a name gets `_2`.
+        output: The output folder, which is not searched.
+        reserved: Folders in the output folder that hold something else; a
+            folder of images with such a name gets `_2`.
 
     Yields:
-        The images. Missing files are among them; whoever opens them will notice.
+        The images, missing files included; opening these fails.
 
     Raises:
         UserError: If a folder cannot be read.
@@ -57,7 +57,7 @@ def found_images(paths: Iterable[str], output, reserved=()) -> Iterator[FoundIma
 def _found_below(folder: str, sources, output: str, reserved) -> Iterator[FoundImage]:
     """The images whose results go to one folder, after those of its subfolders.
 
-    Names are shared within a result's folder alone, so that no more need be known.
+    Only names within a result's folder can clash, so no others need to be known.
     """
     files: list[tuple[str, float]] = []
     below: dict[str, list[tuple[str, bool]]] = {}
@@ -94,7 +94,7 @@ def _expand(paths: Iterable[str]) -> Iterator[tuple[str, bool]]:
         elif storage.is_address(path) or os.path.exists(path) or not glob.has_magic(given):
             yield path, False
         else:
-            # Where nothing matches, the pattern is reported as missing.
+            # If nothing matches, the pattern is reported as missing.
             matches = sorted(glob.glob(given, recursive=True)) or [path]
             yield from ((match, False) for match in matches)
 

@@ -1,6 +1,6 @@
-"""Image files <-> pictures, with Pillow alone: the one rule for photographs, and for masks.
+"""Image files <-> pictures, with Pillow alone: the one rule for photographs and for masks.
 
-A bad file is reported with its name. Of several frames or pages the first is taken. Exported
+A bad file is reported by name. Of several frames or pages the first is used. Exported
 models follow the same rule (`export.graph_decoding`), and masks are opened in the same way
 (`data.decoding`).
 """
@@ -18,32 +18,32 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from fcn_keras.errors import UserError, first_line
 
-# What Pillow may open, JPEG with MPO; each other decoder is one more way in for a broken file.
+# What Pillow may open (JPEG includes MPO); each further decoder is one more way to attack.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP")
 JPEGS = ("JPEG", "MPO")
 LYING = (5, 6, 7, 8)  # orientations that swap the sides
-# Where Pillow looks for an orientation beside EXIF data, which alone exported models read.
+# Where else Pillow looks for an orientation; exported models read EXIF data only.
 OTHER_ORIENTATIONS = ("xmp", "XML:com.adobe.xmp", "Raw profile type exif")
-UNLABELLED = (224, 224, 192)  # VOC's cream, for ids that are no class's
+UNLABELLED = (224, 224, 192)  # VOC's cream, for ids of no class
 TIFF_SIZES = ((256, 322), (257, 323))  # tags: width and height, of the image and of a tile
-MAX_PIXELS = 178_956_970  # what Pillow takes for a decompression bomb
+MAX_PIXELS = 178_956_970  # more is a decompression bomb to Pillow
 # Each scan of a JPEG passes over all pixels. Chromium and libtiff have this limit too; encoders
-# write some 10 scans. A scan's header is shorter than 256 bytes, so its third byte is 0.
+# write about 10 scans. A scan's header is shorter than 256 bytes, so its third byte is 0.
 SCAN_START, MAX_SCANS = b"\xff\xda\0", 100
-RLE_DELTA = 255  # rows that two bytes of a BMP skip, which Pillow fills at once
-MAX_EXIF_BYTES = 2**16  # of which Pillow may copy all for each of thousands of entries
+RLE_DELTA = 255  # rows that two bytes of a BMP can skip; Pillow fills them at once
+MAX_EXIF_BYTES = 2**16  # Pillow may copy all of them for each of thousands of entries
 MAX_HEADER_WORK = 5 * 10**10  # reads times bytes: a second or two
 _LIFTING = threading.Lock()
 _TOO_MUCH_EXIF = f"more than {MAX_EXIF_BYTES:,} bytes of EXIF data"
-# Its warnings name no file, and what cannot be read is an error here.
+# Pillow's warnings name no file, and what cannot be read is an error here.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def open_photograph(source, name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Opens a photograph for reading in parts.
+    """Opens a photograph, to be read as a whole or in parts.
 
     EXIF orientation is applied, grey is repeated, transparency is dropped, and
-    16-bit samples keep their high byte. EXIF data that are damaged say nothing.
+    16-bit samples keep their high byte. Damaged EXIF data are ignored.
 
     Args:
         source: A path, or the file's bytes.
@@ -54,7 +54,7 @@ def open_photograph(source, name: str, max_pixels: int = MAX_PIXELS) -> Image.Im
         An image of mode `"RGB"`.
 
     Raises:
-        UserError: If it is no complete image, or too large.
+        UserError: If it is not a complete image, or is too large.
     """
     with bad_files_named(name):
         with _pillow_accepting(max_pixels):
@@ -66,16 +66,16 @@ def open_photograph(source, name: str, max_pixels: int = MAX_PIXELS) -> Image.Im
 
 
 def open_header(source, name: str, formats=FORMATS) -> Any:
-    """Opens an image of which no pixel is read yet; otherwise as `open_photograph`."""
+    """Opens an image without reading its pixels; raises `UserError` like `open_photograph`."""
     with bad_files_named(name, formats):
         return _open(source, name, formats, MAX_PIXELS)
 
 
 def upright_size(source, name: str) -> tuple[int, int]:
-    """The width and height that `open_photograph` gives; a JPEG is not decoded for it."""
+    """The width and height of `open_photograph`'s image; a JPEG is not decoded for this."""
     with bad_files_named(name):
         image = _open(source, name, FORMATS, MAX_PIXELS)
-        if image.format not in JPEGS:  # whose EXIF data may be behind the pixels
+        if image.format not in JPEGS:  # EXIF data may come after the pixels
             image.load()
         width, height = image.size
         return (height, width) if _read_orientation(image) in LYING else (width, height)
@@ -89,10 +89,10 @@ def to_rgb(image: Image.Image, name: str) -> Image.Image:
     """
     if image.mode in ("F", "I"):
         kind = "floats" if image.mode == "F" else "32-bit integers"
-        raise UserError(f"{name}: an image of {kind}. Save it with 8 or 16 bits.")
-    if image.mode.startswith("I;16"):  # of which convert("L") would clip at 255
+        raise UserError(f"{name}: an image of {kind}. Save it with 8 or 16 bits per channel.")
+    if image.mode.startswith("I;16"):  # convert("L") would clip it at 255
         image = image.convert("I").point(lambda value: value * (1 / 256)).convert("L")
-    return image if image.mode == "RGB" else image.convert("RGB")  # which copies even RGB
+    return image if image.mode == "RGB" else image.convert("RGB")  # convert copies even RGB
 
 
 def palette_image(ids: Image.Image, palette) -> Image.Image:
@@ -103,7 +103,7 @@ def palette_image(ids: Image.Image, palette) -> Image.Image:
 
 
 def encode_image(image: Image.Image, kind: str = "PNG", **options) -> bytes:
-    """The bytes of an image's file; for the options see Pillow."""
+    """An image as the bytes of a file; for the options see Pillow."""
     file = io.BytesIO()
     image.save(file, kind, **options)
     return file.getvalue()
@@ -118,8 +118,8 @@ def bad_files_named(name: str, formats=FORMATS):
         raise
     except UnidentifiedImageError as error:  # its message shows a Python object
         raise UserError(
-            f"{name}: not a readable image (of no known kind). Replace or remove it; what can be "
-            f"read is {', '.join(formats)}."
+            f"{name}: not a readable image (unknown format). Replace or remove it; the supported "
+            f"formats are {', '.join(formats)}."
         ) from error
     except Exception as error:  # OSError, SyntaxError, struct.error, ...
         raise UserError(
@@ -128,14 +128,14 @@ def bad_files_named(name: str, formats=FORMATS):
 
 
 def _read_orientation(image: Image.Image) -> int:
-    """The orientation in an image's EXIF data, of which nothing else is kept."""
+    """The orientation in an image's EXIF data; everything else in them is dropped."""
     for other in OTHER_ORIENTATIONS:
         image.info.pop(other, None)
     if len(image.info.get("exif", b"")) > MAX_EXIF_BYTES:
         raise ValueError(_TOO_MUCH_EXIF)
-    with contextlib.suppress(Exception):  # what could be read of damaged data is kept
+    with contextlib.suppress(Exception):  # what is readable in damaged data is kept
         exif = image.getexif()
-        for tag in set(exif) - {ExifTags.Base.Orientation}:  # what turning would write anew
+        for tag in set(exif) - {ExifTags.Base.Orientation}:  # exif_transpose would write them again
             del exif[tag]
     return image.getexif().get(ExifTags.Base.Orientation, 1)
 
@@ -161,9 +161,9 @@ def _open(source, name: str, formats, max_pixels: int) -> Any:
 
 
 def _decoded_pixels(image: Any) -> int:
-    """How many pixels Pillow may make on the way to those of an image."""
+    """How many pixels Pillow may allocate to decode an image."""
     width, height = image.size
-    if image.format == "TIFF":  # one of a single pixel may have a tile of billions, or many
+    if image.format == "TIFF":  # a one-pixel TIFF may have a tile of billions, or many
         tags = image.tag_v2
         sides = ((tags[side], tags.get(tile) or 1) for side, tile in TIFF_SIZES)
         return math.prod(-(-side // tile) * tile for side, tile in sides)
@@ -173,9 +173,9 @@ def _decoded_pixels(image: Any) -> int:
 
 
 class _HeaderReader(io.BufferedReader):
-    """A file to open an image from, which ends where that would take long.
+    """A file to open an image from, which raises `ValueError` if that would take too long.
 
-    Pillow copies what it has at some of the reads, so that time grows with reads times bytes.
+    At some reads Pillow copies all it has, so the time grows with reads times bytes.
     """
 
     _reads = _bytes = _exif = 0
@@ -185,14 +185,14 @@ class _HeaderReader(io.BufferedReader):
         self._reads, self._bytes = self._reads + 1, self._bytes + len(data)
         if self._reads * self._bytes > MAX_HEADER_WORK:
             raise ValueError("too much metadata")
-        if data.startswith(b"Exif\0\0"):  # Pillow joins all of a JPEG
+        if data.startswith(b"Exif\0\0"):  # Pillow joins all those of a JPEG
             self._exif += len(data)
             if self._exif > MAX_EXIF_BYTES:
                 raise ValueError(_TOO_MUCH_EXIF)
         return data
 
     def count(self, pattern: bytes) -> int:
-        """How often the whole file has a pattern that does not overlap itself."""
+        """How often a pattern that cannot overlap itself occurs in the whole file."""
         self.seek(0)
         found, rest = 0, b""
         while block := self.read1(2**20):
@@ -203,7 +203,7 @@ class _HeaderReader(io.BufferedReader):
 
 @contextlib.contextmanager
 def _pillow_accepting(max_pixels: int):
-    """Lifts Pillow's own limit, a global, for a moment, and only where more is to be accepted."""
+    """Lifts Pillow's own limit, a global, for the block, and only if more pixels are accepted."""
     if max_pixels <= MAX_PIXELS:
         yield
         return

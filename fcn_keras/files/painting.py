@@ -1,4 +1,4 @@
-"""Classes painted over a photograph, with Pillow alone: the one rule of every overlay.
+"""Paints classes over a photograph, with Pillow alone: the one rule for every overlay.
 
 Background stays unpainted, as do pixels of no class. Every shape has an outline: a line in its
 own colour and, around that, one in black or white, whichever differs more from the colour. One
@@ -14,12 +14,12 @@ from PIL import Image, ImageChops, ImageDraw
 
 from fcn_keras.files.images import palette_image
 
-# Without regard to case, and to what is around: labelme writes _background_, others __bg__.
+# Regardless of case and surrounding characters: labelme writes _background_, others __bg__.
 BACKGROUND_NAMES = {"background", "bg"}
 UNPAINTED = 255
 GREYISH = 40  # the largest difference between the red, green and blue of a greyish colour
 PIXELS_PER_WIDTH = 1000  # of the image's longer side, for each pixel of a line's width
-HATCH = 10  # from one line of the hatching to the next, in widths of a line
+HATCH = 10  # distance between the lines of the hatching, in line widths
 
 
 def is_greyish(color: Sequence[int]) -> bool:
@@ -28,13 +28,13 @@ def is_greyish(color: Sequence[int]) -> bool:
 
 
 def line_level(color: Sequence[int]) -> int:
-    """The grey level of lines beside a colour: 0 or 255, whichever differs more from it."""
+    """The grey level of lines next to a colour: 0 or 255, whichever differs more from it."""
     red, green, blue = color
     return 0 if 299 * red + 587 * green + 114 * blue >= 127_500 else 255
 
 
 def painted_ids(names: Sequence[str]) -> list[int]:
-    """The ids of the classes that are painted unless others are asked for: all but background."""
+    """The ids of the classes painted by default: all but background."""
     return [i for i, name in enumerate(names) if name.strip(" _-").lower() not in BACKGROUND_NAMES]
 
 
@@ -47,11 +47,11 @@ def paint(
         image: Of mode `"RGB"`.
         mask: Class ids, of mode `"L"` or `"P"`, at the image's size.
         palette: A colour `(red, green, blue)` for each class.
-        shown: The ids to paint. Others stay as they are, but for the outlines around these.
-        opacity: Of the colours. Lines are twice as opaque; 0 leaves the image as it is.
+        shown: The ids to paint. Others are unchanged, except for the outlines around these.
+        opacity: Of the colours; lines are twice as opaque. 0 leaves the image unchanged.
     """
-    # Ranks replace the ids: of two neighbours the class with fewer pixels keeps its colour up to
-    # the boundary, and the line takes its place from the other one. So thin objects are not lost.
+    # Ranks replace the ids: of two neighbours, the class with fewer pixels keeps its colour up to
+    # the boundary, and the line is drawn in the other one. So thin objects are not lost.
     counts = mask.histogram()
     order = sorted({i for i in shown if i < len(palette)}, key=lambda i: (counts[i], i))
     ranks = dict(zip(order, range(len(order))))
@@ -87,7 +87,7 @@ def _where(ids: Image.Image, chosen: Iterable[int], level: int) -> Image.Image:
 
 
 def _moved(ids: Image.Image, right: int, down: int) -> Image.Image:
-    moved = ids.copy()  # at the border an id meets itself
+    moved = ids.copy()  # at the image border an id meets itself
     moved.paste(ids, (right, down))
     return moved
 
@@ -96,6 +96,6 @@ def _stripes(size: tuple[int, int], line: int, level: int) -> Image.Image:
     stripes, (width, height) = Image.new("L", size), size
     draw = ImageDraw.Draw(stripes)
     for left in range(-height, width, HATCH * line):
-        # Its ends, which are cut square, are outside.
+        # Its square ends are outside the image.
         draw.line((left - line, height + line, left + height + line, -line), level, line)
     return stripes

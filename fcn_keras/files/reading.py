@@ -1,4 +1,4 @@
-"""Small files that may be damaged or someone else's -> their content, or a `UserError`."""
+"""Small files, perhaps damaged or from someone else -> their content, or a `UserError`."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ T = TypeVar("T")
 def damage_as_user_errors(what: str, remedy: str = "Restore it from a copy."):
     """Turns what parsing raises into a `UserError`: `what`, the reason and the remedy.
 
-    Whoever parses checks types first (`as_object`, `build`): a `TypeError` or
-    `AttributeError` is a mistake of the program, not of the file.
+    Callers check types first (`as_object`, `build`): a `TypeError` or
+    `AttributeError` is a bug in the program, not damage to the file.
     """
     try:
         yield
@@ -43,7 +43,7 @@ def read_text(path: Path) -> str:
     """The text of a small file; raises `OSError` or `ValueError`."""
     size = path.stat().st_size
     if size > MAX_BYTES:
-        raise ValueError(f"{size} bytes, more than the {MAX_BYTES >> 20} MiB that it may have")
+        raise ValueError(f"{size} bytes, more than the limit of {MAX_BYTES >> 20} MiB")
     return path.read_bytes().decode()
 
 
@@ -58,14 +58,14 @@ def read_object(path: Path) -> dict:
 
 
 def as_object(value, what: str) -> dict:
-    """A value of a file that must be a JSON object; raises `ValueError`."""
+    """A value from a file that must be a JSON object; raises `ValueError`."""
     if not isinstance(value, dict):
         raise ValueError(f"{what} is not an object")
     return value
 
 
 def build(kind: type[T], values) -> T:
-    """Builds a dataclass from a file's fields; raises `ValueError` where they are others."""
+    """Builds a dataclass from a file's fields; raises `ValueError` if they do not match."""
     try:
         inspect.signature(kind).bind(**values)
     except TypeError as error:
@@ -74,5 +74,5 @@ def build(kind: type[T], values) -> T:
 
 
 def has_control_characters(text: str) -> bool:
-    """Whether a text has what moves a terminal's cursor or ends a line or a C string."""
+    """Whether a text has characters that move a terminal's cursor or end a line or a C string."""
     return any(unicodedata.category(character) == "Cc" for character in text)

@@ -1,4 +1,4 @@
-"""The results of images in a folder: their names, which are there, which may be replaced."""
+"""The results of images in a folder: their names, which exist, which may be replaced."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from fcn_keras.files.finding import FoundImage
 from fcn_keras.files.writing import write_file
 
 EXTRAS = ("overlay", "confidence", "probabilities")
-SCALE = "confidence_scale"  # comes with the confidence
+SCALE = "confidence_scale"  # is written with the confidence
 FOLDERS = (*EXTRAS, SCALE)  # beside the masks
-# In the output folder: the results that were written there. One JSON string per line, since a
-# file's name may hold a line break; other lines are left out.
+# In the output folder: the list of the results written there. One JSON string per line, since a
+# file name may contain a line break; other lines are ignored.
 LIST = ".fcn-keras-results"
 
 
 def folders_of(extras: Iterable[str]) -> tuple[str, ...]:
-    """The folders that some extras fill."""
+    """The folders that these extras need."""
     wanted = {*extras}
     if "confidence" in wanted:
         wanted.add(SCALE)
@@ -29,13 +29,13 @@ def folders_of(extras: Iterable[str]) -> tuple[str, ...]:
 
 
 def result_name(name: str, kind: str) -> str:
-    """A result's path below the output folder: of an image's mask (`"mask"`) or an extra."""
+    """A result's path below the output folder, for an image's mask (`"mask"`) or an extra."""
     ending = ".npz" if kind == "probabilities" else ".png"
     return f"{name}{ending}" if kind == "mask" else f"{kind}/{name}{ending}"
 
 
 class Results:
-    """The results in an output folder, or at its address; knows one folder's listing at a time."""
+    """The results in an output folder, or at its address; holds one folder's listing at a time."""
 
     def __init__(self, output, extras: Iterable[str] = ()):
         self._output, self._kinds = str(output) or ".", (*folders_of(extras), "mask")
@@ -44,22 +44,22 @@ class Results:
         self._owned: set[str] | None = None
 
     def have(self, name: str, changed: float) -> bool:
-        """Whether all results of an image are there, not older than the image."""
+        """Whether all results of an image exist and are not older than it."""
         self._look_into(name.rpartition("/")[0])
         return all(self._changed.get(result, -1) >= changed for result in self._names(name))
 
     def planned(
         self, images: Iterable[FoundImage], skip_existing: bool = False, overwrite: bool = False
     ) -> list[str]:
-        """The names of the images whose results are to be written, if they may be.
+        """The names of the images whose results are to be written.
 
         Args:
             images: All images; folder by folder, as `found_images` yields them.
-            skip_existing: Leave out what `have` has.
-            overwrite: Allow a result to replace an image, or a file that is not in the list.
+            skip_existing: Leave out images whose results exist, by `have`.
+            overwrite: Let a result replace an image, or a file that is not in the list.
 
         Raises:
-            UserError: If one would do so; or the folder cannot be read.
+            UserError: If one would without `overwrite`, or the folder cannot be read.
         """
         listed, planned = self._listed(), []
         sources, replaced, foreign = set(), {}, []
@@ -80,15 +80,15 @@ class Results:
             raise UserError(
                 f"{self._path((taken or foreign)[0])}: the result would replace {what}"
                 f"{f', and {count} more files' if count else ''}. Choose another --output, or "
-                "replace with --overwrite."
+                "allow this with --overwrite."
             )
         return planned
 
     def claim(self, names: Iterable[str]) -> None:
         """Adds the results of images to the folder's list, before they are written.
 
-        So they may be replaced later, also after a kill. To a file lines are added, as other
-        processes may do so too; at an address the list is written anew.
+        So they may be replaced later, even after a kill. A local list is appended to, as
+        other processes may do the same; one at an address is rewritten.
 
         Raises:
             UserError: If the list cannot be written.
@@ -105,11 +105,11 @@ class Results:
         try:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
             with open(path, "ab", buffering=0) as file:
-                after_a_kill = ["\n"] if file.tell() else []  # the last line may be cut
+                after_a_kill = ["\n"] if file.tell() else []  # the last line may be cut off
                 file.write("".join([*after_a_kill, *map(_line, missing)]).encode())
         except OSError as error:
             raise UserError(
-                f"{path}: cannot be written ({error.strerror}). Choose another place."
+                f"{path}: cannot be written ({error.strerror}). Choose another path."
             ) from error
 
     def _listed(self) -> set[str]:
@@ -124,8 +124,8 @@ class Results:
         return self._owned
 
     def _existing(self, name: str) -> list[str]:
-        """The results of an image whose names are taken, by whatever it is."""
-        if not storage.is_address(self._output):  # letters' case means what it does to the disk
+        """The results of an image whose names are taken, by anything at all."""
+        if not storage.is_address(self._output):  # the disk decides whether case matters
             return [name for name in self._names(name) if os.path.lexists(self._path(name))]
         self._look_into(name.rpartition("/")[0])
         return [name for name in self._names(name) if name in self._changed]
@@ -147,7 +147,7 @@ class Results:
 
 
 def _identity(path: str):
-    """What is the same for two paths of one file; `None` where there is none."""
+    """A value that two paths of the same file share; `None` if there is no file."""
     if storage.is_address(path):
         return path
     try:

@@ -1,4 +1,4 @@
-"""Silence for packages that write to the terminal from C++, where `sys.stderr` is not asked."""
+"""Silence for packages that write to the terminal from C++, which bypasses `sys.stderr`."""
 
 from __future__ import annotations
 

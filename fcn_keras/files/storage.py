@@ -1,6 +1,6 @@
-"""Files by path or address: on this machine, or in an object store, by pyarrow.
+"""Files by path or address: on this machine, or in an object store through pyarrow.
 
-An address has a scheme (`s3://bucket/photos`); everything else is a path of this machine.
+An address has a scheme (`s3://bucket/photos`); everything else is a path on this machine.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from fcn_keras.errors import UserError, first_line, require_packages
 
-SCHEMES = ("s3", "gs")  # there an object appears when it is complete
+SCHEMES = ("s3", "gs")  # where an object appears only when it is complete
 
 
 class Entry(NamedTuple):
@@ -43,7 +43,7 @@ def is_folder(path: str) -> bool:
 
 
 def changed(path: str) -> float:
-    """When a file was changed last; 0 where there is none."""
+    """When a file was last changed; 0 if it does not exist."""
     if not is_address(path):
         with contextlib.suppress(OSError):
             return os.stat(path).st_mtime
@@ -53,11 +53,10 @@ def changed(path: str) -> float:
 
 
 def list_folder(folder: str) -> list[Entry]:
-    """A folder's entries, sorted by name; none where there is no such folder.
+    """A folder's entries, sorted by name; none if there is no such folder.
 
-    Links to folders are left out, as they may lead in a circle; the folder itself may
-    be one. Whatever else is no folder counts as a file, so that whoever opens it tells
-    what is wrong.
+    Links to folders are left out, as they may form a loop; the folder itself may be a
+    link. Everything else counts as a file, so that opening it reports what is wrong.
 
     Raises:
         UserError: If it cannot be read.
@@ -83,7 +82,7 @@ def read(address: str) -> bytes:
 
 
 def write(address: str, write_local: Callable[[Path], object]) -> None:
-    """Writes a file at an address, by way of one on this machine.
+    """Writes a file at an address, through a temporary local file.
 
     Raises:
         UserError: If that fails.
@@ -109,7 +108,7 @@ def _list_local(folder: str) -> list[Entry]:
         return []
     except OSError as error:
         raise UserError(
-            f"{folder}: cannot be read ({error.strerror}). Allow it or leave it out."
+            f"{folder}: cannot be read ({error.strerror}). Make it readable or leave it out."
         ) from error
     return entries
 
@@ -117,7 +116,7 @@ def _list_local(folder: str) -> list[Entry]:
 def _leads_to_folder(entry: os.DirEntry) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link that leads to itself
+    except OSError:  # a link to itself
         return False
 
 
@@ -127,7 +126,7 @@ def _entry(info) -> Entry:
 
 @contextlib.contextmanager
 def _opened(address: str, verb: str = "read"):
-    """Yields pyarrow's file system and the path in it; errors within name the address."""
+    """Yields pyarrow's file system and the path in it; errors in the block name the address."""
     scheme, _, place = address.partition("://")
     bucket = place.partition("/")[0]
     try:
@@ -147,7 +146,7 @@ def _opened(address: str, verb: str = "read"):
 def _filesystem(root: str):
     if root.partition("://")[0] not in SCHEMES:
         known = ", ".join(f"{scheme}://" for scheme in SCHEMES)
-        raise UserError(f"{root}: such addresses are not known. Choose one of {known}.")
+        raise UserError(f"{root}: unknown kind of address. Use one of {known}.")
     require_packages(root, "cluster", "pyarrow")
     from pyarrow.fs import FileSystem
 

@@ -1,4 +1,4 @@
-"""Results that are whole or not there: written beside their place, then renamed."""
+"""Results that are complete or absent: written under another name, then renamed."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from pathlib import Path
 from fcn_keras.errors import UserError
 from fcn_keras.files import storage
 
-PARTIAL = ".partial-"  # what such names begin with is not finished
+PARTIAL = ".partial-"  # prefix of what is not finished
 
 
 @contextlib.contextmanager
 def atomic_path(path: Path, durable: bool = False):
-    """Yields a path beside `path` that takes its name once the block has succeeded.
+    """Yields a path beside `path` that is renamed to it once the block has succeeded.
 
     Args:
         path: The file's path.
-        durable: Whether the content is on disk first, should the machine lose its power;
-            that takes some milliseconds.
+        durable: Whether to flush the content to disk first, in case the power fails; this
+            takes a few milliseconds.
     """
     partial = path.with_name(f"{PARTIAL}{path.name}")
     try:
@@ -37,7 +37,7 @@ def atomic_path(path: Path, durable: bool = False):
 
 @contextlib.contextmanager
 def partial_folder(parent: Path):
-    """Yields a path in `parent` for a new folder, to be renamed there; removes what is left."""
+    """Yields a path in `parent` for a new folder, to be renamed; removes it if it is not."""
     parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=PARTIAL, dir=parent) as temporary:
         yield Path(temporary, "folder")
@@ -45,35 +45,35 @@ def partial_folder(parent: Path):
 
 @contextlib.contextmanager
 def atomic_folder(path: Path):
-    """Yields a path for a new folder that takes the name `path` once the block has succeeded."""
+    """Yields a path for a new folder that is renamed to `path` once the block has succeeded."""
     with partial_folder(path.parent) as partial:
         yield partial
         os.rename(partial, path)
 
 
 def require_replaceable(option: str, path, mark: bytes) -> None:
-    """Raises `UserError` where something is in the place of a file that is not of its kind.
+    """Raises `UserError` if a file would replace something that is not of its kind.
 
     Args:
         option: The flag that names the file.
         path: Its path or address.
-        mark: A pattern in the first or last mebibyte of all files of its kind.
+        mark: A pattern in the first or last mebibyte of every file of its kind.
     """
     if storage.is_address(path):
         data = storage.read(path) if storage.changed(path) else b""
     elif os.path.isdir(path):
-        raise UserError(f"{option} {path}: a folder. Give a file.")
+        raise UserError(f"{option} {path}: a folder. Choose a file.")
     elif os.path.isfile(path):
         with open(path, "rb") as file:
             data = file.read(1 << 20)
             file.seek(max(file.tell(), os.fstat(file.fileno()).st_size - (1 << 20)))
             data += file.read()
-    else:  # what is no regular file has no mark
+    else:  # anything but a regular file has no mark
         data = b"?" if os.path.lexists(path) else b""
     if data and not re.search(mark, data):
         raise UserError(
-            f"{option} {path}: exists, and this command did not write it. Choose another name, or "
-            "move that file."
+            f"{option} {path}: exists, but was not written by this command. Choose another name "
+            "or move that file."
         )
 
 
@@ -97,5 +97,5 @@ def write_file(path, write: Callable[[Path], object]) -> None:
             write(partial)
     except OSError as error:
         raise UserError(
-            f"{path}: cannot be written ({error.strerror}). Choose another place."
+            f"{path}: cannot be written ({error.strerror}). Choose another path."
         ) from error

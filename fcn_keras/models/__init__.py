@@ -1,3 +1,3 @@
-"""Networks. Importing this package registers its layers, so that Keras loads files with them."""
+"""Networks. Importing this package registers its layers, so that Keras can load files with them."""
 
 from fcn_keras.models import block_upsampling, normalization, upsampling  # noqa: F401

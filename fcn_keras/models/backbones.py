@@ -11,7 +11,7 @@ from fcn_keras.errors import UserError
 from fcn_keras.models.untrusted import check_preset_folder
 
 STRIDES = (8, 16, 32)
-SECONDS_TO_ANSWER = 5  # of a host, or there is no connection
+SECONDS_TO_ANSWER = 5  # else a host counts as unreachable
 # He et al. 2016, table 1: residual blocks in each of the four stages.
 RESNETS = {
     "resnet18": ("basic_block", [2, 2, 2, 2]),
@@ -19,8 +19,8 @@ RESNETS = {
     "resnet50": ("bottleneck_block", [3, 4, 6, 3]),
     "resnet101": ("bottleneck_block", [3, 4, 23, 3]),
     "resnet152": ("bottleneck_block", [3, 8, 36, 3]),
-    # For tests in which the size of the network is not the point: with 8 to 64 filters. TensorFlow
-    # 2.21 crashes in its gradient on whole photographs (convolutions of under 16 channels).
+    # For tests where the size of the network does not matter: 8 to 64 filters. TensorFlow 2.21
+    # crashes in its gradient on whole photographs (convolutions with fewer than 16 channels).
     "tiny": ("basic_block", [1, 1, 1, 1]),
 }
 
@@ -45,8 +45,8 @@ def build_features(
         8, 16, 32.
 
     Raises:
-        UserError: If the backbone is unknown, or the weights cannot be had or
-            belong to another network.
+        UserError: If the backbone is unknown, or the weights are not available
+            or belong to another network.
     """
     name = backbone if isinstance(backbone, str) else None
     if name:
@@ -55,7 +55,7 @@ def build_features(
     missing = {"P3", "P4", "P5"} - set(pyramid)
     if missing:
         raise UserError(
-            "A backbone needs features at strides 8, 16 and 32, as KerasHub's pyramid_outputs "
+            "A backbone needs features at strides 8, 16 and 32, in KerasHub's pyramid_outputs "
             f"P3, P4 and P5. Received: {backbone!r} without {sorted(missing)}."
         )
     # A plain functional model: saved files then load without KerasHub's classes.
@@ -80,7 +80,7 @@ def _load_resnet(name: str, weights: str | None, dtype):
     if name not in RESNETS:
         offered = ", ".join(name for name in RESNETS if name != "tiny")
         raise UserError(f"backbone must be one of {offered}. Received: {name!r}.")
-    from keras_hub.models import ResNetBackbone  # a second to import
+    from keras_hub.models import ResNetBackbone  # takes a second to import
 
     block_type, num_blocks = RESNETS[name]
     if weights is None:
@@ -105,7 +105,7 @@ def _load_resnet(name: str, weights: str | None, dtype):
     found = (resnet.block_type, list(resnet.stackwise_num_blocks))
     if found != (block_type, num_blocks):
         raise UserError(
-            f"The weights {weights!r} belong to another network than {name}: they have "
+            f"The weights {weights!r} belong to a network other than {name}: they have "
             f"{found[0]}s {found[1]}, not {block_type}s {num_blocks}. Choose the --backbone they "
             "were made for."
         )
@@ -117,7 +117,7 @@ def _load_preset(backbone_class, preset: str, name: str, dtype):
     if not known:
         raise UserError(
             f"weights must be 'imagenet', 'none', a directory with a preset, or a KerasHub "
-            f"handle. Received: {preset!r}, which is no directory."
+            f"handle. Received: {preset!r}, which is not a directory."
         )
     try:
         if os.path.isdir(preset):
@@ -126,17 +126,17 @@ def _load_preset(backbone_class, preset: str, name: str, dtype):
             return backbone_class.from_preset(preset, dtype=dtype)
     except UserError:
         raise
-    except Exception as error:  # each hub raises its own kinds
+    except Exception as error:  # each hub raises its own kinds of errors
         if os.path.isdir(preset):
             raise UserError(
-                f"{preset}: no usable preset of {name} ({type(error).__name__}). It needs "
+                f"{preset}: not a usable preset of {name} ({type(error).__name__}). It needs "
                 "KerasHub's config.json and model.weights.h5, or timm's config.json and "
                 "model.safetensors."
             ) from error
         reason = "no connection" if isinstance(error, OSError) else type(error).__name__
         raise UserError(
-            f"The weights {preset!r} could not be fetched ({reason}). Use --weights none for "
-            "random values, or --weights DIR with a directory made where there is a connection by:",
+            f"The weights {preset!r} could not be downloaded ({reason}). Use --weights none for "
+            "random values, or --weights DIR with a directory created on a connected machine by:",
             "  python -c 'import keras_hub; keras_hub.models.ResNetBackbone.from_preset("
             f'"{preset}").save_to_preset("DIR")\'',
         ) from error
@@ -144,10 +144,10 @@ def _load_preset(backbone_class, preset: str, name: str, dtype):
 
 @contextlib.contextmanager
 def _no_long_retries(preset: str):
-    """Lets the local cache alone answer where a preset's host does not.
+    """Uses only the local cache if a preset's host does not answer.
 
-    The clients of Hugging Face and Kaggle would try for minutes, Kaggle's without end where
-    something accepts the connection and then is silent.
+    The clients of Hugging Face and Kaggle would retry for minutes, and Kaggle's forever if
+    something accepts the connection and then stays silent.
     """
     import huggingface_hub.constants as hub
     import requests
@@ -161,7 +161,7 @@ def _no_long_retries(preset: str):
             requests.head(host, timeout=SECONDS_TO_ANSWER)
     except requests.RequestException as error:
         hub.HF_HUB_OFFLINE, unreachable = True, error
-        # Kaggle's client has no such switch: a port that refuses.
+        # Kaggle's client has no such switch, so it gets a port that refuses.
         os.environ.update(dict.fromkeys(proxies, "http://127.0.0.1:9"))
     try:
         yield

@@ -1,10 +1,10 @@
-"""Transposed convolution by matrix products, which is faster than by convolution kernels.
+"""Transposed convolution by matrix products, which is faster than convolution kernels.
 
 With kernel `2s`, stride `s` and "same" padding, an output pixel is a weighted sum over 2x2
 inputs, the same four for each block of `s / 2` times `s / 2` pixels. So each of the four
-positions of a block within a stride is one matrix product: of all those neighbours and the
-kernel's part for it. Convolution kernels write, or read, the products with each input over
-`2s` times `2s` pixels instead, four times as much as there are.
+positions of a block within a stride takes one matrix product: of all those neighbours and the
+part of the kernel for that position. Convolution kernels instead write, or read, each input's
+products over `2s` times `2s` pixels, four times as many as there are.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import keras
 from keras import ops
 
-# Smaller ones train faster by convolution kernels.
+# Smaller ones train faster with convolution kernels.
 LEAST_TRAINED_STRIDE = 8
 
 
@@ -20,9 +20,9 @@ LEAST_TRAINED_STRIDE = 8
 class BlockwiseConv2DTranspose(keras.layers.Conv2DTranspose):
     """`Conv2DTranspose` that trains by matrix products where they are faster.
 
-    At stride 32 with 21 classes a forward and backward pass takes half of the time on
-    a processor. Strides below 8, other kernels, and inference, whose plain layer other
-    runtimes know, are left to the parent.
+    At stride 32 with 21 classes, a forward and backward pass takes half the time on a
+    CPU. The parent class handles strides below 8, other kernels, and inference, as other
+    runtimes know the plain layer.
     """
 
     def call(self, inputs, training=None):
@@ -36,7 +36,7 @@ class BlockwiseConv2DTranspose(keras.layers.Conv2DTranspose):
 class BlockUpsampling(keras.layers.Layer):
     """`Conv2DTranspose(filters, 2 * stride, strides=stride, padding="same")` for inference.
 
-    Its weight is `block_kernel` of that layer's, `stride` is even. Maps `(B, H, W, D)`
+    Its weight is `block_kernel` of that layer's kernel; `stride` is even. Maps `(B, H, W, D)`
     to `(B, H * stride, W * stride, filters)`.
     """
 
@@ -64,11 +64,11 @@ def upsample_by_blocks(model: keras.Model) -> keras.Model:
     """A network for inference that upsamples by `BlockUpsampling` where it can.
 
     Args:
-        model: A functional model, such as `build_fcn`'s. It stays as it is.
+        model: A functional model, such as `build_fcn`'s. It is not changed.
 
     Returns:
-        A model that gives the same but for rounding. It shares the other layers
-        with `model`, so that later changes of these are changes of both.
+        A model with the same output, up to rounding. It shares its other layers
+        with `model`, so later changes to these affect both.
     """
     replaced = {}
 
@@ -95,11 +95,11 @@ def block_kernel(kernel, bias=None):
 
     Returns:
         `(4, 4 channels, (stride / 2)**2 filters)` for the positions (up, down) x (left,
-        right) of a block within a stride, with a further row for the bias, which saves a
+        right) of a block within a stride, with an extra row for the bias, which saves a
         pass over all pixels.
     """
     half, (filters, channels) = kernel.shape[0] // 4, kernel.shape[2:]
-    # A kernel's rows are (neighbour, position, row of the block), both counted backwards.
+    # A kernel's rows are (neighbour, position, row of the block), the first two in reverse.
     parts = ops.reshape(kernel, (2, 2, half, 2, 2, half, filters, channels))
     parts = ops.flip(ops.transpose(parts, (1, 4, 0, 3, 7, 2, 5, 6)), (0, 1, 2, 3))
     matrices = ops.reshape(parts, (4, 4 * channels, half**2 * filters))
@@ -123,7 +123,7 @@ def _upsampled(maps, kernel, stride: int):
 
     windows = ops.stack([neighbours(p, q) for p in (0, 1) for q in (0, 1)])
     windows = ops.reshape(windows, (4, -1, 4 * channels))
-    if kernel.shape[1] > 4 * channels:  # the bias is for an input that is 1
+    if kernel.shape[1] > 4 * channels:  # the bias is the weight of an input of 1
         windows = ops.pad(windows, ((0, 0), (0, 0), (0, 1)), constant_values=1)
     blocks = ops.matmul(windows, kernel)  # (4, B h w, half half filters)
     row = kernel.shape[-1] // half
@@ -133,7 +133,7 @@ def _upsampled(maps, kernel, stride: int):
 
 
 def _fits(layer: keras.layers.Conv2DTranspose) -> bool:
-    """Whether a transposed convolution is one that blocks can do."""
+    """Whether a transposed convolution can be computed by blocks."""
     stride = layer.strides[0]
     return (
         layer.strides == (stride, stride)

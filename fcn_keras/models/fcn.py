@@ -36,8 +36,8 @@ def build_fcn(
     """Builds FCN-32s, FCN-16s or FCN-8s.
 
     1x1 convolutions score the features of the coarsest stride. For FCN-16s and
-    FCN-8s these scores are upsampled twice and added to the scores of the next
-    finer stride, once or twice; at last they are upsampled to the image.
+    FCN-8s these scores are upsampled by a factor of 2 and added to the scores of the
+    next finer stride, once or twice; finally they are upsampled to the image's size.
 
     Source: Long, Shelhamer and Darrell 2015, sections 3 and 4.2, and *Dive into
     Deep Learning*, "Fully Convolutional Networks".
@@ -46,29 +46,29 @@ def build_fcn(
         backbone: `"resnet18"`, `"resnet34"`, `"resnet50"`, `"resnet101"`,
             `"resnet152"`, or a KerasHub backbone with `pyramid_outputs`.
         num_classes: Channels of the logits.
-        output_stride: 32, 16 or 8: the finest features that are scored.
+        output_stride: 32, 16 or 8: the stride of the finest features that are scored.
         weights: `"imagenet"`, `None`, a preset directory or a KerasHub handle
             (see `build_features`).
         upsampling_initializer: `"bilinear"`, or a Keras initializer or its
             name; `"glorot_uniform"` is d2l's first exercise.
         trainable_upsampling: Whether training changes the upsampling kernels.
-        skip_initializer: Initialises the scores of strides 16 and 8. `"zeros"`
-            makes a net that continues a coarser one begin with its predictions.
-        freeze: `"backbone"` keeps all of the backbone as it is, `"batchnorm"`
-            its batch normalisation's statistics and scales, `"none"` nothing.
+        skip_initializer: Initialises the scores of strides 16 and 8. With `"zeros"`,
+            a network that continues a coarser one starts from its predictions.
+        freeze: `"backbone"` freezes the whole backbone, `"batchnorm"` the statistics
+            and scales of its batch normalisation, `"none"` nothing.
         synchronized_batchnorm: Whether batch statistics span all replicas of a
             distribution strategy (TensorFlow backend only).
         fused_batchnorm: Whether batch normalisation that is not synchronised trains
             by one fused kernel, which is faster (see `FusedBatchNormalization`).
         dtype: Dtype policy of the backbone; Keras's global policy where `None`.
-            Scores and upsampling are float32 always.
+            Scores and upsampling are always float32.
 
     Returns:
         A functional model from RGB images in 0..255, `(B, H, W, 3)` of any
         height and width, to float32 logits `(B, H, W, num_classes)`.
 
     Raises:
-        UserError: If an argument's value is not among the above.
+        UserError: If an argument's value is none of the above.
     """
     if output_stride not in STRIDES:
         raise UserError(f"output_stride must be 32, 16 or 8. Received: {output_stride!r}.")
@@ -78,7 +78,7 @@ def build_fcn(
         raise UserError(f"freeze must be one of {', '.join(FREEZE_CHOICES)}. Received: {freeze!r}.")
 
     features = build_features(backbone, weights, dtype)
-    if fused_batchnorm and not synchronized_batchnorm:  # the kernel knows one replica only
+    if fused_batchnorm and not synchronized_batchnorm:  # the kernel sees only one replica
         features = fuse_batchnorm(features)
     _set_batchnorm(features, synchronized_batchnorm, trainable=freeze == "none")
     if freeze == "backbone":
@@ -103,7 +103,7 @@ def build_fcn(
         )
 
     images = keras.Input((None, None, 3), name="images")
-    # float32, as bfloat16 has too few digits for 0..255.
+    # float32, as bfloat16 is too imprecise for 0..255.
     x = keras.layers.Normalization(
         mean=IMAGENET_MEAN,
         variance=[std**2 for std in IMAGENET_STD],
@@ -131,25 +131,25 @@ def copy_weights(
 ) -> list[str]:
     """Copies the weights of all layers that two FCNs share by name.
 
-    So FCN-16s starts from a trained FCN-32s (Long et al., section 4.2), which
-    Keras 3's `load_weights` cannot do.
+    This is how FCN-16s starts from a trained FCN-32s (Long et al., section 4.2);
+    Keras 3's `load_weights` cannot do it.
 
     Args:
         source: The trained model.
         target: The model to change.
         classes: For each class of the target its id in the source, or `None` for a class that
-            keeps the target's scores and upsampling. Left out: the classes are the same.
+            keeps the target's scores and upsampling. Default: the classes are the same.
 
     Returns:
         The names of the copied top-level layers.
 
     Raises:
-        UserError: If a layer of that name has another shape in the two, or the source has no
+        UserError: If a layer has a different shape in the two models, or the source has no
             backbone.
     """
     copied, names = [], {layer.name for layer in source.layers}
     if "backbone" not in names:
-        raise UserError("The model to start from is no FCN of this package: no layer 'backbone'.")
+        raise UserError("The source model is not an FCN of this package: no layer 'backbone'.")
     for layer in target.layers:
         if not layer.weights or layer.name not in names:
             continue
@@ -168,9 +168,9 @@ def copy_weights(
 
 
 def _values_by_class(layer, source_values: list, classes: Sequence[int | None]) -> list:
-    """A layer's values, with those of the source for the classes that it has.
+    """A layer's values, with the source's for the classes that the source has.
 
-    Those of the source alone, if they have other shapes.
+    If the shapes differ, just the source's values.
     """
     own = np.array([index for index, id in enumerate(classes) if id is not None], int)
     theirs = np.array([id for id in classes if id is not None], int)
@@ -193,11 +193,11 @@ def _initializer(identifier):
     try:
         initializer = keras.initializers.get(identifier)
         if isinstance(identifier, str):
-            initializer((2, 2, 1, 1), dtype="float32")  # some make no such kernels
+            initializer((2, 2, 1, 1), dtype="float32")  # some cannot make such kernels
         return initializer
-    except Exception as error:  # each initializer raises its own kinds
+    except Exception as error:  # each initializer raises its own kinds of errors
         raise UserError(
-            "upsampling_initializer must be 'bilinear' or an initializer of Keras, such as "
+            "upsampling_initializer must be 'bilinear' or a Keras initializer, such as "
             f"'glorot_uniform'. Received: {identifier!r}."
         ) from error
 

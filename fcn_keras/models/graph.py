@@ -8,11 +8,11 @@ import keras
 
 
 def calls(model: keras.Model) -> list:
-    """The calls of a model's layers, each after those whose results it takes.
+    """The calls of a model's layers, each after those whose results it uses.
 
     A call has the layer as `operation`, `input_tensors` and `output_tensors`.
     """
-    # Keras 3 has no public way to them, and a `Sequential` has none of its own.
+    # Keras 3 has no public access to them, and a `Sequential` none at all.
     depths = keras.Model(model.inputs, model.outputs)._nodes_by_depth
     return [call for depth in sorted(depths, reverse=True) for call in depths[depth]]
 
@@ -26,7 +26,7 @@ def nested_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
 
 
 def copied(model: keras.Model) -> keras.Model:
-    """A copy with weights of its own and without the optimizer, which `clone_model` would copy."""
+    """A copy with separate weights, and without the optimizer, which `clone_model` would copy."""
     copy = model.from_config(model.get_config())
     copy.set_weights(model.get_weights())
     return copy

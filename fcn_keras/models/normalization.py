@@ -10,11 +10,11 @@ from keras import ops
 class FusedBatchNormalization(keras.layers.BatchNormalization):
     """`BatchNormalization` that trains by one fused kernel where it can.
 
-    Keras composes the batch statistics and their gradient of a dozen passes over
-    the feature maps, which take a third of a ResNet's step on a processor. The
-    fused kernel serves 4D inputs of TensorFlow, channels last, not synchronised;
-    elsewhere the layer is its parent. It keeps the unbiased variance for
-    inference, as PyTorch does.
+    Keras computes the batch statistics and their gradient in a dozen passes over the
+    feature maps, which take a third of a ResNet's training step on a CPU. The fused
+    kernel is for 4D TensorFlow inputs, channels last, not synchronised; otherwise the
+    layer works like its parent. For inference it keeps the unbiased variance, as
+    PyTorch does.
     """
 
     def call(self, inputs, training=None, mask=None):

@@ -1,9 +1,9 @@
-"""Model files that someone else made: checked before Keras sees them.
+"""Checks model files that someone else made before Keras sees them.
 
-Keras's `safe_mode` refuses pickled functions alone. A `config.json` may still name any public
+Keras's `safe_mode` only refuses pickled functions. A `config.json` may still name any public
 function of Keras and layers that read files, HDF5 may refer to other files, and a program may
 have switched `safe_mode` off everywhere (`keras.config.enable_unsafe_deserialization`). So a
-file may hold known layers and numbers, and nothing else.
+file may contain known layers and numbers, and nothing else.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from fcn_keras.errors import UserError
 
 WEIGHTS_FILE = "model.weights.h5"
 NAMES = {"config.json", "metadata.json", WEIGHTS_FILE, "labels.json", "provenance.json"}
-MAX_JSON_BYTES = 16 << 20  # that of ResNet-152 has half a MiB
-MAX_EXPANSION = 20  # Keras does not compress; JSON shrinks about so far
+MAX_JSON_BYTES = 16 << 20  # ResNet-152's has half a MiB
+MAX_EXPANSION = 20  # Keras does not compress; JSON shrinks about that much
 
 MODELS = {
     ("keras.src.models.functional", "Functional"),
     *((module, name) for module in ("keras", "keras.models") for name in ("Model", "Sequential")),
 }
-# Those that compute and do nothing else: no Lambda, no lookup that reads a vocabulary, no
-# wrapper of another framework's model.
+# Layers that only compute: no Lambda, no lookup that reads a vocabulary, no wrapper of another
+# framework's model.
 LAYERS = set(
     """Activation Add AlphaDropout Average AveragePooling2D BatchNormalization CenterCrop
     Concatenate Conv2D Conv2DTranspose Cropping2D Dense DepthwiseConv2D Dropout ELU EinsumDense
@@ -40,7 +40,7 @@ LAYERS = set(
     UnitNormalization UpSampling2D ZeroPadding2D""".split()
 )
 OWN = {"BilinearInitializer", "BlockwiseConv2DTranspose", "CropLike", "FusedBatchNormalization"}
-# All of whose classes compute numbers from numbers.
+# All classes in these compute numbers from numbers.
 PLAIN_MODULES = {
     *("keras.constraints", "keras.initializers", "keras.regularizers"),
     *("keras.src.ops.image", "keras.src.ops.nn", "keras.src.ops.numpy"),
@@ -48,18 +48,18 @@ PLAIN_MODULES = {
 RESNET_NAMES = ("keras_hub>ResNetBackbone", "keras_nlp>ResNetBackbone")
 VALUES = {"__bytes__", "__ellipsis__", "__keras_tensor__", "__numpy__", "__slice__", "__tensor__"}
 REMEDY = (
-    "If you trust who made it, load it with keras.models.load_model and give the model to "
+    "If you trust who made it, load it with keras.models.load_model and pass the model to "
     "Segmenter(model, labels)."
 )
 
 
 def check_model_file(path) -> None:
-    """Checks a `.keras` file without running anything of it.
+    """Checks a `.keras` file without running anything in it.
 
     Raises:
-        UserError: If it holds other files or layers than a network needs, refers to
+        UserError: If it contains files or layers that a network does not need, refers to
             other files, or would take far more memory than its size.
-        Exception: Of zipfile, json or h5py, if it is damaged.
+        Exception: From zipfile, json or h5py, if it is damaged.
     """
     with zipfile.ZipFile(path) as archive:
         _check_entries(archive, path)
@@ -71,23 +71,22 @@ def check_model_file(path) -> None:
 
 
 def check_preset_folder(folder) -> None:
-    """Checks a folder with a preset of KerasHub or timm, as `check_model_file` does.
+    """Checks a folder with a KerasHub or timm preset, like `check_model_file`.
 
     Raises:
-        UserError: If it holds another network than a ResNet, or weights that refer to
-            other files.
-        Exception: Of json or h5py, if it is damaged.
+        UserError: If the network is not a ResNet, or the weights refer to other files.
+        Exception: From json or h5py, if it is damaged.
     """
     path = Path(folder, "config.json")
     if path.stat().st_size > MAX_JSON_BYTES:
-        raise UserError(f"{path}: larger than {MAX_JSON_BYTES >> 20} MiB, so no preset's.")
+        raise UserError(f"{path}: larger than {MAX_JSON_BYTES >> 20} MiB, so not a preset's.")
     config = json.loads(path.read_bytes())
     name = config.get("registered_name", config.get("architecture"))
     if name not in RESNET_NAMES and not str(name).startswith("resnet"):
-        raise UserError(f"{path}: no preset of a ResNet. Received: {ascii(name)[:100]}.")
+        raise UserError(f"{path}: not a preset of a ResNet. Received: {ascii(name)[:100]}.")
     _check_values(config.get("config", {}), path)
     weights = Path(folder, WEIGHTS_FILE)
-    if "registered_name" in config:  # else timm's, whose safetensors hold numbers alone
+    if "registered_name" in config:  # else timm's, whose safetensors hold only numbers
         with weights.open("rb") as file:
             _check_weights(file, weights.stat().st_size, weights)
 
@@ -98,12 +97,12 @@ def _check_entries(archive: zipfile.ZipFile, path) -> None:
     for name in names:
         if name not in NAMES or names.count(name) > 1:
             raise UserError(
-                f"{path}: refused, as a .keras file of a network does not hold {name[:100]!r}"
+                f"{path}: refused, as a .keras file of a network does not contain {name[:100]!r}"
                 f"{' twice' * (name in NAMES)}. {REMEDY}"
             )
     for name in ("config.json", WEIGHTS_FILE):
         if name not in names:
-            raise UserError(f"{path}: no .keras model, as it lacks {name}. Give another.")
+            raise UserError(f"{path}: not a .keras model: it lacks {name}. Choose another file.")
     size, stored = sum(entry.file_size for entry in entries), Path(path).stat().st_size
     texts = max(entry.file_size for entry in entries if entry.filename != WEIGHTS_FILE)
     if size > MAX_EXPANSION * stored or texts > MAX_JSON_BYTES:
@@ -115,13 +114,13 @@ def _check_entries(archive: zipfile.ZipFile, path) -> None:
 
 def _check_model(config: dict, path) -> None:
     if (config.get("module"), config.get("class_name")) not in MODELS:
-        raise UserError(f"{path}: no model, but {_name(config)}. Give another.")
-    # Keras leaves the optimizer, losses and metrics out where it does not compile.
+        raise UserError(f"{path}: not a model, but {_name(config)}. Choose another file.")
+    # Keras ignores the optimizer, losses and metrics when it does not compile.
     _check_values({key: config[key] for key in config if key != "compile_config"}, path)
 
 
 def _check_values(root, path) -> None:
-    """Looks at all that a configuration nests for classes and functions."""
+    """Checks all classes and functions that are nested in a configuration."""
     registered = keras.saving.get_custom_objects()
     todo = [root]
     while todo:
@@ -136,7 +135,7 @@ def _check_values(root, path) -> None:
             todo += [value[key] for key in value if key not in names]
         elif isinstance(value, list):
             todo += value
-        elif isinstance(value, str) and value in registered:  # Keras takes the name for the thing
+        elif isinstance(value, str) and value in registered:  # Keras takes a name for the object
             raise UserError(f"{path}: refused, as its network uses {value!r} by name. {REMEDY}")
 
 
@@ -163,7 +162,7 @@ def _name(value: dict) -> str:
 
 
 def _opened(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path) -> io.IOBase:
-    """An archive's file; where it is not compressed, without reading it as a whole."""
+    """A file in an archive; if it is not compressed, without reading all of it."""
     if info.compress_type != zipfile.ZIP_STORED:
         return io.BytesIO(archive.read(info))
     archive.open(info).close()  # checks its local header
@@ -175,7 +174,7 @@ def _opened(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path) -> io.IOBase:
 
 
 class _Part(io.RawIOBase):
-    """Some bytes of a file as a file; closes it."""
+    """A range of a file's bytes as a file; closing it closes that file."""
 
     def __init__(self, file, start: int, size: int):
         self.file, self.start, self.size, self.position = file, start, size, 0
@@ -201,7 +200,7 @@ class _Part(io.RawIOBase):
 
 
 def _check_weights(file, size: int, path) -> None:
-    """Walks an HDF5 file without following what leads out of it."""
+    """Walks an HDF5 file without following references out of it."""
     declared, seen = 0, set()
     with h5py.File(file, "r") as root:
         todo = [root.id]
@@ -220,19 +219,19 @@ def _check_weights(file, size: int, path) -> None:
                 elif isinstance(item, h5py.h5d.DatasetID):
                     layout = item.get_create_plist()
                     if layout.get_layout() == h5py.h5d.VIRTUAL or layout.get_external_count():
-                        raise _foreign(path, name, "data of another file")
+                        raise _foreign(path, name, "data in another file")
                     declared += math.prod(item.shape or ()) * item.get_type().get_size()
                 else:
                     raise _foreign(path, name, "a type")
     if declared > size:
         raise UserError(
             f"{path}: refused, as its weights claim {declared} bytes, more than the {size} of "
-            "their file. Save the model again by Keras, which does not compress them."
+            "their file. Save the model again with Keras, which does not compress them."
         )
 
 
 def _foreign(path, name: bytes, what: str) -> UserError:
     return UserError(
         f"{path}: refused, as {ascii(name.decode(errors='replace'))[:100]} in its weights is "
-        f"{what}, not numbers. Save the model again by Keras."
+        f"{what}, not numbers. Save the model again with Keras."
     )

@@ -1,4 +1,4 @@
-"""Upsampling by transposed convolution: its bilinear kernel, and the crop behind it."""
+"""Upsampling by transposed convolution: its bilinear kernel, and the crop after it."""
 
 import keras
 import numpy as np
@@ -9,9 +9,9 @@ from keras import ops
 class BilinearInitializer(keras.initializers.Initializer):
     """Kernel of a `Conv2DTranspose` that makes it interpolate bilinearly.
 
-    A layer with kernel `2s` (or `2s - 1`) and stride `s` then upsamples `s`
-    times, each channel on its own: output channel `i` reads input channel `i`.
-    With unequal channel counts the first `min(in, out)` are paired and the
+    A layer with kernel `2s` (or `2s - 1`) and stride `s` then upsamples by a
+    factor of `s`, each channel separately: output channel `i` reads input channel
+    `i`. If the channel counts differ, the first `min(in, out)` are paired and the
     other kernels are zero.
 
     Source: *Dive into Deep Learning*, "Fully Convolutional Networks"; Long et
@@ -24,7 +24,7 @@ class BilinearInitializer(keras.initializers.Initializer):
         Args:
             shape: `(height, width, out_channels, in_channels)`, the order of
                 `Conv2DTranspose`; any height and width.
-            dtype: The kernel's dtype; Keras's default float where `None`.
+            dtype: The kernel's dtype; Keras's default float type if `None`.
 
         Raises:
             ValueError: If `shape` is not of length 4.
@@ -41,7 +41,7 @@ class BilinearInitializer(keras.initializers.Initializer):
 
 
 def _triangle(size: int) -> np.ndarray:
-    """Linear interpolation's weights: 1 at the centre, falling to 0 beyond the ends."""
+    """The weights of linear interpolation: 1 at the centre, falling to 0 beyond the ends."""
     factor = (size + 1) // 2
     center = factor - 1 if size % 2 == 1 else factor - 0.5
     return 1 - np.abs(np.arange(size) - center) / factor

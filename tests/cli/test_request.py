@@ -199,7 +199,7 @@ def test_shares_replace_no_other_file(server, photographs, tmp_path, capfd, cont
     flags = ["--fractions", path]
     assert request(server, tmp_path / "out", photographs / "a.jpg", *flags) == 1
     assert (
-        f"error: --fractions {path}: exists, and this command did not write it"
+        f"error: --fractions {path}: exists, but was not written by this command"
         in capfd.readouterr().err
     )
     assert path.read_text() == content and not server.paths

@@ -139,7 +139,7 @@ def test_the_seed_draws_the_validation_images(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"val": 1.0}, "--val must lie between 0 and 1. Received: 1.0"),
+        ({"val": 1.0}, "--val must be between 0 and 1. Received: 1.0"),
         ({"seed": -1}, "--seed must not be negative"),
         ({"images": "no/such"}, "no/such: no such folder"),
         ({"classes": "no/such.txt"}, "no/such.txt: no such file"),

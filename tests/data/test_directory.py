@@ -55,7 +55,7 @@ def test_classes_may_have_colours(folder):
         (lambda d: (d / "SegmentationClass/train_0.png").unlink(), "train_0.png: the mask is miss"),
         (
             lambda d: (d / "ImageSets/Segmentation/train.txt").unlink(),
-            "train.txt: no such file. .* here: val",
+            "train.txt: no such file. .* found: val",
         ),
         (lambda d: (d / "ImageSets/Segmentation/train.txt").write_text("\n"), "the list is empty"),
     ],
@@ -109,9 +109,9 @@ def test_a_listing_notices_what_is_only_nearly_a_file(folder):
     split = directory_split(folder, "train")
     assert len(split) == 3 and split.read(1)[0].shape == split.read(2)[0].shape == (48, 64, 3)
     (folder / "photo.jpg").unlink()
-    with pytest.raises(UserError, match="train_2.jpg: no regular file, or a link to none"):
+    with pytest.raises(UserError, match="train_2.jpg: not a regular file, nor a link to one"):
         directory_split(folder, "train")
-    with pytest.raises(UserError, match="train_2.jpg: no regular file, or a link to none"):
+    with pytest.raises(UserError, match="train_2.jpg: not a regular file, nor a link to one"):
         split.read(2)
 
 
@@ -141,7 +141,7 @@ def test_check_sees_what_makes_training_useless(folder, tmp_path):
     save_palette_png(np.full((48, 64), 255, np.uint8), folder / "SegmentationClass/train_0.png")
     found = "\n".join(check_directory(folder).problems)
     assert "share 1 images, such as train_0" in found
-    assert "val.txt: no mask of this list has a labelled pixel" in found
+    assert "val.txt: no mask in this list has a labelled pixel" in found
     (lists / "val.txt").unlink()
     [problem] = check_directory(folder).problems
     assert "val.txt: no such file" in problem

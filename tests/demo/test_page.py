@@ -205,7 +205,7 @@ def test_wrong_files_get_a_message_and_a_good_one_works_after_them(
     drop(page, "notes <i>.txt", b"no picture", "text/plain")
     page.wait_for_selector(ALERT)
     assert not page.query_selector(f"{ALERT} i")
-    assert "notes <i>.txt: not a readable image (of no known kind)" in page.inner_text(ALERT)
+    assert "notes <i>.txt: not a readable image (unknown format)" in page.inner_text(ALERT)
     huge = io.BytesIO()
     Image.new("1", (20_000, 7_000)).save(huge, "PNG")
     files = [

@@ -75,7 +75,7 @@ def test_the_command_replaces_exports_alone(format, folder, untrained_run, tmp_p
         flags = ["--format", format, "--output", str(path)]
         assert main(["export", "--model", str(untrained_run), *flags]) == 1
         assert (
-            f"error: --output {path}: exists, and this command did not write it"
+            f"error: --output {path}: exists, but was not written by this command"
             in capfd.readouterr().err
         )
         assert path.read_bytes() == content

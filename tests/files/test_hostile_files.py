@@ -228,7 +228,7 @@ def test_convert_refuses_names_that_no_list_can_hold(tmp_path):
         ("c\\nd", "a list cannot hold its name"),
         ("e\\udcff", "its name is not UTF-8"),
         ("f ", "a list cannot hold its name"),
-        ("pipe", "no regular file"),
+        ("pipe", "not a regular file"),
     ]
     for name in (b"c\nd.png", b"e\xff.png", b"f .png", b"pipe.png"):
         os.unlink(os.fsencode(tmp_path) + b"/images/" + name)

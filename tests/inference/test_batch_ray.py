@@ -120,7 +120,7 @@ def test_results_that_cannot_be_written_end_it(predict, tmp_path):
         (["a.png", "--workers", "2"], "--workers requires --ray."),
         (["a.png", "--ray", "--workers", "0"], "--workers must be at least 1. Received: 0."),
         (["--dataset", "sample", "--ray"], "--ray applies to files, not to --dataset."),
-        (["ftp://a/b.png"], "ftp://a: such addresses are not known. Choose one of s3://, gs://."),
+        (["ftp://a/b.png"], "ftp://a: unknown kind of address. Use one of s3://, gs://."),
     ],
 )
 def test_mistakes_are_named(arguments, message, predict, tmp_path):

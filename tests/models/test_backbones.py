@@ -31,7 +31,7 @@ def test_local_keras_preset_gives_its_weights(tmp_path):
     image = np.random.default_rng(0).normal(size=(1, 64, 64, 3)).astype("float32")
     np.testing.assert_allclose(source(image), loaded(image)[-1], atol=1e-5)
 
-    with pytest.raises(UserError, match="belong to another network than resnet34"):
+    with pytest.raises(UserError, match="belong to a network other than resnet34"):
         build_features("resnet34", str(tmp_path / "preset"))
 
 
@@ -57,7 +57,7 @@ def test_backbone_without_pyramid_is_refused():
         ("resnet19", None, "backbone must be one of resnet18"),
         ("resnet34", "imagenet", "no ImageNet weights for resnet34"),
         ("tiny", "imagenet", "tiny has random weights only"),
-        ("resnet18", "no/such/folder", "which is no directory"),
+        ("resnet18", "no/such/folder", "which is not a directory"),
     ],
 )
 def test_mistakes_name_the_value(backbone, weights, message):

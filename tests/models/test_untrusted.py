@@ -201,7 +201,7 @@ def test_what_is_nested_in_a_layer_is_seen(good, photo, tmp_path, capfd):
     assert "'fcn_keras>CropLike' by name" in predict(activation("fcn_keras>CropLike"), photo, capfd)
     assert "a damaged one" in predict(activation("no such activation"), photo, capfd)
     path = write(tmp_path / "m.keras", with_config(good, lambda c: function("keras.utils", "x")))
-    assert "no model, but 'keras.utils.x'" in predict(path, photo, capfd)
+    assert "not a model, but 'keras.utils.x'" in predict(path, photo, capfd)
 
 
 ARCHIVES = {
@@ -266,8 +266,8 @@ def cyclic(weights):
 WEIGHTS = {
     "external link": (link(h5py.ExternalLink("/etc/other.h5", "/x")), "'conv2d' in its weights"),
     "soft link": (link(h5py.SoftLink("/layers")), "is a link, not numbers"),
-    "external data": (external, "is data of another file"),
-    "virtual data": (virtual, "is data of another file"),
+    "external data": (external, "is data in another file"),
+    "virtual data": (virtual, "is data in another file"),
     "huge": (huge, "its weights claim 2748779069"),
     "type": (lambda weights: weights.__setitem__("t", np.dtype("i4")), "is a type, not numbers"),
 }

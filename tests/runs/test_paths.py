@@ -120,7 +120,7 @@ def test_an_earlier_run_says_where_it_looked(earlier_run, shapes, tmp_path, monk
     )
     run = str(earlier_run.path)
     assert main(["report", run]) == 0
-    assert f"{looked}. If the data set has moved, say where" in capfd.readouterr().err
+    assert f"{looked}. If the data set has moved, pass its new path" in capfd.readouterr().err
     assert main(["report", run, "--dataset", str(shapes)]) == 0
     assert "Note" not in capfd.readouterr().err
     assert main(["train", "--config", run]) == 1

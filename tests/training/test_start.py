@@ -94,14 +94,14 @@ def test_a_source_of_another_network_is_named(untrained_run, tmp_path):
         copy_run(str(untrained_run), fcn_8s(3, "resnet18"), LabelSet(CLASSES))
     inputs = keras.Input((None, None, 3))
     keras.Model(inputs, keras.layers.Conv2D(3, 1)(inputs)).save(tmp_path / "other.keras")
-    with pytest.raises(UserError, match="other.keras: .* no FCN of this package"):
+    with pytest.raises(UserError, match="other.keras: .* not an FCN of this package"):
         copy_run(str(tmp_path / "other.keras"), fcn_8s(3), LabelSet(CLASSES))
     scores = [keras.layers.Conv2D(count, 1)(inputs) for count in (3, 300)]
     keras.Model(inputs, scores).save(tmp_path / "other.keras")
     with pytest.raises(UserError, match="other.keras: it does not map images"):
         copy_run(str(tmp_path / "other.keras"), fcn_8s(3), LabelSet(CLASSES))
     keras.Model(inputs, scores[1]).save(tmp_path / "other.keras")
-    with pytest.raises(UserError, match="other.keras: .* no FCN of this package"):
+    with pytest.raises(UserError, match="other.keras: .* not an FCN of this package"):
         copy_run(str(tmp_path / "other.keras"), fcn_8s(3), LabelSet(CLASSES))
 
 

@@ -1,8 +1,8 @@
-"""The sample data set: scenes drawn by code, so that training needs no download.
+"""The synthetic sample data set: scenes drawn by code, so that training needs no download.
 
-Seven things lie on patterned grounds. Every colour, of things and grounds
-alike, is drawn by one rule, so a model must learn shapes and parts. The scenes
-are written once, as a folder in the layout of PASCAL VOC:
+They show seven classes of things on patterned backgrounds. The colours of things
+and backgrounds follow the same rule, so a model must learn shapes and parts. The
+scenes are written once, as a folder in PASCAL VOC's layout:
 
     JPEGImages/<id>.jpg                        classes.txt
     SegmentationClass/<id>.png                 ImageSets/Segmentation/<split>.txt
@@ -32,11 +32,11 @@ _JPEG_QUALITY = 92
 
 
 def sample_split(split: str, cache_dir: str | Path | None = None) -> Split:
-    """Train or val part of the sample data set, drawn on first use (some 10 s).
+    """The train or val split of the sample data set, drawn on first use (about 10 s).
 
     Args:
         split: `"train"` (256 images) or `"val"` (64), each of 160x240 pixels.
-        cache_dir: The folder that holds the set's folder `sample-v1`. Left out:
+        cache_dir: The folder that holds the set's folder `sample-v1`. Default:
             `$XDG_CACHE_HOME/fcn_keras`, or `~/.cache/fcn_keras`.
 
     Returns:
@@ -59,14 +59,14 @@ def write_sample(
 ) -> None:
     """Draws the data set into a folder in VOC's layout.
 
-    Image i of a split depends on `seed`, `size`, the split and i only, not on
-    how many there are. `classes.txt` is written last: with it the set is whole.
+    Image i of a split depends only on `seed`, `size`, the split and i, not on the
+    number of images. `classes.txt` is written last: it marks a complete set.
 
     Args:
-        root: The folder; made if need be. Files of the same names are replaced.
-        train: How many images to train on.
-        val: How many images to validate on.
-        seed: A number >= 0. The same seed draws the same files.
+        root: The folder, created if needed. Files of the same names are replaced.
+        train: Number of training images.
+        val: Number of validation images.
+        seed: A number >= 0. The same seed gives the same files.
         size: Height and width in pixels, each at least 32.
 
     Raises:
@@ -108,10 +108,10 @@ def _save(root: Path, name: str, image: np.ndarray, mask: np.ndarray) -> None:
 
 
 def _cached_sample(cache_dir: str | Path | None) -> Path:
-    """The set's folder, filled first if need be.
+    """The set's folder, created first if needed.
 
-    A run that is killed leaves no half of it there, and of two runs that draw at
-    once the later one uses the earlier one's.
+    A killed run leaves no partial set there, and of two runs that draw it at the same
+    time the later one uses the earlier one's.
     """
     root = (Path(cache_dir) if cache_dir else _default_cache()) / f"sample-v{SAMPLE_VERSION}"
     if _is_whole(root):
@@ -123,7 +123,7 @@ def _cached_sample(cache_dir: str | Path | None) -> Path:
         if not _is_whole(root):
             raise UserError(
                 f"{root}: cannot write the sample data set there ({error}). Make the folder "
-                "writable, delete what is in its place, or set XDG_CACHE_HOME to another folder."
+                "writable, delete what is there, or set XDG_CACHE_HOME to another folder."
             ) from error
     return root
 

@@ -1,4 +1,4 @@
-"""One scene of the sample data set: things on a patterned ground, in one light."""
+"""One scene of the sample data set: things on a patterned background, in one light."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _OVERSAMPLING = 3  # outlines are drawn this much larger and shrunk, which smoot
 def draw_scene(
     rng: np.random.Generator, size: tuple[int, int] = IMAGE_SIZE
 ) -> tuple[np.ndarray, np.ndarray]:
-    """One to three things on a patterned ground, in one light.
+    """One to three things on a patterned background, in one light.
 
     Args:
-        rng: Decides everything: the same state draws the same scene.
+        rng: Random generator; the same state gives the same scene.
         size: Height and width in pixels.
 
     Returns:
@@ -33,7 +33,7 @@ def draw_scene(
     light = np.array([np.cos(angle), np.sin(angle)])  # (x, y) towards the lamp
     canvas = _ground(rng, size)
     backdrop = canvas.mean(axis=(0, 1))
-    owner = np.zeros(size, np.uint8)  # which thing a pixel shows; 0 is the ground
+    owner = np.zeros(size, np.uint8)  # which thing a pixel shows; 0 is the background
     class_of = [0]
     for x, y, radius in _places(rng, size):
         class_id = int(rng.integers(1, len(SAMPLE_LABELS)))
@@ -51,7 +51,7 @@ def draw_scene(
 
 
 def _places(rng, size):
-    """Centres and radii of one to three things, none mostly behind a later one."""
+    """Centres and radii of one to three things, none mostly hidden by a later one."""
     count = rng.choice([1, 2, 3], p=[0.35, 0.45, 0.2])
     largest = {1: 0.5, 2: 0.42, 3: 0.34}[int(count)]
     places = []
@@ -80,7 +80,7 @@ def _pose(rng, parts: list[Part], x: float, y: float, radius: float) -> list[Par
 def _rasterise(parts: list[Part], colors: np.ndarray, size: tuple[int, int]):
     """Flat colours `(H, W, 3)`, cover `(H, W)` in 0..1, and where the main colour is, in 0..1."""
     height, width = (side * _OVERSAMPLING for side in size)
-    # What is not covered has the main colour too, so that it does not bleed into the edges.
+    # Uncovered pixels have the main colour too, so that edges are blended with no other.
     paint = Image.new("RGB", (width, height), tuple(colors[MAIN].astype(int)))
     cover, painted = Image.new("L", (width, height)), Image.new("L", (width, height))
     for part in parts:
@@ -106,7 +106,7 @@ def _shade(rng, paint, cover, painted, light, radius):
 
 
 def _shadow(cover, light, radius):
-    """The soft shadow of a thing, which falls away from the light; `(H, W)` in 0..1."""
+    """A thing's soft shadow, on the side away from the light; `(H, W)` in 0..1."""
     down, right = (round(-0.14 * radius * part) for part in light[::-1])
     margin = max(abs(down), abs(right), 1)  # what rolls over an edge is cut off with it
     shifted = np.roll(np.pad(cover, margin), (down, right), (0, 1))
@@ -123,7 +123,7 @@ def _borders(owner: np.ndarray) -> np.ndarray:
 
 
 def _ground(rng, size):
-    """A ground of two colours, which mix by a pattern and by a slow gradient."""
+    """A background of two colours, mixed by a pattern and a slow gradient."""
     first, second = _color(rng), _color(rng)
     mix = 0.15 + 0.4 * rng.uniform(0.5, 1.0) * _pattern(rng, size, scale=0.14 * min(size))
     mix += 0.3 * _slope(rng.uniform(0, 2 * np.pi), size)
@@ -175,7 +175,7 @@ def _color(rng):
 
 
 def _colors(rng, backdrop):
-    """A thing's MAIN, ACCENT, LIGHT and DARK, `(4, 3)`; the main one stands out from the ground."""
+    """A thing's MAIN, ACCENT, LIGHT and DARK, `(4, 3)`; MAIN contrasts with the background."""
     choices = [_color(rng) for _ in range(3)]
     choices.sort(key=lambda color: -np.abs(color - backdrop).sum())
     main, accent = choices[:2]

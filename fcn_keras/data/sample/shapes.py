@@ -2,7 +2,7 @@
 
 Each thing is a short function of a random generator, so that no two cars are
 alike. It works in unit coordinates: x to the right and y down, both in -1..1.
-How parts are placed, painted and lit is the business of `sample`.
+`scenes` places, paints and lights the parts.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-MAIN, ACCENT, LIGHT, DARK = range(4)  # every thing draws these four colours by the same rule
+MAIN, ACCENT, LIGHT, DARK = range(4)  # the colours of every thing, chosen by the same rule
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +43,7 @@ def box(left: float, top: float, right: float, bottom: float) -> np.ndarray:
 
 
 def ellipse(x: float, y: float, across: float, down: float | None = None, turn: float = 0.0):
-    """An ellipse about `(x, y)` with the half-axes `across` and `down`, turned by radians."""
+    """An ellipse at `(x, y)` with half-axes `across` and `down`, rotated by `turn` radians."""
     angle = np.linspace(0, 2 * np.pi, 36, endpoint=False)
     points = np.stack([across * np.cos(angle), (down or across) * np.sin(angle)], axis=1)
     return points @ rotation(turn).T + (x, y)
@@ -64,7 +64,7 @@ def curve(*knots: tuple[float, float]) -> np.ndarray:
 
 
 def stroke(start: Sequence[float], end: Sequence[float], width: float) -> np.ndarray:
-    """A straight line of some width."""
+    """A straight line of the given width."""
     a, b = np.array(start, float), np.array(end, float)
     side = np.array([a[1] - b[1], b[0] - a[0]]) / np.linalg.norm(b - a) * width / 2
     return polygon(tuple(a + side), tuple(b + side), tuple(b - side), tuple(a - side))
@@ -125,7 +125,7 @@ def boat(rng: np.random.Generator) -> list[Part]:
 
 
 def car(rng: np.random.Generator) -> list[Part]:
-    """A car from its side: wheels, windows and lamps."""
+    """A car from the side: wheels, windows and lamps."""
     roof, back, front = rng.uniform(-0.6, -0.45), rng.uniform(-0.75, -0.5), rng.uniform(0.3, 0.5)
     wheel = rng.uniform(0.2, 0.25)
     cabin = polygon(
@@ -205,7 +205,7 @@ def cat(rng: np.random.Generator) -> list[Part]:
 
 
 def fish(rng: np.random.Generator) -> list[Part]:
-    """A fish from its side: a forked tail, fins and bands."""
+    """A fish from the side: a forked tail, fins and bands."""
     high = rng.uniform(0.42, 0.58)
     tail = polygon((-0.4, 0.0), (-0.97, -0.55), (-0.8, 0.0), (-0.97, 0.55))
     above = curve((-0.35, -0.2), (-0.2, -high - 0.28), (0.25, -high - 0.22), (0.45, -0.3))

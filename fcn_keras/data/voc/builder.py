@@ -53,7 +53,7 @@ class Voc2012Segmentation(tfds.core.GeneratorBasedBuilder):
         )
 
     def changed_lists(self) -> list[Path]:
-        """Split lists in the data folder that differ from those the records were made of."""
+        """Split lists in the data folder that differ from those the records were made from."""
         made_of = self.info.metadata["lists"]
         paths = {Path(self.data_dir_root) / name: digest for name, digest in made_of.items()}
         return [
@@ -108,7 +108,7 @@ class Voc2012Segmentation(tfds.core.GeneratorBasedBuilder):
 def _read_list(path: Path) -> list[str]:
     names = list(dict.fromkeys(_read_bytes(path).decode("utf-8", "replace").split()))
     if not names:
-        raise UserError(f"{path}: names no images. Unpack the archive again.")
+        raise UserError(f"{path}: lists no images. Unpack the archive again.")
     return names
 
 
@@ -121,7 +121,7 @@ def _read_bytes(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise UserError(
-            f"{path}: cannot be read ({error.strerror}). Unpack the archive that holds it again."
+            f"{path}: cannot be read ({error.strerror}). Unpack its archive again."
         ) from error
 
 
@@ -132,14 +132,14 @@ def _decode_sbd_mask(data: bytes, name: str) -> np.ndarray:
         raise
     except Exception as error:  # SciPy raises its own, zlib's, KeyError, ...
         raise UserError(
-            f"{name}: not a mask of SBD ({type(error).__name__}). Unpack {SBD.file} again."
+            f"{name}: not an SBD mask ({type(error).__name__}). Unpack {SBD.file} again."
         ) from error
-    # Through the one decoding rule, for its check of the ids.
+    # By decode_mask, which checks the ids.
     return decode_mask(encode_image(Image.fromarray(mask.astype(np.uint8))), VOC_LABELS, name)
 
 
 def _loadmat():
-    require_packages("A mask of SBD, a MATLAB file,", "sbd", "scipy.io")
+    require_packages("An SBD mask, a MATLAB file,", "sbd", "scipy.io")
     from scipy.io import loadmat
 
     return loadmat

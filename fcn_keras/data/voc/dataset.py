@@ -16,7 +16,7 @@ from fcn_keras.data.split import Split
 from fcn_keras.data.voc.labels import VOC_LABELS
 from fcn_keras.errors import UserError
 
-# Downloads, unpacked archives and records on their way, by TFDS's names.
+# Unfinished downloads, archives and records, as TFDS names them.
 UNFINISHED = (
     "downloads/*/*.tmp.*",
     "downloads/extracted/incomplete*",
@@ -34,10 +34,10 @@ def voc_split(
         split: `"train"` (1,464 images), `"val"` (1,449) or `"trainval"` (train,
             then val).
         data_dir: The folder that holds `VOCdevkit` (and `benchmark_RELEASE`).
-            What it lacks is downloaded into it, and the records are kept in it.
+            What is missing is downloaded into it, and the records are kept there.
             Default: `$TFDS_DATA_DIR`, else `~/tensorflow_datasets`.
-        augmented: Adds SBD's training and validation images to `"train"`, less
-            those of VOC's val: 10,582 images.
+        augmented: Adds SBD's training and validation images to `"train"`, except
+            those in VOC's val: 10,582 images.
 
     Returns:
         A `Split` whose ids are VOC's (`"2007_000032"`) and whose `read` may be
@@ -62,17 +62,17 @@ def require_part(split: str) -> None:
 
 
 def data_root(data_dir: str | os.PathLike | None) -> Path:
-    """The folder that holds `VOCdevkit`; raises `UserError` if it is missing or another."""
+    """The folder that holds `VOCdevkit`; raises `UserError` if it is missing or the wrong one."""
     given = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     root = Path(given).expanduser().absolute()
     if data_dir and not root.is_dir():
         raise UserError(
-            f"--data-dir {root}: no such folder. Give the one that holds VOCdevkit, or make an "
-            "empty one to have VOC downloaded into it."
+            f"--data-dir {root}: no such folder. Choose the one that contains VOCdevkit, or "
+            "create an empty one to download VOC into it."
         )
     if root.name == "VOCdevkit" or (root / "JPEGImages").is_dir():
         raise UserError(
-            f"{root}: give the folder that holds VOCdevkit, not one inside it, such as "
+            f"{root}: choose the folder that contains VOCdevkit, not one inside it: "
             f"{root.parent if root.name == 'VOCdevkit' else root.parent.parent}."
         )
     return root
@@ -86,22 +86,22 @@ def _prepared_builder(root: Path, augmented: bool):
         builder = Voc2012Segmentation(
             data_dir=os.fspath(root), config=config, file_format="array_record"
         )
-    except ValueError as error:  # another format, or metadata that is no JSON
+    except ValueError as error:  # another format, or metadata that are not JSON
         raise UserError(
             f"{root / Voc2012Segmentation.name / config}: records that cannot be used "
-            f"({error}). Delete this folder to have them made anew."
+            f"({error}). Delete this folder to create them again."
         ) from error
     if not builder.data_path.exists():
         _prepare(builder)
     if not builder.is_prepared():  # TFDS would take any folder for a finished data set
         raise UserError(
-            f"{builder.data_dir}: an incomplete data set. Delete this folder to have it made anew."
+            f"{builder.data_dir}: an incomplete data set. Delete this folder to create it again."
         )
     changed = builder.changed_lists()
     if changed:
         raise UserError(
             f"{changed[0]}: changed since the records in {builder.data_dir} were made. "
-            "Delete that records folder to have them made anew."
+            "Delete that folder of records to create them again."
         )
     return builder
 
@@ -121,7 +121,7 @@ def _prepare(builder) -> None:
     except OSError as error:
         raise UserError(
             f"{root}: VOC cannot be prepared there ({error}). "
-            "Give a folder that you may write, with some GB free, as --data-dir."
+            "Choose a writable folder with a few GB free as --data-dir."
         ) from error
 
 
@@ -134,7 +134,7 @@ def _alone(root: Path):
 
 
 def _remove_unfinished(root: Path) -> None:
-    """Removes what a killed process left: TFDS begins anew and would let it lie."""
+    """Removes what a killed process left: TFDS starts over and would keep it."""
     for pattern in UNFINISHED:
         for folder in root.glob(pattern):
             shutil.rmtree(folder)
@@ -155,7 +155,7 @@ def _reader(builder, parts: tuple[str, ...], ids: tuple[str, ...]):
         except (RuntimeError, ValueError, OSError) as error:
             raise UserError(
                 f"{builder.data_dir}: the record of {ids[index]} cannot be read ({error}). "
-                "Delete this folder to have the records made anew."
+                "Delete this folder to create the records again."
             ) from error
         name = f"{ids[index]} in {builder.data_dir}"
         return decode_image(example["image"], name), decode_mask(example["mask"], VOC_LABELS, name)

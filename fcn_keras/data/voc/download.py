@@ -1,4 +1,4 @@
-"""VOC's and SBD's archives: where they are, and how they come here."""
+"""VOC's and SBD's archives: where they are, and how to download them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tensorflow_datasets.core.download.download_manager import NonMatchingChecks
 from fcn_keras.errors import UserError, first_line
 
 _BERKELEY = "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/"
-PROBE_SECONDS = 10  # an address; three of them stay within half a minute
+PROBE_SECONDS = 10  # per address; all three take at most half a minute
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Archive:
         checksum: For the user to compare; TFDS has SHA-256 from checksums.tsv.
         folder: Where its data are once unpacked.
         lists: Its split lists below `folder`.
-        md5: Checked here if given, for TFDS knows SHA-256 only.
+        md5: Checked here if given, as TFDS knows only SHA-256.
     """
 
     file: str
@@ -65,7 +65,7 @@ def find_or_download(
     """The folder of the archive's data: the user's, one unpacked earlier, or a new one.
 
     Raises:
-        UserError: If it is incomplete, cannot be downloaded, or has another checksum.
+        UserError: If it is incomplete, cannot be downloaded, or has the wrong checksum.
     """
     unpacked = Path(dl_manager.download_dir, "extracted").glob(f"TAR*/{archive.folder}")
     for folder in [Path(root, archive.folder), *sorted(unpacked)]:
@@ -98,9 +98,9 @@ def _download(root: Path, archive: Archive, dl_manager: tfds.download.DownloadMa
         reasons.append(f"{urllib.parse.urlsplit(url).netloc}: {reason}")
     raise UserError(
         f"{root} has no {archive.folder}, and {archive.file} cannot be downloaded "
-        f"({'; '.join(reasons)}). On a machine with network "
-        f"fetch {' or '.join(archive.urls)} ({archive.checksum}),",
-        f"bring it here, unpack it with: tar -xf {archive.file} -C {root} "
+        f"({'; '.join(reasons)}). On a machine with internet "
+        f"access download {' or '.join(archive.urls)} ({archive.checksum}),",
+        f"copy it here, unpack it with: tar -xf {archive.file} -C {root} "
         f"and run again with --data-dir {root}",
     )
 
@@ -118,7 +118,7 @@ def _check_md5(path: Path, archive: Archive) -> None:
 
 
 def _why_unreachable(url: str) -> str | None:
-    """Asks for `url` within PROBE_SECONDS, as TFDS's downloader has no time limit of its own."""
+    """Why `url` does not answer within PROBE_SECONDS, as TFDS's downloader has no timeout."""
     reason: list[str | None] = [f"no answer in {PROBE_SECONDS} s"]
 
     def probe():
@@ -128,7 +128,7 @@ def _why_unreachable(url: str) -> str | None:
         except requests.RequestException as error:
             reason[0] = type(error).__name__
 
-    # A thread, because looking up a host's name heeds no timeout.
+    # A thread, because looking up a host's name ignores the timeout.
     thread = threading.Thread(target=probe, daemon=True)
     thread.start()
     thread.join(PROBE_SECONDS)

@@ -1,1 +1,1 @@
-"""`report.html`: a run on one page that needs nothing beside it."""
+"""`report.html`: a run on one self-contained page."""

@@ -1,4 +1,4 @@
-"""A run's folder and its data set -> all that the page tells."""
+"""A run's folder and its data set -> everything on the page."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from fcn_keras.runs.history import best_epoch
 from fcn_keras.runs.paths import require_relative
 
 MAX_SIDE = 480  # of the pictures
-CHANGED = 0.001  # mean IoU; what is beyond is no float error
+CHANGED = 0.001  # mean IoU; a larger difference is not a rounding error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Example:
     """A validation image as the page shows it, shrunk to `MAX_SIDE`.
 
     Args:
-        score: Its measures.
+        score: Its metrics.
         image: uint8 `(H, W, 3)`.
         prediction: Class ids `(H, W)`.
         truth: Class ids `(H, W)`, 255 where unlabelled.
@@ -49,20 +49,20 @@ class Example:
 
 @dataclasses.dataclass
 class Contents:
-    """What is known of a run; the fields from `counts` on are empty without its data set.
+    """What is known about a run; the fields from `counts` on are empty without its data set.
 
     Args:
         run: Its folder.
         config: Its settings.
         labels: Its classes.
-        origin: What `RunFolder.read_origin` gives.
+        origin: What `RunFolder.read_origin` returns.
         history: The rows of `history.csv`.
-        metrics: The content of `metrics.json`, `None` before the run is finished.
+        metrics: The content of `metrics.json`, `None` until the run is finished.
         notes: Sentences on what is missing or odd.
-        counts: Images by part of the data set.
-        scores: The measures of `best.keras` on validation.
-        worst: Examples of the lowest mean IoU, the lowest first.
-        best: Examples of the highest, the highest first.
+        counts: Images per split of the data set.
+        scores: The metrics of `best.keras` on validation.
+        worst: Examples with the lowest mean IoU, the lowest first.
+        best: Examples with the highest, the highest first.
     """
 
     run: RunFolder
@@ -79,7 +79,7 @@ class Contents:
 
     @property
     def measures(self) -> dict | None:
-        """The measures as in `metrics.json`, of this evaluation where there was one."""
+        """The metrics as in `metrics.json`, from this evaluation if there was one."""
         return self.scores.to_dict() if self.scores else self.metrics
 
 
@@ -95,17 +95,17 @@ def gather(
 
     Args:
         run_dir: The run's folder.
-        dataset: Where its data set is now; that of its settings if left out.
+        dataset: Where its data set is now. Default: as in its settings.
         data_dir: The same for the folder that holds `VOCdevkit`.
         images: How many of the worst and of the best images to keep.
         progress: Wraps the indices of the validation images.
 
     Returns:
-        The `Contents`. Where model or data set cannot be used they have what is left,
-        and a note on the rest.
+        The `Contents`. If the model or data set cannot be used, they have everything else
+        and a note on what is missing.
 
     Raises:
-        UserError: If the folder is no run, is damaged or has no finished epoch, or a
+        UserError: If the folder is not a run, is damaged or has no finished epoch, or a
             data set that was asked for cannot be used.
     """
     run = RunFolder(run_dir)
@@ -117,7 +117,7 @@ def gather(
         contents.notes.append(
             f"The run has no metrics.json: it is still training, or was stopped, after "
             f"{len(history)} of {config.epochs} epochs. "
-            f"fcn-keras train --resume goes on with it."
+            f"Continue it with fcn-keras train --resume."
         )
     moved: dict[str, Any] = {"dataset": dataset, "data_dir": data_dir}
     where = dataclasses.replace(config, **{key: value for key, value in moved.items() if value})
@@ -129,9 +129,9 @@ def gather(
         if where != config:
             raise
         contents.notes.append(
-            f"Model and data set could not be evaluated, so confusion matrix, accuracies and "
-            f"images are missing: {error} If the data set has moved, say where by --dataset or "
-            f"--data-dir."
+            f"The model could not be evaluated, so the confusion matrix, accuracies and "
+            f"images are missing: {error} If the data set has moved, pass its new path as "
+            f"--dataset or --data-dir."
         )
     return contents
 
@@ -152,19 +152,19 @@ def _measure(contents: Contents, config: TrainConfig, images: int, progress) -> 
             masks = (at_most(mask, MAX_SIDE) for mask in (segment(image), truth))
             yield Example(score, at_most(image, MAX_SIDE, Image.Resampling.LANCZOS), *masks)
 
-    # No image is among the worst and the best.
+    # No image is among both the worst and the best.
     half = min(images, -(-len(ranked) // 2))
     contents.worst = list(examples(ranked[:half]))
     contents.best = list(examples(ranked[half:][: -images - 1 : -1]))
     contents.scores = total_scores(labels, ranked)
     contents.counts["val"] = len(val)
-    with contextlib.suppress(UserError):  # validation alone may be there
+    with contextlib.suppress(UserError):  # the training images may be missing
         contents.counts["train"] = len(split_of(config, "train"))
     _compare(contents, contents.scores)
 
 
 def _compare(contents: Contents, scores: Scores) -> None:
-    """Notes where the measures are no longer those that training found."""
+    """Adds a note if the metrics are no longer those found by training."""
     if contents.metrics:
         before, where = contents.metrics["mean_iou"], "metrics.json"
     else:
@@ -174,6 +174,6 @@ def _compare(contents: Contents, scores: Scores) -> None:
     now = scores.mean_iou
     if abs(now - before) > CHANGED:
         contents.notes.append(
-            f"The mean IoU is {now:.3f} now and was {before:.3f} in {where}: the validation "
+            f"The mean IoU is {now:.3f} now but was {before:.3f} in {where}: the validation "
             "images or best.keras have changed since."
         )

@@ -45,7 +45,7 @@ class Line:
 
 @dataclasses.dataclass(frozen=True)
 class Chart:
-    """A small chart by epoch: title, summary for who cannot see it, ticks and lines."""
+    """A small chart by epoch: title, summary for those who cannot see it, ticks and lines."""
 
     title: str
     summary: str
@@ -55,10 +55,10 @@ class Chart:
 
 
 def charts(history: list[dict]) -> list[Chart]:
-    """The charts of a history: one for each of `CHARTS` that it has values of.
+    """The charts of a history: one for each of `CHARTS` that it has values for.
 
     Args:
-        history: Rows as of `history.csv`; an epoch without validation has NaN there.
+        history: Rows as in `history.csv`; an epoch without validation has NaN there.
     """
     found = []
     for name, title in CHARTS.items():
@@ -110,7 +110,7 @@ def _chart(title: str, curves: dict[str, list[tuple[int, float]]]) -> Chart:
 
 def _ticks(low: float, high: float, integer: bool = False) -> list[float]:
     if low == high:
-        # A flat curve lies in the middle.
+        # A flat curve is centred.
         margin = 1 if integer else abs(low) / 2 or 1
         low, high = low - margin, high + margin
     return list(MaxNLocator(5, integer=integer).tick_values(low, high))

@@ -1,4 +1,4 @@
-"""Contents -> one HTML page without scripts and without anything from elsewhere."""
+"""Contents -> one HTML page without scripts or external resources."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from fcn_keras.runs.folder import MEASURES
 from fcn_keras.runs.history import best_epoch, training_time
 from fcn_keras.runs.paths import shown, shown_command, shown_text
 
-MOST_EPOCHS = 200  # rows and points of longer histories would be too many to read
-CONFUSED = 0.01  # share of a class's pixels from which it is worth telling what they became
+MOST_EPOCHS = 200  # more rows and points would be too many to read
+CONFUSED = 0.01  # share of a class's pixels above which the class they became is named
 TILES = sorted(MEASURES, key="mean_iou".__ne__)  # the mean IoU first
-SHOWN = 0.005  # share from which a cell of the confusion matrix has a number
+SHOWN = 0.005  # share above which a cell of the confusion matrix has a number
 
 
 def write_report(contents: Contents, output) -> None:
     """Writes the page of a run, whole or not at all.
 
     Args:
-        contents: What it tells.
+        contents: What is on it.
         output: The HTML file.
 
     Raises:
@@ -42,7 +42,7 @@ def write_report(contents: Contents, output) -> None:
 
 
 def render(contents: Contents) -> str:
-    """The page as text; all that comes from the user is escaped."""
+    """The page as text; everything that comes from the user is escaped."""
     config, labels = shown(contents.config), contents.labels
     worst, best = picture_rows([contents.worst, contents.best], labels)
     history = _thinned(contents.history)
@@ -96,7 +96,7 @@ def _number(value, digits: int = 3) -> str:
 
 
 def _thinned(history: list[dict]) -> list[dict]:
-    """At most `MOST_EPOCHS` rows, evenly spread, the last among them."""
+    """At most `MOST_EPOCHS` rows, evenly spread, including the last."""
     step = -(-len(history) // MOST_EPOCHS)
     return history[::-1][::step][::-1]
 
@@ -119,7 +119,7 @@ def _class_rows(contents: Contents) -> list[dict]:
 
 
 def _most_confused(confusion: np.ndarray, index: int, names: tuple[str, ...]) -> str:
-    """Which other class most of a class's pixels became."""
+    """The other class that was predicted most often for a class's pixels."""
     counts = confusion[index].copy()
     pixels, counts[index] = counts.sum(), 0
     other = int(counts.argmax())

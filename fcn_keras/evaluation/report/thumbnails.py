@@ -20,7 +20,7 @@ NAMED = 3  # classes in a picture's description
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One image of the page; of each of its pictures `(title, URI, description)`."""
+    """One image on the page, with `(title, URI, description)` for each of its pictures."""
 
     id: str
     mean_iou: float

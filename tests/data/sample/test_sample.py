@@ -278,6 +278,6 @@ def test_says_what_to_do_if_something_else_is_in_its_place(tmp_path, few_images)
     place = tmp_path / f"sample-v{sample.SAMPLE_VERSION}"
     place.mkdir()
     (place / "mine.txt").write_text("keep")
-    with pytest.raises(UserError, match="delete what is in its place"):
+    with pytest.raises(UserError, match="delete what is there"):
         sample._cached_sample(tmp_path)
     assert [path.name for path in tmp_path.rglob("*")] == [place.name, "mine.txt"]

@@ -244,7 +244,7 @@ def test_wrong_arguments(tmp_path):
         voc_split("test", tmp_path)
     voc = write_voc_devkit(tmp_path)
     for inside in (voc, voc.parent):
-        with pytest.raises(UserError, match=f"such as {tmp_path}\\."):
+        with pytest.raises(UserError, match=f"inside it: {tmp_path}\\."):
             voc_split("train", inside)
 
 

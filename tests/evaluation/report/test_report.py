@@ -90,7 +90,7 @@ def test_the_page_replaces_pages_alone(run, page, tmp_path, capfd):
         path.write_bytes(content)
         assert main(["report", str(run.path)]) == 1
         assert (
-            f"error: --output {path}: exists, and this command did not write it"
+            f"error: --output {path}: exists, but was not written by this command"
             in capfd.readouterr().err
         )
         assert path.read_bytes() == content
