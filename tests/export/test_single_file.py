@@ -197,7 +197,7 @@ def test_labels_of_a_keras_file_go_before_its_neighbours(segmenter, folder, tmp_
     for content, message in (
         ("{", "labels.json is damaged"),
         ('["a", "b", "c"]', "labels.json is damaged"),
-        ('{"names": ["a"]}', "it has 3 classes, but its labels.json 1"),
+        ('{"names": ["a"]}', "it has 3 classes, but its labels.json has 1"),
     ):
         shutil.copy(tmp_path / "n.keras", tmp_path / "o.keras")
         with zipfile.ZipFile(tmp_path / "o.keras", "a") as archive:
@@ -261,7 +261,7 @@ def test_results_that_are_no_numbers_or_a_little_off_are_refused(
 def test_results_of_another_shape_are_refused(segmenter, tmp_path, monkeypatch):
     cut = dataclasses.replace(FORMATS["keras"], run=lambda path, images: images[:, 1:])
     monkeypatch.setitem(FORMATS, "keras", cut)
-    with pytest.raises(UserError, match="have the shape .1, 95, 128, 3., not .1, 96, 128, 3."):
+    with pytest.raises(UserError, match="has the shape .1, 95, 128, 3., not .1, 96, 128, 3."):
         export_file(segmenter, tmp_path / "m.keras", "keras")
 
 

@@ -30,7 +30,7 @@ def test_few_pixels_may_differ_by_more(precision):
         actual.reshape(-1, 2)[:count, 0] = 20
         found = deviation(precision, actual, EXPECTED)
         assert bool(found) == (count > few)
-    assert found.startswith(f"{count / 1000:.4%} of the pixels have probabilities that differ by")
+    assert found.startswith(f"{count / 1000:.4%} of the pixels differ in probability by more")
     assert found.endswith(f"(allowed: {1 - needed:.0%}), by up to 0.5")
 
 

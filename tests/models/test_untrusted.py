@@ -309,7 +309,7 @@ def test_other_files_are_named(photo, tmp_path, capfd, name):
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"\xff", b"[" * 100_000])
 def test_a_damaged_configuration_is_named(good, photo, tmp_path, capfd, content):
     path = write(tmp_path / "m.keras", {**good, "config.json": content})
-    assert "no .keras model, or a damaged one" in predict(path, photo, capfd)
+    assert "not a .keras model, or a damaged one" in predict(path, photo, capfd)
 
 
 def test_damaged_labels_are_named(good, photo, tmp_path, capfd):
@@ -344,7 +344,7 @@ def test_a_classifier_is_no_network_of_masks(photo, tmp_path, capfd):
     keras.Model(inputs, keras.layers.Dense(5)(keras.layers.Flatten()(inputs))).save(
         tmp_path / "m.keras"
     )
-    assert "does not map images" in predict(tmp_path / "m.keras", photo, capfd)
+    assert "must map images" in predict(tmp_path / "m.keras", photo, capfd)
 
 
 def test_networks_of_users_load(tmp_path):

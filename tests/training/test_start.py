@@ -98,7 +98,7 @@ def test_a_source_of_another_network_is_named(untrained_run, tmp_path):
         copy_run(str(tmp_path / "other.keras"), fcn_8s(3), LabelSet(CLASSES))
     scores = [keras.layers.Conv2D(count, 1)(inputs) for count in (3, 300)]
     keras.Model(inputs, scores).save(tmp_path / "other.keras")
-    with pytest.raises(UserError, match="other.keras: it does not map images"):
+    with pytest.raises(UserError, match="other.keras: a model must map images"):
         copy_run(str(tmp_path / "other.keras"), fcn_8s(3), LabelSet(CLASSES))
     keras.Model(inputs, scores[1]).save(tmp_path / "other.keras")
     with pytest.raises(UserError, match="other.keras: .* no FCN of this package"):

@@ -140,7 +140,7 @@ def test_damaged_models_are_named(finished_run, shapes, tmp_path, capfd):
         )
     (damaged / "metrics.json").unlink()
     assert main(["train", "--resume", str(damaged)]) == 1
-    assert "last.keras: damaged, or of other settings" in capfd.readouterr().err
+    assert "last.keras: damaged, or saved with settings other" in capfd.readouterr().err
     assert train_here(shapes, tmp_path / "new", "--init-from", str(damaged)) == 1
     stderr = capfd.readouterr().err
     assert "best.keras: no .keras model, or a damaged one" in stderr and "Traceback" not in stderr
