@@ -61,7 +61,7 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def fast_copy(model: keras.Model) -> keras.Model:
-    """A copy by `fold_batchnorm` and `upsample_by_blocks`, equal but for rounding."""
+    """An inference copy by `fold_batchnorm` and `upsample_by_blocks`, equal but for rounding."""
     return upsample_by_blocks(fold_batchnorm(model))
 
 

@@ -83,7 +83,7 @@ MISTAKES = [
     (["evaluate", "--model", "damaged", "--dataset", "data"], "config.json: damaged"),
     ([*EXPORT, "file"], "file: cannot be written (Not a directory)"),
     ([*EXPORT, "out", "--max-side", "0"], "max_side must be at least 1"),
-    ([*EXPORT, "out.tflite", "--format", "onnx"], "Call it out.onnx"),
+    ([*EXPORT, "out.tflite", "--format", "onnx"], "Name it out.onnx"),
     ([*EXPORT, "file/x.onnx", "--format", "onnx"], "file/x.onnx: cannot be written"),
     (["export", "--model", "damaged", *OUT], "config.json: damaged"),
     (["demo", "--port", "0", "--model", "damaged"], "config.json: damaged"),
