@@ -42,7 +42,7 @@ def export_saved_model(
 
     The model computes in float32, whatever it was trained in. The version is the
     next free number. The folder gets that name once it is complete and its model has
-    been compared with `Segmenter.load`'s, so that a server that watches the directory
+    agreed with `Segmenter.load`'s, so that a server that watches the directory
     sees a whole model or none. The folder contains:
 
     - the signatures of `export.signatures.add_signatures`

@@ -92,7 +92,7 @@ MISTAKES = [
     (["demo", "--port", "0", *MODEL, "--examples", "file"], "file: no such folder"),
     (["demo", "--port", "0", *MODEL, "--tile", "-1"], "tile must be at least 1"),
     (["serve", "--model-base-path", "missing"], "missing: no such folder"),
-    (["serve", "--model-base-path", "empty"], "empty holds no version"),
+    (["serve", "--model-base-path", "empty"], "empty contains no version"),
     (["request", "nofolder/", *OUT], "nofolder/: no such file or folder."),
     (["request", "photo.jpg", "--output", "file", "--url", "grpc://x"], "file: cannot be written"),
     ([*TRAIN, "missing"], MISSING_DATA),

@@ -406,9 +406,9 @@ def test_a_server_that_has_gone_is_given_up(server, tmp_path, capfd):
     ("flags", "message"),
     [
         (["--timeout", "inf"], "timeout must be more than 0 and at most 86400 seconds"),
-        (["--version", "-1"], "A version is a number from 0 on. Received: -1"),
+        (["--version", "-1"], "version must be 0 or more. Received: -1"),
         (["--label", ""], "Names must not be empty"),
-        (["--url", "http://127.0.0.1:1/v1/models/fcn"], "give the server's address alone"),
+        (["--url", "http://127.0.0.1:1/v1/models/fcn"], "give only the server's address"),
         (["--fractions", "/"], "/: cannot be written (Is a directory)"),
     ],
 )

@@ -41,7 +41,7 @@ BODIES = {  # a form of 30 MiB and its answer
         413,
         TOO_MANY_VALUES,
     ),
-    "a text behind numbers": (f'{IMAGES}[[{ROW}, "x"]]}}', 400, "images[0][1]: 'x' is no uint8"),
+    "a text behind numbers": (f'{IMAGES}[[{ROW}, "x"]]}}', 400, "images[0][1]: 'x' is not of type"),
     "one number": ('{"instances": [1.' + "1" * 30 * MIB + "]}", 400, "too many digits"),
     "one float": ('{"inputs": 1.' + "1" * 30 * MIB + "}", 400, "too many digits"),
     "an unread list": ('{"x": ' + listed("1", 30) + ', "instances": [1]}', 413, TOO_MANY),

@@ -349,8 +349,8 @@ def refused(server, request):
     ("flags", "message"),
     [
         (["--model-base-path", "{base}/nothing"], "nothing: no such folder."),
-        (["--model-base-path", "{base}/notes"], "notes holds no version, a folder with a number"),
-        (["--model-base-path", "{base}/1"], "is one version. Give the folder that it is in"),
+        (["--model-base-path", "{base}/notes"], "notes contains no version (a folder named"),
+        (["--model-base-path", "{base}/1"], "is a single version. Give the folder that it is in"),
         (["--version-label", "stable=7"], "no version 7 for the label 'stable'. There are: 1, 2."),
         (["--version-label", "stable"], "--version-label must be like stable=1. Received: stable."),
         (["--keep-versions", "0"], "--keep-versions must be at least 1. Received: 0."),
