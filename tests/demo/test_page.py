@@ -297,7 +297,7 @@ def test_what_is_under_way_is_seen_and_can_be_replaced(open_page, segmenter, pho
     page.unroute_all()
     page.route("**/predict?*", lambda route: route.abort())
     page.click("#samples button >> nth=0")
-    page.locator(ALERT, has_text="scene_1.jpg: no answer. Does fcn-keras demo still run").wait_for()
+    page.locator(ALERT, has_text="scene_1.jpg: no answer. Is fcn-keras demo still").wait_for()
     assert not page.is_visible("progress")
 
 
