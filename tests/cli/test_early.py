@@ -1,4 +1,4 @@
-"""Mistakes that are told before TensorFlow is imported, by real processes of which none may."""
+"""Mistakes that are reported before TensorFlow is imported, by real processes without it."""
 
 import json
 import os
@@ -16,7 +16,7 @@ IMPORTED = 'import os; os.write(2, b"IMPORTED"); os._exit(99)'
 
 @pytest.fixture(scope="module")
 def place(shapes, finished_run, tmp_path_factory):
-    """A folder with a data set `data`, runs and files that are damaged in several ways."""
+    """A folder with a data set `data`, and runs and files that are damaged in several ways."""
     place = tmp_path_factory.mktemp("early")
     for package in ("tensorflow", "keras"):
         (place / "fakes" / package).mkdir(parents=True)
@@ -202,7 +202,7 @@ def test_a_missing_package_too(place, package, command):
     ids=" ".join,
 )
 def test_what_is_right_gets_as_far_as_tensorflow(place, command):
-    """So that the tests above would see its import."""
+    """Shows that the tests above would notice its import."""
     assert run(place, command).returncode == 99
 
 

@@ -1,4 +1,4 @@
-"""`fcn-keras request` on real files and a real server, judged from outside."""
+"""`fcn-keras request` on real files and a real server, checked from outside."""
 
 import itertools
 import json
@@ -59,12 +59,12 @@ def request(server, output, *arguments):
 
 
 def files_below(folder):
-    """Files but for hidden ones, such as the list of results."""
+    """Files except hidden ones, such as the list of results."""
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("[!.]*.*"))
 
 
 def check(path, output, name):
-    """The files of a photograph are what Python makes of it."""
+    """A photograph's files are what the Python functions make of it."""
     image = np.asarray(open_photograph(path, str(path)))
     mask = Image.open(output / f"{name}.png")
     assert mask.mode == "P" and mask.getpalette()[:9] == [0, 0, 0, 10, 200, 30, 255, 250, 0]
@@ -356,7 +356,7 @@ def test_an_interrupted_call_ends_soon_and_leaves_whole_files(server, tmp_path, 
     while process.poll() is None and len(list((tmp_path / "out").glob("[0-9]*.png"))) < 20:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    time.sleep(0.5)  # it must have taken note before the answers come
+    time.sleep(0.5)  # the signal must be noticed before the answers come
     interrupted.set()
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130 and b"Traceback" not in stderr
@@ -383,7 +383,7 @@ def test_a_second_interrupt_ends_a_call_that_waits_in_vain(server, tmp_path, mon
     assert asked.wait(60)
     process.send_signal(signal.SIGINT)
     assert b"Ctrl-C again ends at once" in process.stderr.readline() + process.stderr.readline()
-    time.sleep(0.3)  # two at once are one
+    time.sleep(0.3)  # two at once count as one
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 130
     never.set()

@@ -30,7 +30,7 @@ def photo():
 
 
 @pytest.mark.parametrize(
-    ("size", "tiles"),  # with cores of 224, as the network reaches 160 pixels far
+    ("size", "tiles"),  # with cores of 224, as the network's reach is 160 pixels
     [((1000, 850), 20), pytest.param((1500, 1100), 35, marks=pytest.mark.slow)],
 )
 def test_exact_tiles_equal_one_pass(model, photo, size, tiles):

@@ -1,4 +1,4 @@
-"""`fcn-keras request` against servers that are broken or mean harm."""
+"""`fcn-keras request` against servers that are broken or malicious."""
 
 import base64
 import contextlib
@@ -205,7 +205,7 @@ def test_bad_masks_are_reported_and_not_written(server, tmp_path, capfd, answer,
     assert main([*command, str(tmp_path / "a.png")]) == 1
     lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1 and message in lines[0]
-    assert list((tmp_path / "out").glob("[!.]*")) == []  # but the list of results
+    assert list((tmp_path / "out").glob("[!.]*")) == []  # except the list of results
 
 
 @pytest.mark.parametrize(

@@ -119,7 +119,7 @@ def test_retry_after_is_honoured(server, quick):
 
 
 class Stopped:
-    """Counts how long it was waited for."""
+    """Records how long it was waited for."""
 
     def __init__(self, at=None):
         self.waits, self.at = [], at

@@ -1,4 +1,4 @@
-"""What is commonly sent in a wrong form: whether the answer or the log says how to send it."""
+"""Common mistakes in requests: whether the answer or the log says what to send."""
 
 import base64
 import io

@@ -1,4 +1,4 @@
-"""Which versions are served, by folders whose content a simple loader reads."""
+"""Which versions are served, with folders whose content a simple loader reads."""
 
 import shutil
 from pathlib import Path

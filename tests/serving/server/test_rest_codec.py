@@ -14,7 +14,7 @@ from fcn_keras.serving.server.rest_codec import encode_error, parse_predict
 
 
 def inputs(**types):
-    """Two signatures of these inputs, and one of none."""
+    """Two signatures with these inputs, and one without."""
     infos = {name: TensorInfo(dtype=getattr(types_pb2, kind)) for name, kind in types.items()}
     signature = SimpleNamespace(inputs=infos)
     labels = SimpleNamespace(inputs={})
@@ -74,7 +74,7 @@ def test_rows_and_columns_of_several_tensors():
     [
         '{"instances": [{"b64": "aGVsbG8="}, {"b64": "d29ybGQ="}]}',
         '{"instances": [{"image_bytes": {"b64": "aGVsbG8="}}, {"image_bytes": "world"}]}',
-        '{"inputs": [{"b64": "aGVs\\nbG8"}, "world"]}',  # absl takes both
+        '{"inputs": [{"b64": "aGVs\\nbG8"}, "world"]}',  # absl accepts both
         '{"inputs": {"image_bytes": ["hello", {"b64": "d29ybGQ="}]}}',
     ],
 )

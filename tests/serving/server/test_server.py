@@ -1,4 +1,4 @@
-"""`fcn-keras serve` as a process of its own: real sockets, files and signals."""
+"""`fcn-keras serve` as a separate process: real sockets, files and signals."""
 
 import base64
 import contextlib
@@ -334,7 +334,7 @@ def test_too_many_requests_get_503_at_once(base):
         assert server.ask("GET", "/ready")[0] == 200
         waiting[0].sendall(request[9:])
         assert waiting[0].recv(12) == b"HTTP/1.1 200"
-        waiting[1].close()  # who goes away gives its place back
+        waiting[1].close()  # a client that leaves gives up its place
         wait_for(lambda: server.predict(request)[0] == 200)
         server.process.send_signal(signal.SIGHUP)
         assert server.process.wait(SECONDS) == 0
