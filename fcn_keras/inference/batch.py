@@ -77,7 +77,7 @@ def predict_jobs(
     confidence (the largest probability, 255 for 1) as a grey PNG, the probabilities
     of all classes as float16 `(H, W, C)` in an `.npz`. The confidence in colours,
     with a scale, goes to `<output>/confidence_scale/`. Existing files of these names
-    are replaced; `Results.planned` tells whose they are.
+    are replaced; `Results.planned` says whose they are.
 
     Args:
         segmenter: The model.

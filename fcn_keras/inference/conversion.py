@@ -31,7 +31,7 @@ def deviation(precision: str, actual: np.ndarray, expected: np.ndarray) -> str:
         precision: A key of `TOLERANCES`: the lower precision of the two.
         actual: Logits `(B, H, W, C)` or masks `(B, H, W)` of a converted model.
         expected: Logits of the original. A mask agrees with them where its class is the most
-            probable one within the tolerance.
+            probable, within the tolerance.
 
     Returns:
         A description of the difference if it is too large, else `""`.

@@ -43,7 +43,7 @@ class Segmenter:
         progress: Wraps the iterator over the pieces of a large image to show
             progress. It gets the iterator and the number of pieces.
         runtime: What computes the logits; see `load_network`. `"keras"` runs the model
-            as it is at each call. The others are faster and take its weights at the
+            with its current weights. The others are faster and take its weights at the
             first call; `load` defaults to `"tensorflow"`.
         precision: The runtime's: `"bfloat16"` or `"float32"` (the default). The runtime
             `"keras"` computes in the model's own.

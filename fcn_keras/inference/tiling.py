@@ -32,7 +32,7 @@ class Span:
 
 
 def exact_spans(length: int, tile: int, halo: int, stride: int) -> list[Span]:
-    """Windows of at most `tile` that keep what is `halo` from their ends, or at the image's edges.
+    """Windows of at most `tile`, of which the halos are not kept, except at the image's edges.
 
     Args:
         length: The image's extent.

@@ -62,7 +62,7 @@ class Connection(H11Protocol):
 
     @property
     def is_idle(self) -> bool:
-        """Whether there is no request whose headers have arrived and that awaits its answer."""
+        """Whether no request whose headers have arrived is waiting for its answer."""
         return not self.cycle or self.cycle.response_complete
 
     def connection_lost(self, exc) -> None:

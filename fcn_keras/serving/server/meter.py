@@ -50,7 +50,7 @@ class Meter:
         await self._app(scope, counted_receive, counted_send)
 
     def stop(self) -> None:
-        """Has clients told that their connections will close."""
+        """Tells clients that their connections will close."""
         self.stopping = True
 
     def page(self) -> str:

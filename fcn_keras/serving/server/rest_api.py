@@ -3,7 +3,7 @@
 Paths, forms and status codes are those of its `http_rest_api_handler.cc`. Differences:
 
 - The status of a label is that of its version alone, and `:classify` and `:regress` are refused.
-- Messages differ, and there are limits to bodies (`Limits`, `json_reader`).
+- Messages differ, and bodies have limits (`Limits`, `json_reader`).
 - An integer that does not fit its type is refused, where TF Serving wraps it; `Inf` is not a
   number, `Infinity` is.
 - Long answers are sent in chunks, without `Content-Length`.
