@@ -125,7 +125,7 @@ def _check_inputs(signature, inputs: Mapping[str, np.ndarray]) -> None:
     for name, info in signature.inputs.items():  # kernels accept some wrong shapes silently
         shape, expected = list(inputs[name].shape), tf.TensorShape(info.tensor_shape)
         if not expected.is_compatible_with(shape):
-            raise _invalid(f"Input {name} has shape {shape}, the signature has {expected}.")
+            raise _invalid(f"Input {name} has shape {shape}, but the signature has {expected}.")
         if inputs[name].dtype == object:
             _check_scans(name, inputs[name])
 

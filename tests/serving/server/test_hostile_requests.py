@@ -222,7 +222,7 @@ BODIES = {
     ),
     "infinity": (f"{IMAGES}[[[[1e999, 1, 1]]]]}}".encode(), 400, "images[0][0][0][0]: inf"),
     "null": (f"{IMAGES}[[[[null, 1, 1]]]]}}".encode(), 400, "images[0][0][0][0]: None"),
-    "no pixels": (f"{IMAGES}[[]]}}".encode(), 400, "has shape [1, 0], the signature has"),
+    "no pixels": (f"{IMAGES}[[]]}}".encode(), 400, "has shape [1, 0], but the signature has"),
     "two kinds of rows": (
         b'{"instances": [{"image_bytes": {"b64": ""}}, {"b64": ""}]}',
         400,

@@ -129,7 +129,7 @@ IMAGES = {"signature_name": "predict_images"}
         ({"signature_name": "labels", "inputs": {}}, "Received: 'labels'"),
         ({**IMAGES, "instances": [[[[0.5] * 3]]]}, "images[0][0][0][0]: 0.5"),
         ({**IMAGES, "instances": [[[[1, 2, 3]], [[1, 2]]]]}, "images: lists of different lengths"),
-        ({**IMAGES, "instances": [[1, 2, 3]]}, "has shape [1, 3], the signature has (None, None"),
+        ({**IMAGES, "instances": [[1, 2, 3]]}, "has shape [1, 3], but the signature has (None"),
         ({**IMAGES, "instances": [[[[1, 2]]]]}, "Input images has shape [1, 1, 1, 2]"),
         ({**IMAGES, "inputs": {"pictures": [[[[1, 2, 3]]]]}}, "with the keys: images"),
         ({"signature_name": "multiply", "inputs": -1}, ""),
