@@ -10,7 +10,7 @@ from support.fake_folder import CLASSES, draw_example, write_folder
 from support.runs import QUICK
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-# At each conversion OpenVINO would fork this process to send a message to its makers.
+# At each conversion, OpenVINO would fork this process to send usage data to its makers.
 sys.modules["openvino_telemetry"] = None
 
 # The same few examples each time; HYPOTHESIS_PROFILE=long looks for new ones, for minutes.
@@ -29,7 +29,7 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default")
 
 
 def pytest_sessionstart(session):
-    """Has a stray signal end the tests with its name and the summary."""
+    """Makes a stray signal end the tests with its name and the summary."""
 
     def stop(number, _):
         session.shouldstop = f"ended by {signal.Signals(number).name}"  # if a test drops the exit
@@ -41,20 +41,20 @@ def pytest_sessionstart(session):
 
 
 def pytest_collection_finish():
-    """Keeps the garbage collector from scanning what imports have created, which stays."""
+    """Keeps the garbage collector from scanning what imports created, which stays."""
     gc.collect()
     gc.freeze()
 
 
 @pytest.fixture(scope="session")
 def shapes(tmp_path_factory):
-    """A data set of 6 images for training and 5 for validation. Read it only."""
+    """A data set of 6 images for training and 5 for validation. Read-only."""
     return write_folder(tmp_path_factory.mktemp("data") / "shapes", val=5)
 
 
 @pytest.fixture(scope="session")
 def finished_run(shapes, tmp_path_factory):
-    """A finished run of two epochs. Read it only: a test that changes it copies it."""
+    """A finished run of two epochs. Read-only: a test that changes it copies it."""
     from fcn_keras.cli import main
 
     run_dir = tmp_path_factory.mktemp("runs") / "finished"
@@ -66,7 +66,7 @@ def finished_run(shapes, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def resumed_run(shapes, tmp_path_factory):
-    """A run of two epochs that then went on to four, validated in the second and fourth."""
+    """A run of two epochs that was continued to four, validated in the second and fourth."""
     from fcn_keras.cli import main
 
     run_dir = tmp_path_factory.mktemp("runs") / "resumed"
@@ -103,7 +103,7 @@ def untrained_run(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def exported(untrained_run, tmp_path_factory):
-    """The version folder that `fcn-keras export` made of `untrained_run`, with side limit 300."""
+    """The version folder that `fcn-keras export` made from `untrained_run`, with side limit 300."""
     from fcn_keras.cli import main
 
     output = tmp_path_factory.mktemp("models") / "fcn"

@@ -15,7 +15,7 @@ import kept_runs
 
 @pytest.fixture(scope="module")
 def exercise(shapes, tmp_path_factory):
-    """Runs an exercise with as few steps as can be; returns its exit code."""
+    """Runs an exercise with as few steps as possible; returns its exit code."""
     out = tmp_path_factory.mktemp("d2l")
 
     def run(name, *flags):
@@ -28,7 +28,7 @@ def exercise(shapes, tmp_path_factory):
 
 
 def numbers(output, start):
-    """The figures of the table's line that starts so."""
+    """The figures in the table's line that starts so."""
     [line] = [line for line in output.splitlines() if line.startswith(start)]
     return [float(cell.split("±")[0]) for cell in line.strip("| ").split("|")[1:]]
 
@@ -92,7 +92,7 @@ def test_test_images_are_all_predicted_once(exercise, untrained_run, capsys):
 
 
 def torch_weights(ours, theirs):
-    """Copies the weights of our FCN-8s into PyTorch's, by the names of both."""
+    """Copies the weights of our FCN-8s into PyTorch's, matched by name."""
     backbone = ours.get_layer("backbone")
     pairs = {"conv1": (theirs.conv1, theirs.bn1)}
     for stage, blocks in enumerate(theirs.stages):
@@ -134,7 +134,7 @@ def test_torch_network_is_ours(stride):
     statistics = [b for name, b in theirs.named_buffers() if "running" in name]
     count = sum(tensor.numel() for tensor in [*theirs.parameters(), *statistics])
     assert count == ours.count_params()
-    # The values that both begin with: the same kernels of interpolation, else as far spread.
+    # The initial values of both: the same interpolation kernels, otherwise the same spread.
     for name, layer in theirs.upscores.items():
         kernel = ours.get_layer(name).get_weights()[0].transpose(3, 2, 0, 1)
         np.testing.assert_allclose(layer.weight.detach(), kernel, atol=1e-7)

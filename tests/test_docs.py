@@ -129,7 +129,7 @@ def build(root):
 
 @pytest.fixture
 def sources(tmp_path):
-    """A copy of all that the documentation is made of."""
+    """A copy of everything that the documentation is made from."""
     pytest.importorskip("mkdocs")
     for name in ("docs", "fcn_keras", "benchmarks", "notebooks"):
         if (ROOT / name).is_dir():

@@ -1,4 +1,4 @@
-"""Who imports whom: downwards in the order of CONTRIBUTING.md's table, and never in a circle."""
+"""Imports go downwards in the order of CONTRIBUTING.md's table, and never in a circle."""
 
 import importlib.util
 import re

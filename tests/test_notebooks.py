@@ -12,7 +12,7 @@ from support.processes import ROOT
 FOLDER = ROOT / "notebooks"
 NAMES = sorted(path.name for path in FOLDER.glob("*.ipynb"))
 MEGABYTE = 10**6
-# Folders of a machine, as paths begin; "/v1/models" of a URL is none.
+# How paths to a machine's folders begin; "/v1/models" of a URL is not one.
 MACHINE_PATH = re.compile(r"(?<![\w.:/])/(tmp|home|root|Users|opt|work|usr|var|mnt)/|[A-Z]:\\\\")
 FIGURES_AND_PHOTOS = ("image/png", "image/jpeg")
 

@@ -1,4 +1,4 @@
-"""Signals that stop a process: real ones, of real processes."""
+"""Signals that stop a process: real ones, sent to real processes."""
 
 import os
 import signal
@@ -22,7 +22,7 @@ def ignore_hangups():
 
 
 def start(*command, preexec_fn=heed_signals):
-    """Starts `fcn-keras`; what it prints is on `stdout`."""
+    """Starts `fcn-keras`; its output is on `stdout`."""
     return processes.start(*FCN_KERAS[1:], *command, preexec_fn=preexec_fn)
 
 
@@ -94,7 +94,7 @@ def test_a_conversion_that_is_told_to_stop_leaves_nothing(number, tmp_path):
     process = start("data", "convert", *given)
     wait_for(lambda: list(tmp_path.glob(".partial-*")), process)
     process.send_signal(number)
-    require_stopped(process, number, "")  # nothing goes on with it
+    require_stopped(process, number, "")  # nothing can continue it
     assert sorted(tmp_path.iterdir()) == before
 
 
@@ -111,7 +111,7 @@ def test_ctrl_c_during_the_first_imports_is_told_in_one_line(program, tmp_path):
 
 
 def test_a_call_that_never_returns_to_python_is_ended(tmp_path):
-    """As TensorFlow's wait for another worker; a second signal ends it sooner."""
+    """Like TensorFlow's wait for another worker; a second signal ends it sooner."""
     program = tmp_path / "deaf.py"
     program.write_text("""
 import ctypes, sys
@@ -134,7 +134,7 @@ with signals.raised("go on"):
 
 
 def test_signals_that_the_program_handles_are_its_own(tmp_path):
-    """And the thread that watches for ours leaves nothing behind."""
+    """The thread that watches for our signals leaves nothing behind."""
     program = tmp_path / "parent.py"
     program.write_text("""
 import os, signal, subprocess, sys, threading, time
@@ -155,7 +155,7 @@ print("open:", len(os.listdir("/proc/self/fd")) - before, threading.active_count
 
 
 def test_a_stray_signal_ends_the_tests_with_its_name(tmp_path):
-    """Also where the code under test takes the signal's exception for its own."""
+    """Even if the code under test takes the signal's exception for its own."""
     test = tmp_path / "test_long.py"
     test.write_text("""
 import contextlib, os, signal, time

@@ -46,7 +46,7 @@ def test_contestants_work_in_turn_and_are_timed_a_unit(maker, tmp_path):
         for name, s in (("slow", 0.2), ("fast", 0.1))
     )
     compete([slow, fast], rounds=2)
-    # One call each to warm up, then two a round.
+    # One call each to warm up, then two per round.
     assert (
         tmp_path / "log"
     ).read_text().split() == "0.2 0.1 0.2 0.2 0.1 0.1 0.2 0.2 0.1 0.1".split()
@@ -102,5 +102,5 @@ def test_the_benchmarks_run(command):
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "nan" not in done.stdout and done.stdout.count("|---") >= 2
-    # A profile is of operations, not of what runs them.
+    # A profile has operations, not what runs them.
     assert not any(name in done.stdout for name in ("__inference", "| Process |", "| Run |"))

@@ -1,4 +1,4 @@
-// What happens on the page. Names are set as text, never as HTML, and stay in the browser.
+// How the page behaves. Names are set as text, never as HTML, and stay in the browser.
 "use strict";
 
 const UNPAINTED = 255;
@@ -8,7 +8,7 @@ const opacity = find("#opacity input");
 
 let classes = []; // of the model
 let shown = null; // the last answer
-let running = null; // what ends the request under way
+let running = null; // what aborts the current request
 let redrawing = 0;
 
 function say(status, problem = "") {
@@ -113,7 +113,7 @@ async function predict(name, address, body) {
     if (running === mine) show(name, facts, pixels, parts.get("mask"));
   } catch {
     if (running !== mine) return;
-    say("", `${name}: no answer. Does fcn-keras demo still run, and can the file be read?`);
+    say("", `${name}: no answer. Is fcn-keras demo still running, and can the file be read?`);
   } finally {
     if (running === mine) find("progress").hidden = true;
   }
@@ -138,7 +138,7 @@ async function start() {
   classes = model.classes;
   document.title = `${model.title} · fcn_keras`;
   find("#heading b").textContent = model.title;
-  find("#heading span").textContent = `tells ${classes.length} classes apart.`;
+  find("#heading span").textContent = `distinguishes ${classes.length} classes.`;
   model.samples.forEach((name, i) => {
     const button = document.createElement("button");
     const image = document.createElement("img");
@@ -158,7 +158,7 @@ input.onchange = (event) => {
 };
 document.ondragover = (event) => event.preventDefault();
 document.ondrop = (event) => {
-  event.preventDefault(); // a browser would leave the page for the file
+  event.preventDefault(); // otherwise the browser leaves the page for the file
   take(event, event.dataTransfer.files);
 };
 document.onpaste = (event) => take(event, event.clipboardData.files);
@@ -167,4 +167,4 @@ find("#fullscreen").hidden = !document.fullscreenEnabled;
 find("#fullscreen").onclick = () => canvas.requestFullscreen();
 find("#save").onclick = () => canvas.toBlob((file) => save(file, `${shown.name}_overlay.png`));
 find("#download").onclick = () => save(shown.mask, `${shown.name}_mask.png`);
-start().catch(() => say("", "No answer. Does fcn-keras demo still run?"));
+start().catch(() => say("", "No answer. Is fcn-keras demo still running?"));

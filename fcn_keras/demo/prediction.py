@@ -1,4 +1,4 @@
-"""A photograph -> what the page shows of it."""
+"""A photograph -> what the page shows for it."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Answer(NamedTuple):
 
     Args:
         size: Its width and height, upright.
-        shown_size: Those of the picture that is shown, at most `SHOWN_SIDE`.
+        shown_size: Those of the picture on the page, at most `SHOWN_SIDE`.
         seconds: How long the model took.
         shares: The share of the area by class id, the largest first, without absent classes.
-        picture: Red, green, blue and class id of each pixel that is shown, row by row.
-        mask: What `fcn-keras predict` writes: class ids at full size, as palette PNG.
+        picture: Red, green, blue and class id of each of its pixels, row by row.
+        mask: What `fcn-keras predict` writes: class ids at full size, as a palette PNG.
     """
 
     size: tuple[int, int]
@@ -44,8 +44,8 @@ def segment(segmenter: Segmenter, source) -> Answer:
         source: A path, or the file's bytes.
 
     Raises:
-        UserError: If the file is no complete image, or too large. The message begins with
-            the reason, as the page alone knows the file's name.
+        UserError: If the file is not a complete image, or too large. The message starts
+            with the reason, as only the page knows the file's name.
     """
     try:
         image = open_photograph(source, NAME, segmenter.max_pixels)

@@ -1,4 +1,4 @@
-"""Sample pictures for the page: a folder's, or some that the sample data set's code draws."""
+"""Sample pictures for the page: a folder's, or synthetic ones like the sample data's."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from fcn_keras.files import storage
 from fcn_keras.files.finding import named_images
 from fcn_keras.files.images import MAX_PIXELS, encode_image, open_photograph
 
-COUNT = 24  # of a folder
-SEEDS = (13, 6, 11, 4, 12, 3, 20, 22)  # with every class among them
+COUNT = 24  # at most, from a folder
+SEEDS = (13, 6, 11, 4, 12, 3, 20, 22)  # every class is among them
 THUMBNAIL = (240, 160)
 
 
@@ -44,7 +44,7 @@ def folder_samples(given: str, max_pixels: int = MAX_PIXELS) -> list[Sample]:
         max_pixels: The largest image to accept.
 
     Raises:
-        UserError: If there is none.
+        UserError: If there are none.
     """
     if not storage.is_address(given) and not os.path.isdir(given):
         raise UserError(f"--examples {given}: no such folder. Give a folder of JPEGs or PNGs.")
@@ -64,7 +64,7 @@ def folder_samples(given: str, max_pixels: int = MAX_PIXELS) -> list[Sample]:
 
 
 def drawn_samples() -> list[Sample]:
-    """Scenes like those of the sample data set, but in neither of its parts."""
+    """Scenes like those of the sample data set, but in neither of its splits."""
     samples = []
     for number, seed in enumerate(SEEDS, 1):
         image = Image.fromarray(draw_scene(np.random.default_rng([seed, 2, 0]))[0])

@@ -1,7 +1,7 @@
 """The page and its predictions over HTTP.
 
 The server keeps nothing: no files, no sessions. It asks no other machine for anything, and
-what a request can make it hold is bounded.
+what a request can make it hold in memory is bounded.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from fcn_keras.serving.server.connection import BrowserConnection
 
 MAX_BODY = 256 * 2**20  # bytes of one photograph's file
 MAX_HELD = 2 * MAX_BODY  # bytes of the photographs and answers of all requests together
-WAITING = 64  # requests that wait for the one that runs
+WAITING = 64  # requests that wait for the running one
 BODY_SECONDS = 300  # for a whole photograph to arrive
 STOP_SECONDS = 60  # for a prediction to end when the server does
 FOLDER = Path(__file__).parent
@@ -58,18 +58,18 @@ def serve(
     host: str,
     ready: str,
 ) -> None:
-    """Shows the page until SIGTERM, SIGHUP or SIGINT, and ends what runs then.
+    """Serves the page until SIGTERM, SIGHUP or SIGINT, then ends what is running.
 
     Args:
         listener: A bound socket.
         segmenter: The model.
         samples: Pictures to try.
         title: The model's name.
-        host: What the page may be called in addresses, besides `localhost`.
+        host: The page's host name in addresses, besides `localhost`.
         ready: A line to print when the page can be opened.
 
     Raises:
-        UserError: If another server has begun to listen at the address meanwhile.
+        UserError: If another server has started listening at the address meanwhile.
     """
     page = Page(segmenter, samples, title, host)
     options = {"lifespan": "off", "timeout_graceful_shutdown": STOP_SECONDS}
@@ -93,7 +93,7 @@ class Page:
         segmenter: The model.
         samples: Pictures to try.
         title: The model's name.
-        host: A name of this server; it has others by itself.
+        host: A name of this server, besides `localhost` and the machine's.
     """
 
     def __init__(self, segmenter: Segmenter, samples: Sequence[Sample], title: str, host: str):
@@ -109,7 +109,7 @@ class Page:
             self._files[f"/samples/{i}.jpg"] = "image/jpeg", sample.thumbnail
         self._thread = ThreadPoolExecutor(1, "prediction")
         self._requests = self._held = 0
-        self._photograph = io.BytesIO()  # whose prediction runs
+        self._photograph = io.BytesIO()  # whose prediction is running
 
     def close(self) -> None:
         """Waits for the thread, which ends at the next tile."""
@@ -137,27 +137,27 @@ class Page:
             await _refuse(send, refusal)
 
     def _check_source(self, path: str, headers: dict[str, str]) -> None:
-        """Refuses what other web pages have sent from a user's browser."""
+        """Refuses requests that other web pages send from a user's browser."""
         try:
             name = urllib.parse.urlsplit(f"//{headers.get('host', '')}").hostname or ""
-            if name not in self._hosts:  # an attacker's name may lead to this machine
+            if name not in self._hosts:  # an attacker's name may resolve to this machine
                 ipaddress.ip_address(name)
         except ValueError as error:
             reason = "Open this page at an IP address, or as localhost."
             raise Refusal(403, reason) from error
         site, origin = headers.get("sec-fetch-site"), headers.get("origin")
-        if site:  # which browsers send by https, and to this machine
+        if site:  # which browsers send over https, and to this machine
             foreign = site not in ("same-origin", "none")
-        else:  # the scheme is left out, as a proxy may have another
+        else:  # ignores the scheme, as a proxy may have another
             foreign = origin is not None and origin.partition("://")[2] != headers.get("host")
-        if foreign and path != "/":  # to which links may lead
+        if foreign and path != "/":  # which other pages may link to
             raise Refusal(403, "Only this page may ask for that.")
 
     async def _predict(self, query: str, headers: dict[str, str], receive, send) -> None:
         if query and query not in self._samples:
             raise Refusal(400, "No such sample.")
         if "content-length" in headers and "transfer-encoding" in headers:
-            # A proxy may see another end of the body than this server.
+            # A proxy may see the body end elsewhere than this server does.
             raise Refusal(400, "Both Content-Length and Transfer-Encoding.", Connection="close")
         _check_size(int(headers.get("content-length", 0)))
         if self._requests > WAITING:
@@ -213,7 +213,7 @@ class Page:
             raise Refusal(500, f"Internal error: {type(error).__name__}.") from error
 
     def _unless_given_up(self, pieces, total):
-        """The pieces of a large photograph, as long as somebody waits for them."""
+        """The pieces of a large photograph, as long as somebody is waiting for them."""
         for piece in pieces:
             if self._photograph.closed:
                 raise ConnectionError
@@ -263,7 +263,7 @@ async def _read(receive, photograph: io.BytesIO, hold) -> None:
 
 
 def _multipart(answer: Answer) -> tuple[str, list[bytes]]:
-    """An answer as browsers read forms: its type and its parts."""
+    """An answer as a form, which browsers can read: its type and its parts."""
     facts = {
         "size": answer.size,
         "shown": answer.shown_size,

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from fcn_keras.errors import UserError, require_packages
 
-MAX_SIDE = 2048  # an exported model sees longer photographs downscaled to it
+MAX_SIDE = 2048  # an exported model downscales photographs with a longer side to this
 MAX_PIXELS = 64_000_000  # and refuses those with more pixels
-# How the file of a format ends, and what must be installed to write and run it.
+# The extension of each format's files, and the packages that write and run them.
 FILES: dict[str, tuple[str, tuple[str, ...]]] = {
     "onnx": (".onnx", ("onnx", "onnxruntime", "tf2onnx")),
     "litert": (".tflite", ("ai_edge_litert.interpreter",)),
@@ -22,14 +22,14 @@ def require_limits(max_side: int = MAX_SIDE, max_pixels: int = MAX_PIXELS) -> No
 
 
 def require_format(path, format: str) -> None:
-    """Raises `UserError` if a file of another ending is asked for, or a package is missing."""
+    """Raises `UserError` if the file has another extension, or a package is missing."""
     path = Path(path)
     if format not in FILES:
         raise UserError(f"format must be one of {', '.join(FILES)}. Received: {format!r}.")
     suffix, packages = FILES[format]
     if path.suffix != suffix:
         raise UserError(
-            f"{path}: format {format} writes {suffix} files. Call it "
+            f"{path}: format {format} writes {suffix} files. Name it "
             f"{path.stem or 'model'}{suffix}, or choose another --format."
         )
     require_packages(f"Format {format}", format, *packages, load=False)

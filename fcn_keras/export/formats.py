@@ -1,4 +1,4 @@
-"""The runtimes that a model is exported for: how its file is written and run."""
+"""The formats that a model is exported to: how its file is written and run."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from fcn_keras.models.graph import copied
 
 @dataclasses.dataclass(frozen=True)
 class Format:
-    """A kind of file.
+    """A file format.
 
     Args:
-        precision: Of its weights, a key of `conversion.TOLERANCES`.
-        write: Takes a model, texts by their names and the file's path.
+        precision: That of its weights, a key of `conversion.TOLERANCES`.
+        write: Takes a model, texts by name and the file's path.
         run: Takes the path and float32 images `(B, H, W, 3)`; returns logits.
     """
 
@@ -49,8 +49,8 @@ def _write_litert(model: keras.Model, texts: dict[str, str], path: Path) -> None
     converter.target_spec.supported_types = [tf.float16]
     path.write_bytes(converter.convert())
     names = json.loads(texts[LABELS_FILE])["names"]
-    # The reader of a flatbuffer starts in front, that of a zip archive at the end: so does the
-    # metadata convention of TensorFlow Lite store associated files.
+    # A flatbuffer is read from its start, a zip archive from its end; TensorFlow Lite's metadata
+    # convention stores associated files in the same way.
     _add_members(path, {**texts, "labels.txt": "".join(f"{name}\n" for name in names)})
 
 
@@ -71,7 +71,7 @@ def _run_keras(path: Path, images: np.ndarray) -> np.ndarray:
 
 def logits_of(model: keras.Model, images: np.ndarray) -> np.ndarray:
     """A model's logits of float32 images, on the CPU."""
-    with tf.device("CPU"):  # GPUs round the factors of their products
+    with tf.device("CPU"):  # GPUs round the factors of products
         return model(images, training=False).numpy()
 
 

@@ -1,7 +1,7 @@
 """Photograph bytes -> pixels inside a TensorFlow graph, by the rule of `data.decoding`.
 
-A server has no Pillow, so the rule stands here a second time, in TensorFlow's
-operations; tests hold the two together. JPEG and PNG only.
+A server has no Pillow, so the rule is written a second time here, in TensorFlow's
+operations; tests compare the two. JPEG and PNG only.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ def decode_photograph(data: tf.Tensor, name: tf.Tensor, max_pixels: int) -> tf.T
 
     Args:
         data: The file's bytes, a string scalar.
-        name: What messages call it, a string scalar.
+        name: Its name in messages, a string scalar.
         max_pixels: Larger images are refused before they are decoded.
 
     Returns:
-        uint8 `(H, W, 3)` in RGB. The graph raises `InvalidArgumentError` when the
-        bytes are no such image, or too large.
+        uint8 `(H, W, 3)` in RGB. The graph raises `InvalidArgumentError` if the
+        bytes are not such an image, or it is too large.
     """
     magic = tf.strings.substr(data, 0, 4)
     is_png = tf.equal(magic, b"\x89PNG")
@@ -80,7 +80,7 @@ def decode_photograph(data: tf.Tensor, name: tf.Tensor, max_pixels: int) -> tf.T
 
 
 def count_pixels(data: tf.Tensor) -> tf.Tensor:
-    """How many pixels a JPEG or PNG file has by its header, as float64; otherwise some number."""
+    """The pixels that a JPEG or PNG file's header gives, as float64; any number for other files."""
     start = tf.strings.join([tf.strings.substr(data, 0, 24), bytes(24)])
     header = tf.cast(tf.io.decode_raw(start, tf.uint8), tf.int64)
     is_jpeg = tf.equal(tf.strings.substr(data, 0, 3), b"\xff\xd8\xff")
@@ -98,7 +98,7 @@ def _png_size(file_bytes):
 
 
 def _scans(raw_bytes) -> tf.Tensor:
-    """How often the bytes that begin a scan occur, at most so many scans there are."""
+    """How often the bytes that begin a scan occur; there are at most so many scans."""
     first, second, third = SCAN_START
     begins = (raw_bytes[:-2] == first) & (raw_bytes[1:-1] == second) & (raw_bytes[2:] == third)
     return tf.math.count_nonzero(begins)
@@ -122,7 +122,7 @@ def _find_jpeg_exif(file_bytes) -> tf.Tensor:
         length = _number(file_bytes, position + 2, 2, False)
         exif = _number(file_bytes, position + 4, 6, False) == int.from_bytes(b"Exif\0\0")
         found = tf.where((marker == 0xFFE1) & exif, position + 10, found)
-        # Any number of bytes 0xFF may stand before a marker, and damaged files have others.
+        # Any number of bytes 0xFF may precede a marker, and damaged files have others.
         filling = (marker < 0xFF00) | (marker == 0xFFFF)
         bare = (marker == 0xFF00) | ((0xFFD0 <= marker) & (marker <= 0xFFD8))
         length = tf.where(bare, tf.zeros_like(length), length)
@@ -157,7 +157,7 @@ def _search(body, condition, start: int) -> tf.Tensor:
 
 
 def _orientation(file_bytes, exif) -> tf.Tensor:
-    """The orientation, 1 to 8, that EXIF data at this position give; 1 where there are none."""
+    """The orientation, 1 to 8, in the EXIF data at this position; 1 if there are none."""
     little = _number(file_bytes, exif, 2, False) == int.from_bytes(b"II")
     big = _number(file_bytes, exif, 2, False) == int.from_bytes(b"MM")
     intact = (exif >= 0) & (little | big) & (_number(file_bytes, exif + 2, 2, little) == 42)

@@ -41,20 +41,20 @@ def export_saved_model(
     """Writes a model as `<directory>/<version>/`, which TF Serving loads.
 
     The model computes in float32, whatever it was trained in. The version is the
-    next free number. The folder takes that name when all is
-    in it and the model in it has given the masks of `Segmenter.load`, so that a server
-    that watches the directory sees a whole model or none. In it are:
+    next free number. The folder gets that name once it is complete and its model has
+    agreed with `Segmenter.load`'s, so that a server that watches the directory
+    sees a whole model or none. The folder contains:
 
     - the signatures of `export.signatures.add_signatures`
     - `assets/labels.json`: class names, palette and ignore id
-    - `assets.extra/tf_serving_warmup_requests`: a request to each signature
-    - `assets.extra/metadata.json`: the metadata that `about` answers
+    - `assets.extra/tf_serving_warmup_requests`: a request for each signature
+    - `assets.extra/metadata.json`: the metadata that `about` returns
 
     Args:
         segmenter: The model and its labels. Its options for tiles, scales and
             flipping are not part of the export.
-        directory: The folder of all versions of this model; made if need be.
-        metadata: What else `about` answers, such as `runs.folder.provenance`.
+        directory: The folder of all versions of this model; created if missing.
+        metadata: What else `about` returns, such as `runs.folder.provenance`.
         max_side: Photographs with a longer side are downscaled for the network,
             which bounds its memory; their masks have the photographs' size.
         max_pixels: Photographs with more pixels are refused.
@@ -108,7 +108,7 @@ def _write(
 
 
 def _warmup_requests() -> list[predict_pb2.PredictRequest]:
-    """A drawn photograph for each signature, as a client would send it."""
+    """A synthetic photograph for each signature, as a client would send it."""
     image, _ = draw_scene(np.random.default_rng(0))
     jpeg, batch = encode_image(Image.fromarray(image), "JPEG"), image[None]
     inputs = {
@@ -138,7 +138,7 @@ def _verify(model: keras.Model, folder: Path, max_side: int) -> None:
     answer = signature(image_bytes=tf.constant([data]))["mask_png_bytes"][0].numpy()
     mask = np.asarray(Image.open(io.BytesIO(answer)))
     if max(image.shape) > max_side:
-        return  # the exported model sees it smaller
+        return  # the exported model downscales it
     expected = model.predict_on_batch(decode_image(data, "")[None].astype(np.float32))
     found = deviation("float32", mask[None], expected)
     if found:
@@ -157,13 +157,13 @@ def _publish(partial: Path, directory: Path) -> Path:
             os.rename(partial, folder)
             return folder
         except OSError:
-            if not folder.exists():  # else another export has just taken the number
+            if not folder.exists():  # otherwise another export has just taken the number
                 raise
             version += 1
 
 
 def _remove_abandoned(directory: Path) -> None:
-    """Removes what exports left that were killed."""
+    """Removes what killed exports left behind."""
     for path in directory.glob(PARTIAL + "*"):
         if time.time() - path.stat().st_mtime > ABANDONED_SECONDS:
             shutil.rmtree(path, ignore_errors=True)

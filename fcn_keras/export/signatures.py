@@ -1,4 +1,4 @@
-"""The signatures of an exported model: what a server can be asked."""
+"""The signatures of an exported model: the requests that it answers."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import tensorflow as tf
 from fcn_keras.data.split import LabelSet
 from fcn_keras.export.graph_decoding import count_pixels, decode_photograph
 
-MAX_QUERIES = 1024  # each repeats the metadata, so that a short request could ask for gigabytes
-MAX_REQUEST_PIXELS = 512_000_000  # a file of some hundred bytes may have millions
+MAX_QUERIES = 1024  # each repeats the metadata, so a short request could ask for gigabytes
+MAX_REQUEST_PIXELS = 512_000_000  # a file of a few hundred bytes may have millions
 
 
 def add_signatures(
@@ -32,16 +32,16 @@ def add_signatures(
     | `about` | `query`: int32 `(B,)`, ignored, `B` at most `MAX_QUERIES` | `names`: string `(B, C)`; `palette`: uint8 `(B, C, 3)`; `metadata`: string `(B,)`, JSON |
 
     TF Serving's REST API refuses signatures without inputs (`json_tensor.cc`), and
-    its batching those whose outputs have not one row an input, so there is `about`.
+    its batching those whose outputs lack one row per input; hence `about`.
 
-    The model's variables are found by its use in the signatures; to track the
-    model too would write them twice.
+    The model's variables are found through the signatures; tracking the model too
+    would write them twice.
 
     Args:
-        archive: Where the signatures go.
+        archive: Where the signatures are added.
         model: Maps RGB images `(B, H, W, 3)` in 0..255 to logits `(B, H, W, C)`.
         labels: Its `C` classes.
-        metadata: JSON that `about` answers.
+        metadata: JSON that `about` returns.
         max_side: Photographs with a longer side are downscaled for the network;
             their masks are upscaled to their size with nearest neighbour.
         max_pixels: Photographs with more pixels are refused.
@@ -64,7 +64,7 @@ def add_signatures(
 
     def segment_files(image_bytes):
         each = tf.map_fn(count_pixels, image_bytes, fn_output_signature=tf.float64)
-        # What is too large by itself is refused with its number.
+        # A file that is too large by itself is refused with its number.
         pixels = tf.cast(tf.reduce_sum(tf.minimum(each, max_pixels)), tf.int64)
         few = tf.debugging.Assert(
             pixels <= pixel_limit,
@@ -118,7 +118,7 @@ def add_signatures(
 
 
 def _bounded(mask_of, image, max_side: int):
-    """The mask `(H, W)` of an image `(H, W, 3)`, seen no larger than `max_side`."""
+    """The mask `(H, W)` of an image `(H, W, 3)`, predicted no larger than `max_side`."""
     size = tf.shape(image)[:2]
     longest = tf.reduce_max(size)
 

@@ -1,4 +1,4 @@
-"""Model -> one file for ONNX Runtime, LiteRT or Keras, verified before it has its name."""
+"""Model -> one file for ONNX Runtime, LiteRT or Keras, verified before it gets its name."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ from fcn_keras.runs.software import software
 
 PROVENANCE_FILE = "provenance.json"
 
-# Batch, height and width of the photographs that a file is tried with; 100 and 130 are no
-# multiples of a stride.
+# Batch size, height and width of the photographs that a file is tested with; 100 and 130 are
+# not multiples of a stride.
 TRIALS = ((1, 96, 128), (2, 100, 130))
 
 
 def export_file(segmenter: Segmenter, path, format: str, provenance: dict | None = None) -> Path:
     """Writes a model as one file for another runtime.
 
-    The file is run with that runtime on photographs of two sizes and takes its
-    name if it agrees with the model; a file of that name is then replaced.
+    The file is run with that runtime on photographs of two sizes and gets its name
+    only if it agrees with the model; an existing file is then replaced.
 
     | format | input and output | classes |
     |---|---|---|
-    | `onnx` | `images` to `logits`, both float32 of any batch, height and width | `labels` in the metadata |
+    | `onnx` | `images` to `logits`, both float32 of any batch size, height and width | `labels` in the metadata |
     | `litert` | the same in its one signature; weights are float16 | `labels.json`, `labels.txt` |
     | `keras` | the model without its optimizer, for `Segmenter.load` | `labels.json` |
 
-    Images are RGB `(B, H, W, 3)` in 0..255, logits `(B, H, W, C)`. Classes and
-    provenance of the latter two are members of the file, which is a zip archive
+    Images are RGB `(B, H, W, 3)` in 0..255, logits `(B, H, W, C)`. In the latter
+    two, classes and provenance are members of the file, which is a zip archive
     or has one at its end. The model computes in float32, whatever it was trained in.
 
     Args:
@@ -49,15 +49,15 @@ def export_file(segmenter: Segmenter, path, format: str, provenance: dict | None
             flipping are not part of the export.
         path: The file, ending in `.onnx`, `.tflite` or `.keras`.
         format: `"onnx"`, `"litert"` or `"keras"`.
-        provenance: What else the file tells of its origin beside the versions of
-            the packages, such as `runs.folder.provenance`.
+        provenance: What the file records of its origin besides package versions,
+            such as `runs.folder.provenance`.
 
     Returns:
         The path.
 
     Raises:
-        UserError: If the ending is another, a package is missing, the file
-            cannot be written, or it deviates from the model.
+        UserError: If the extension does not match the format, a package is missing,
+            or the file cannot be written or deviates from the model.
     """  # noqa: E501
     require_format(path, format)
     path, target = Path(path), FORMATS[format]
@@ -79,7 +79,7 @@ def export_file(segmenter: Segmenter, path, format: str, provenance: dict | None
 
 
 def _verify(model: keras.Model, partial: Path, path: Path, format: str) -> None:
-    """Raises `UserError` if the file gives other results than the model."""
+    """Raises `UserError` if the file's results differ from the model's."""
     for batch, height, width in TRIALS:
         scenes = [draw_scene(np.random.default_rng(seed), (height, width)) for seed in range(batch)]
         images = np.stack([image for image, _ in scenes]).astype(np.float32)

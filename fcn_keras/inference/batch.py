@@ -1,4 +1,4 @@
-"""Many images -> files: reading, network and writing side by side."""
+"""Many images -> files: reading, predicting and writing in parallel."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from fcn_keras.files.writing import write_file
 from fcn_keras.inference.runtimes import NetworkError
 from fcn_keras.inference.segmenter import Segmenter
 
-AHEAD = 2  # images that are decoded or written while the network works on another
+AHEAD = 2  # images that are decoded or written while another is predicted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,10 +32,10 @@ class Job:
     """One image to predict.
 
     Args:
-        source: What messages call it.
-        name: Its result's path below the output folder, without ending.
+        source: Its name in messages.
+        name: Its result's path below the output folder, without extension.
         read: Returns the image in RGB; raises `UserError`.
-        changed: When its file was changed last; older results are not its own.
+        changed: When its file was last changed; older results are not its own.
     """
 
     source: str
@@ -45,7 +45,7 @@ class Job:
 
 
 def jobs_of_paths(paths: Iterable[str], output, max_pixels: int = MAX_PIXELS) -> list[Job]:
-    """The images that files, folders and patterns stand for, named by `found_images`."""
+    """The images among files, folders and patterns, named by `found_images`."""
     return [job_of_image(image, max_pixels) for image in found_images(paths, output, FOLDERS)]
 
 
@@ -71,26 +71,26 @@ def predict_jobs(
     skip_existing: bool = False,
     owned: Results | None = None,
 ) -> Iterator[tuple[Job, str | None]]:
-    """Writes each job's mask as palette PNG of class ids, `<output>/<name>.png`.
+    """Writes each job's mask as a palette PNG of class ids, `<output>/<name>.png`.
 
-    Extras go to `<output>/<extra>/`: an overlay with legend as PNG, the
-    confidence (the largest probability, 255 for 1) as grey PNG, the
-    probabilities of all classes as float16 `(H, W, C)` in a `.npz`. To
-    `<output>/confidence_scale/` goes the confidence in colours, with a scale. Files
-    of these names are replaced; `Results.planned` tells whose they are.
+    Extras go to `<output>/<extra>/`: an overlay with a legend as a PNG, the
+    confidence (the largest probability, 255 for 1) as a grey PNG, the probabilities
+    of all classes as float16 `(H, W, C)` in an `.npz`. The confidence in colours,
+    with a scale, goes to `<output>/confidence_scale/`. Existing files of these names
+    are replaced; `Results.planned` says whose they are.
 
     Args:
         segmenter: The model.
         jobs: The images.
-        output: The folder for the results, made if need be; or its address.
+        output: The folder for the results, created if missing; or its address.
         extras: Names from `results.EXTRAS`.
-        skip_existing: Leave out jobs whose results are there already, made after
-            the image was changed last.
-        owned: What lists the results of each image before they are written.
+        skip_existing: Whether to skip jobs whose results exist and are newer than
+            the image.
+        owned: Records the results of each image before they are written.
 
     Yields:
-        Each job when it is done, with `None` or the reason why it failed. A
-        failure does not stop the others.
+        Each job when it is done, with `None` or the reason it failed. A failure
+        does not stop the others.
 
     Raises:
         UserError: If the results cannot be written, or the segmenter's runtime
@@ -121,7 +121,7 @@ def predict_jobs(
             while len(writing) >= AHEAD:
                 writing.popleft().result()
             if "overlay" not in extras:
-                image = None  # a large one must not stay while its mask is written
+                image = None  # frees a large one while its mask is written
             writing.append(
                 writer.submit(_write, output, job, image, results, segmenter.labels, extras, owned)
             )
@@ -151,7 +151,7 @@ def _write(output: str, job: Job, image, results, labels: LabelSet, extras, owne
         "probabilities": lambda path: np.savez_compressed(
             path, probabilities=probabilities.astype(np.float16), classes=np.array(labels.names)
         ),
-        # The mask comes last: where it is, all is.
+        # The mask comes last: where it exists, so do the others.
         "mask": lambda path: palette_image(Image.fromarray(mask), labels.palette).save(path),
     }
     for kind in (*extras, "mask"):

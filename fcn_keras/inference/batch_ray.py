@@ -1,8 +1,8 @@
 """Many images -> files through Ray Data: lists of names stream to actors that hold the model.
 
-Ray schedules, restarts actors that died and repeats what they had in hand. Only
-names and outcomes pass through it; each actor reads and writes by itself, by
-`predict_jobs`, as without Ray.
+Ray schedules the lists, restarts actors that died and repeats what they were
+working on. Only names and outcomes pass through it; each actor reads and writes
+files itself, by `predict_jobs`, as without Ray.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from fcn_keras.files.silence import silenced
 from fcn_keras.inference.batch import job_of_image, predict_jobs
 from fcn_keras.inference.segmenter import Segmenter
 
-IMAGES = 32  # that an actor takes at a time, and repeats if it died meanwhile
-ATTEMPTS = 4  # at such a list, which may hold an image that kills its actor each time
+IMAGES = 32  # in a list, which is repeated if its actor dies
+ATTEMPTS = 4  # per list, which may hold an image that kills its actor each time
 
 
 @contextlib.contextmanager
@@ -35,9 +35,9 @@ def ray_session(address: str | None, workers: int, cpus: int):
     """Connects to a cluster, or starts Ray on this machine; ends it afterwards.
 
     Args:
-        address: The cluster's `HOST:PORT`, `auto` for that of this machine, or `None` to start Ray.
-        workers: Actors that it must have room for on this machine.
-        cpus: CPUs an actor.
+        address: The cluster's `HOST:PORT`, `auto` for this machine's, or `None` to start Ray.
+        workers: How many actors a Ray that is started must have room for.
+        cpus: CPUs per actor.
 
     Raises:
         UserError: If nothing answers at the address.
@@ -47,25 +47,25 @@ def ray_session(address: str | None, workers: int, cpus: int):
 
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    # Ray's 15 would let any other job on the machine starve the workers.
+    # With Ray's default of 15, any other job on the machine would starve the workers.
     os.environ.setdefault("RAY_worker_niceness", "0")
     options: dict[str, Any] = {"address": address}
     if address is None:
-        # CPUs are counted, not measured: as many as are asked for. Names need little memory.
+        # Ray only counts CPUs: as many as are requested. Names need little memory.
         options = {"address": "local", "num_cpus": workers * cpus}
         options |= {"include_dashboard": False, "object_store_memory": 128 << 20}
     try:
         if address not in (None, "auto"):  # where nothing answers, Ray waits for minutes
             host, _, port = address.rpartition(":")
             socket.create_connection((host, int(port)), timeout=10).close()
-        with silenced(2):  # Ray's C++ part notes its own log level
+        with silenced(2):  # Ray's C++ part prints its log level
             handler = signal.getsignal(signal.SIGTERM)
             ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
             if callable(handler) and threading.current_thread() is threading.main_thread():
-                signal.signal(signal.SIGTERM, handler)  # Ray's own would end without a word
+                signal.signal(signal.SIGTERM, handler)  # Ray's own would exit silently
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(
-            f"--ray {address or ''}: Ray cannot be reached ({first_line(error)}). Give auto or a "
+            f"--ray {address or ''}: Ray cannot be reached ({first_line(error)}). Use auto or a "
             "cluster's HOST:PORT, or --ray alone to start Ray on this machine."
         ) from error
     try:
@@ -83,20 +83,20 @@ def predict_on_ray(
     workers: int = 1,
     cpus: int = 1,
 ) -> Iterator[tuple[str | None, bool]]:
-    """Predicts what `jobs_of_paths` finds, within a `ray_session`; see `predict_jobs`.
+    """Predicts the images of `jobs_of_paths` within a `ray_session`; see `predict_jobs`.
 
     Args:
         segmenter: The model; it is sent to the actors.
-        paths: Files, folders, patterns and addresses that every node sees.
-        output: A folder that every node sees, or an address.
+        paths: Files, folders, patterns and addresses that every node can read.
+        output: A folder that every node can write to, or an address.
         extras: Names from `results.EXTRAS`.
         skip_existing: As in `predict_jobs`.
-        workers: Actors, each with a model.
-        cpus: CPUs an actor, and the runtime's threads in it.
+        workers: Number of actors, each with a model.
+        cpus: CPUs per actor, and threads of its runtime.
 
     Yields:
-        For each image, in any order: `None` or the reason why it failed, and
-        whether it was there already.
+        For each image, in any order: `None` or the reason it failed, and whether
+        its results existed already.
 
     Raises:
         UserError: If a folder cannot be read, or results cannot be written.
@@ -106,9 +106,9 @@ def predict_on_ray(
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    context.target_max_block_size = 1  # each row, which is a list of images, goes its own way
+    context.target_max_block_size = 1  # each row, a list of images, is scheduled alone
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
-    # Of max_task_retries, which has no other place in this version; of fewer lists than actors.
+    # About max_task_retries, which this version takes no other way, and fewer lists than actors.
     for message in ("`ray_remote_args` is deprecated", "The minimum number of concurrent actors"):
         warnings.filterwarnings("ignore", message=message)
     paths, output = [_seen_elsewhere(path) for path in paths], _seen_elsewhere(output)
@@ -119,7 +119,7 @@ def predict_on_ray(
 
     outcomes = (
         ray.data.from_items([0])
-        # Actors start first; where they take all CPUs, it would wait for one for ever
+        # Actors start first; if they take all CPUs, the listing would wait for one forever
         # (ray-project/ray issue 44687).
         .map_batches(listed, num_cpus=0)
         .map_batches(
@@ -142,8 +142,8 @@ def predict_on_ray(
     except ray.exceptions.RayError as error:
         reason = str(error).strip().splitlines()[-1]
         raise UserError(
-            f"Ray gave up ({reason}). Each node needs this package, the inputs and the output; "
-            "--skip-existing goes on."
+            f"Ray gave up ({reason}). Each node needs this package, the inputs and the output. "
+            "Continue with --skip-existing."
         ) from error
 
 
@@ -176,7 +176,7 @@ class _Predictor:
 
 
 def _listed(paths, output, extras, skip_existing) -> Iterator[dict[str, list]]:
-    """Rows of images to predict, how many more are there already, and what ended the listing."""
+    """Rows of images to predict, how many others have results, and what ended the listing."""
     results = Results(output, extras)
     todo: list[FoundImage] = []
     there, stop = 0, ""

@@ -13,13 +13,13 @@ from fcn_keras.inference.folding import fold_batchnorm
 from fcn_keras.models.block_upsampling import upsample_by_blocks
 from fcn_keras.models.graph import copied, nested_layers
 
-# By how much a probability may differ, and at which share of the pixels it must not differ by more.
+# How much a probability may differ, and the share of the pixels that must stay within that.
 TOLERANCES = {
     "float32": (1e-3, 1.0),
-    # Weights of 11 bits moved probabilities by 0.0015 at ResNet-18 (others differ by 0.000002);
-    # deeper networks may add up more.
+    # 11-bit weights moved probabilities by 0.0015 for ResNet-18 (other conversions by
+    # 0.000002); differences may add up in deeper networks.
     "float16 weights": (0.02, 0.99),
-    # Of 8 bits: where two classes are almost as probable.
+    # 8 bits: classes change where two are almost equally probable.
     "bfloat16": (0.1, 0.98),
 }
 
@@ -31,26 +31,26 @@ def deviation(precision: str, actual: np.ndarray, expected: np.ndarray) -> str:
         precision: A key of `TOLERANCES`: the lower precision of the two.
         actual: Logits `(B, H, W, C)` or masks `(B, H, W)` of a converted model.
         expected: Logits of the original. A mask agrees with them where its class is the most
-            probable one but for the tolerance.
+            probable, within the tolerance.
 
     Returns:
-        The difference if it is too large, or `""`.
+        A description of the difference if it is too large, else `""`.
     """
     allowed, needed = TOLERANCES[precision]
     shape = expected.shape[: actual.ndim]
     if actual.shape != shape:
-        return f"its results have the shape {actual.shape}, not {shape}"
+        return f"its output has the shape {actual.shape}, not {shape}"
     probabilities = _softmax(expected)
     if actual.ndim == expected.ndim:
         differences = np.abs(_softmax(actual) - probabilities).max(axis=-1)
-    else:  # two classes swap places where each of them moves by half of what is between them
+    else:  # two classes swap places if each of them moves by half the difference between them
         of_mask = np.take_along_axis(probabilities, actual[..., None].astype(int), axis=-1)[..., 0]
         differences = (probabilities.max(axis=-1) - of_mask) / 2
-    same = (differences <= allowed).mean()  # not a number is no agreement either
+    same = (differences <= allowed).mean()  # NaN is no agreement either
     if same >= needed:
         return ""
     return (
-        f"{1 - same:.4%} of the pixels have probabilities that differ by more than {allowed} "
+        f"{1 - same:.4%} of the pixels differ in probability by more than {allowed} "
         f"(allowed: {1 - needed:.0%}), by up to {differences.max():.2g}"
     )
 
@@ -61,12 +61,12 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def fast_copy(model: keras.Model) -> keras.Model:
-    """A copy for inference, by `fold_batchnorm` and `upsample_by_blocks`: same but for rounding."""
+    """An inference copy by `fold_batchnorm` and `upsample_by_blocks`, equal but for rounding."""
     return upsample_by_blocks(fold_batchnorm(model))
 
 
 def in_float32(model: keras.Model) -> keras.Model:
-    """The model, or of one of another precision a copy that keeps and computes all in float32."""
+    """The model, or if its precision is another, a copy that stores and computes in float32."""
     if all(layer.dtype_policy.name == "float32" for layer in nested_layers(model)):
         return model
     copy = model.from_config(_with_float32(model.get_config()))
@@ -94,7 +94,7 @@ def in_bfloat16(model: keras.Model) -> keras.Model:
 
 
 def traced(model: keras.Model):
-    """The model as a concrete function of float32 images of any batch, height and width."""
+    """The model as a concrete function of float32 images of any batch size, height and width."""
     images = tf.TensorSpec((None, None, None, 3), tf.float32, name="images")
     function = tf.function(lambda images: model(images, training=False), input_signature=[images])
     return function.get_concrete_function()
@@ -103,7 +103,7 @@ def traced(model: keras.Model):
 def with_constants(model: keras.Model):
     """The model as a `tf.function` with constants for weights, from `images` to `logits`.
 
-    Converters take tensors that a function captures for inputs or drop them.
+    Converters mistake captured tensors for inputs, or drop them.
     """
     constant = convert_variables_to_constants_v2(traced(model))
     images = tf.TensorSpec((None, None, None, 3), tf.float32, name="images")
@@ -111,13 +111,13 @@ def with_constants(model: keras.Model):
 
 
 def write_graph(model: keras.Model, path: Path) -> None:
-    """Writes a model as TensorFlow's frozen graph, from images to logits."""
+    """Writes a model as a frozen TensorFlow graph, from images to logits."""
     graph = convert_variables_to_constants_v2(traced(model)).graph
     path.write_bytes(graph.as_graph_def().SerializeToString())
 
 
 def write_onnx(model: keras.Model, texts: dict[str, str], path: Path) -> None:
-    """Writes a model of float32 with texts for its metadata; needs the packages of `[onnx]`."""
+    """Writes a float32 model with texts as its metadata; needs the packages of `[onnx]`."""
     import onnx
     import tf2onnx
 

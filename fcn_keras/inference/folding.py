@@ -1,4 +1,4 @@
-"""Batch normalisation -> the convolutions before it, for inference."""
+"""Folds batch normalisation into the convolutions before it, for inference."""
 
 from __future__ import annotations
 
@@ -12,24 +12,23 @@ from fcn_keras.models.graph import calls
 
 
 def fold_batchnorm(model: keras.Model) -> keras.Model:
-    """A copy of a network in which convolutions do the batch normalisation behind them.
+    """A copy of a network whose convolutions do the batch normalisation after them.
 
-    At inference it multiplies and shifts each channel by constants, which is a
-    convolution with another kernel and a bias. So the copy has fewer layers and
-    passes over the maps. It is for inference alone.
+    At inference, batch normalisation scales and shifts each channel by constants,
+    which a convolution with another kernel and a bias does as well. The copy has fewer
+    layers and passes over the maps. It is for inference only.
 
-    A `BatchNormalization` stays where no convolution is right before it, or one
-    that has an activation, is called several times or is read by others as well,
-    as in networks with pre-activation.
+    A `BatchNormalization` stays unless it directly follows a convolution that has no
+    activation, is called once and feeds nothing else; many stay with pre-activation.
 
     Args:
         model: A functional model, such as `build_fcn`'s; models within it are
-            treated alike. It stays as it is.
+            folded too. It is not changed.
 
     Returns:
-        A model that gives the same but for rounding, not compiled. Where a
-        convolution computes in another precision than it keeps its weights in,
-        they are folded in the latter and kept in the former.
+        An uncompiled model with the same results but for rounding. Where a
+        convolution computes in a precision other than that of its weights, they are
+        folded in the latter and stored in the former.
     """
     model = keras.Model(model.inputs, model.outputs, name=model.name)  # without an optimizer
     convolutions = _foldable(model)
@@ -41,7 +40,7 @@ def fold_batchnorm(model: keras.Model) -> keras.Model:
             return fold_batchnorm(layer)
         config = layer.get_config()
         if type(layer) is keras.layers.Conv2D:
-            config["dtype"] = layer.compute_dtype  # spares the cast of its weights at each call
+            config["dtype"] = layer.compute_dtype  # avoids casting its weights at each call
         if layer.name in norms:
             config["use_bias"] = True
         return type(layer).from_config(config)

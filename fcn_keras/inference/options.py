@@ -1,4 +1,4 @@
-"""What a model may be asked for, checked without TensorFlow, whose import takes seconds."""
+"""Options of inference, checked without TensorFlow, whose import takes seconds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class NetworkError(UserError):
 
 
 def require_runtime(runtime: str, precision: str | None, load: bool = True) -> None:
-    """Checks what `load_network` is asked for; with `load=False` as `require_packages`.
+    """Checks the arguments of `load_network`; `load` is that of `require_packages`.
 
     Raises:
         NetworkError: If a name is unknown, the runtime lacks the precision, or its
@@ -30,7 +30,7 @@ def require_runtime(runtime: str, precision: str | None, load: bool = True) -> N
     lacking = {"keras": PRECISIONS, "onnx": ("bfloat16",)}
     if precision in lacking.get(runtime, ()):
         raise NetworkError(
-            f"The runtime {runtime} does not take this precision; tensorflow and openvino do. "
+            f"The runtime {runtime} does not support this precision; use tensorflow or openvino. "
             f"Received: {precision!r}."
         )
     try:
@@ -42,7 +42,7 @@ def require_runtime(runtime: str, precision: str | None, load: bool = True) -> N
 def require_options(
     tile: int, blend: str, overlap: int, scales: tuple[float, ...], max_pixels: int
 ) -> None:
-    """Raises `UserError` unless these can be fields of a `Segmenter`."""
+    """Raises `UserError` unless these are valid fields of a `Segmenter`."""
     if blend not in BLENDS:
         raise UserError(f"blend must be one of {', '.join(BLENDS)}. Received: {blend!r}.")
     if not scales or not all(0 < scale <= MAX_SCALE for scale in scales):
@@ -52,5 +52,5 @@ def require_options(
             raise UserError(f"{name} must be at least 1. Received: {value}.")
     if blend != "exact" and not 0 <= overlap < tile:
         raise UserError(
-            f"overlap must be 0 to {tile - 1}, as a tile has {tile}. Received: {overlap}."
+            f"overlap must be 0 to {tile - 1} for tiles of {tile}. Received: {overlap}."
         )

@@ -1,4 +1,4 @@
-"""How far a network looks: computed from its layers, for exact tiling."""
+"""A network's receptive field, computed from its layers, for exact tiling."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Field:
         low: First row that element 0 depends on; negative before the image's edge.
         high: Last row.
         stride: The largest jump on the way: windows that start at its multiples
-            have the grid of the whole image.
+            are on the grid of the whole image.
     """
 
     jump: float = 1.0
@@ -43,7 +43,7 @@ class Field:
         return math.ceil(max(-self.low, self.high) / self.stride) * self.stride
 
     def after_convolution(self, kernel: int, stride: int, padding: tuple[int, int]) -> Field:
-        """The field behind a convolution or pooling with the least and most left padding."""
+        """The field after a convolution or pooling, given its least and most padding in front."""
         jump = self.jump * stride
         return Field(
             jump,
@@ -53,7 +53,7 @@ class Field:
         )
 
     def after_transposed_convolution(self, kernel: int, stride: int, crop: int) -> Field:
-        """The field behind a transposed convolution that crops `crop` elements at the top."""
+        """The field after a transposed convolution that crops `crop` elements at the top."""
         # Output o sums inputs i with 0 <= o + crop - stride * i < kernel.
         jump = self.jump / stride
         return Field(
@@ -63,13 +63,14 @@ class Field:
     def joined(self, other: Field) -> Field:
         """The field of the sum of two maps."""
         if self.jump != other.jump:
-            raise UserError(f"Maps of strides {self.jump} and {other.jump} are combined.")
+            strides = f"{self.jump} and {other.jump}"
+            raise UserError(f"Maps of strides {strides} allow no exact tiles. Use --blend average.")
         low, high = min(self.low, other.low), max(self.high, other.high)
         return Field(self.jump, low, high, max(self.stride, other.stride))
 
 
 def receptive_field(model: keras.Model) -> Field:
-    """The field of a model's output, the larger one of height and width.
+    """The field of a model's output, the larger of those in height and width.
 
     Source: Araujo, Norris and Sim 2019, "Computing Receptive Fields of
     Convolutional Neural Networks".
@@ -78,7 +79,7 @@ def receptive_field(model: keras.Model) -> Field:
         model: A functional model of one image to one map, such as `build_fcn`'s.
 
     Raises:
-        UserError: If it has a layer whose reach is not known here.
+        UserError: If a layer's reach is not known.
     """
     fields = [_fields(model, [Field()], axis)[0] for axis in (0, 1)]
     return max(fields, key=lambda field: field.halo)

@@ -1,4 +1,4 @@
-"""A model -> what computes its logits soonest: a faster copy of it, or another runtime."""
+"""A model -> a function that computes its logits: a faster copy of it, or another runtime."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from fcn_keras.inference.conversion import (
 )
 from fcn_keras.inference.options import NetworkError, require_runtime
 
-FIXED_SIZES = 4  # that OpenVINO compiles for; each takes the memory of the weights
+FIXED_SIZES = 4  # that OpenVINO compiles for; each takes as much memory as the weights
 
 # Float32 images (B, H, W, 3) in 0..255 -> float32 logits (B, H, W, C).
 Network = Callable[[np.ndarray], np.ndarray]
@@ -38,29 +38,29 @@ def load_network(
 
     | runtime | what computes |
     |---|---|
-    | `keras` | the model itself, in its own precision, with what training changes later |
+    | `keras` | the model itself, in its own precision, including later training |
     | `tensorflow` | a `fast_copy` |
-    | `openvino` | that copy in OpenVINO, on the processor |
-    | `onnx` | that copy in ONNX Runtime, on the processor |
+    | `openvino` | that copy in OpenVINO, on the CPU |
+    | `onnx` | that copy in ONNX Runtime, on the CPU |
 
     All but `keras` compute in float32, whatever the model was trained in, unless
-    bfloat16 is asked for. The first result of the latter two, and of bfloat16, is
+    bfloat16 is requested. The first result of the latter two, and of bfloat16, is
     compared with that of the model in float32.
 
     Args:
-        model: Such as `build_fcn`'s.
+        model: A model such as `build_fcn`'s.
         runtime: A name from the table.
         precision: `"float32"`, the default, or `"bfloat16"`, which is faster where the
-            processor computes it. Not for `keras`.
-        threads: Of `openvino` and `onnx`; as many as they choose where `None`.
+            processor supports it. Not for `keras`.
+        threads: Of `openvino` and `onnx`, which choose if it is `None`.
 
     Returns:
         A function from float32 images `(B, H, W, 3)` of any height and width to
         float32 logits `(B, H, W, C)`. It raises `NetworkError` if it deviates.
 
     Raises:
-        NetworkError: As `require_runtime`; or if a model without a layer `backbone` is asked for
-            in bfloat16 of `tensorflow`.
+        NetworkError: As for `require_runtime`, or if `tensorflow` is to compute a model without
+            a layer `backbone` in bfloat16.
     """
     require_runtime(runtime, precision)
     if runtime == "keras":
@@ -70,7 +70,7 @@ def load_network(
     if bfloat16 and runtime == "tensorflow":
         if not any(layer.name == "backbone" for layer in model.layers):
             raise NetworkError(
-                "tensorflow computes the layer 'backbone' of FCNs in bfloat16, and this model has "
+                "In bfloat16, tensorflow computes the layer 'backbone' of an FCN; this model has "
                 "none. Use --precision float32."
             )
         converted = in_bfloat16(plain)
@@ -87,13 +87,13 @@ def load_network(
 
 
 class _OpenVino:
-    """A model that OpenVINO compiles for any size, and for sizes that come again."""
+    """A model that OpenVINO compiles for any size, and for sizes that recur."""
 
     def __init__(self, model: keras.Model, precision: str, threads: int | None):
         import openvino
 
         self._core = openvino.Core()
-        # By way of a file, as `openvino.convert_model` fails on Python 3.13 (OpenVINO 2026.4).
+        # Through a file, as `openvino.convert_model` fails on Python 3.13 (OpenVINO 2026.4).
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "model.pb")
             write_graph(model, path)
@@ -106,7 +106,7 @@ class _OpenVino:
         self._fixed: dict[tuple, Network] = {}
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        shape = images.shape  # a fixed one saves some 5 % of the time
+        shape = images.shape  # a fixed one saves about 5 % of the time
         self._seen[shape] += 1
         if self._seen[shape] == 2 and len(self._fixed) < FIXED_SIZES:
             graph = self._graph.clone()
@@ -133,7 +133,7 @@ def _onnx(model: keras.Model, threads: int | None) -> Network:
 
 
 def _checked(network: Network, model: keras.Model, runtime: str, precision: str) -> Network:
-    """The network, which raises `NetworkError` if its first result is not the model's."""
+    """The network, which now raises `NetworkError` if its first result is not the model's."""
     todo = [model]
 
     def run(images: np.ndarray) -> np.ndarray:
@@ -141,9 +141,9 @@ def _checked(network: Network, model: keras.Model, runtime: str, precision: str)
         if todo:
             expected = todo[0].predict_on_batch(images)
             found = deviation(precision, logits, expected)
-            if found:  # and so at each further image
+            if found:  # and again for each further image
                 raise NetworkError(
-                    f"The runtime {runtime} in {precision} deviates from the model at the first "
+                    f"The runtime {runtime} in {precision} deviates from the model on the first "
                     f"image: {found}. Use --runtime tensorflow, without --precision."
                 )
             todo.clear()

@@ -33,23 +33,23 @@ class Segmenter:
         model: Maps RGB images `(B, H, W, 3)` in 0..255 to logits `(B, H, W, C)`.
         labels: Its classes.
         tile: Larger images are processed in windows of at most this height and
-            width. It bounds the memory.
-        blend: How windows are put together: `"exact"` equals one pass over the
+            width, which bounds the memory used.
+        blend: How windows are combined: `"exact"` equals one pass over the
             whole image; `"average"` averages overlapping logits as d2l does;
-            `"smooth"` too, with weights that fall towards a window's edges.
+            `"smooth"` does too, with weights that fall off towards a window's edges.
         overlap: Rows and columns that windows share in the latter two.
-        scales: Sizes at which the image is seen; their logits are averaged.
-        flip: Whether the mirrored image is averaged in.
-        progress: Wraps the iterator over the pieces of a large image, given it
-            and their number, to show how far it is.
-        runtime: What computes; see `load_network`. `"keras"` is the model as it is
-            at each call. The others, which are faster, take its weights at the
-            first call; `load` chooses `"tensorflow"`.
-        precision: Of the runtime: `"bfloat16"` or `"float32"`, which `None` is, too; a
-            runtime `"keras"` computes as the model does.
-        threads: Of the runtimes other than TensorFlow; their default where `None`.
+        scales: Scales at which the image is predicted; their logits are averaged.
+        flip: Whether to average in the mirrored image.
+        progress: Wraps the iterator over the pieces of a large image to show
+            progress. It gets the iterator and the number of pieces.
+        runtime: What computes the logits; see `load_network`. `"keras"` runs the model
+            with its current weights. The others are faster and take its weights at the
+            first call; `load` defaults to `"tensorflow"`.
+        precision: The runtime's: `"bfloat16"` or `"float32"` (the default). The runtime
+            `"keras"` computes in the model's own.
+        threads: Of the runtimes `"openvino"` and `"onnx"`, which choose if it is `None`.
         max_pixels: The largest image file to accept; by default Pillow's limit for
-            decompression bombs. Give more only where the files are trusted.
+            decompression bombs. Raise it for trusted files only.
     """
 
     model: keras.Model
@@ -71,24 +71,23 @@ class Segmenter:
 
     def __getstate__(self):
         state = vars(self).copy()
-        state.pop("_network", None)  # which holds what cannot be pickled
+        state.pop("_network", None)  # which cannot be pickled
         return state
 
     @classmethod
     def load(cls, run_or_file, **options) -> Segmenter:
         """Loads a run's best model, or a `.keras` file.
 
-        The classes are those that an exported file brings along, or those of the
-        run whose folder holds the file; elsewhere they are called `class_0`,
-        `class_1` and so on.
+        The classes are those stored in an exported file, or those of the run whose
+        folder the file is in; otherwise they are named `class_0`, `class_1` and so on.
 
         Args:
             run_or_file: A run's folder or a `.keras` file.
-            **options: The other fields of `Segmenter`; `runtime` is `"tensorflow"`
-                where it is not given.
+            **options: The other fields of `Segmenter`; `runtime` defaults to
+                `"tensorflow"`.
 
         Raises:
-            UserError: If there is no model, or it cannot be loaded.
+            UserError: If there is no model or it cannot be loaded.
         """
         options = {"runtime": "tensorflow", **options}
         path = model_file(run_or_file)
@@ -109,7 +108,7 @@ class Segmenter:
             uint8 `(H, W)` of class ids.
 
         Raises:
-            UserError: If it is not such an image.
+            UserError: If `image` is none of these.
         """
         image = as_image(image, self.max_pixels)
         mask = np.empty((image.height, image.width), np.uint8)
@@ -135,7 +134,7 @@ class Segmenter:
         return self._whole(image, self.pieces(image))
 
     def pieces(self, image: Image.Image) -> Iterator[tiling.Piece]:
-        """Logits by pieces `(top, left, logits)` that cover the image once."""
+        """Logits in pieces `(top, left, logits)` that together cover the image once."""
         if self.scales == (1.0,) and not self.flip:
             yield from self._tiles(image)
             return
@@ -173,8 +172,8 @@ class Segmenter:
             least = 2 * field.halo + field.stride
             if self.tile < least:
                 raise UserError(
-                    f"Exact tiles of this model must be at least {least}, as it sees {field.halo} "
-                    f"pixels around; or use --blend average. Received: tile {self.tile}."
+                    f"Exact tiles must be at least {least} for this model, which sees {field.halo} "
+                    f"pixels beyond a tile; or use --blend average. Received: tile {self.tile}."
                 )
             grid = self.tile, field.halo, field.stride
             total = math.prod(len(tiling.exact_spans(length, *grid)) for length in size)
@@ -200,10 +199,10 @@ class Segmenter:
 
 
 def as_image(image, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Turns what `Segmenter` takes into a Pillow image of mode RGB.
+    """Converts any image that `Segmenter` takes to a Pillow image of mode RGB.
 
     Raises:
-        UserError: If it is of another kind, shape or range.
+        UserError: If its type, shape or range is unsuitable.
     """
     if isinstance(image, (str, os.PathLike)):
         return open_photograph(image, str(image), max_pixels)
@@ -211,18 +210,18 @@ def as_image(image, max_pixels: int = MAX_PIXELS) -> Image.Image:
         return to_rgb(ImageOps.exif_transpose(image), "The image")
     array = np.asarray(image)
     if array.dtype.kind not in "iuf":
-        raise UserError(f"An image array has numbers. Received: dtype {array.dtype}.")
+        raise UserError(f"An image array must be numeric. Received: dtype {array.dtype}.")
     if array.ndim == 2:
         array = array[..., None]
     if array.ndim != 3 or array.shape[-1] not in (1, 3, 4) or 0 in array.shape:
         raise UserError(
-            "An image array has the shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4). Received: "
-            f"shape {np.shape(image)}."
+            "An image array must have the shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4). "
+            f"Received: shape {np.shape(image)}."
         )
     low, high = array.min(), array.max()
     if not (low >= 0 and high <= 255) or (array.dtype.kind == "f" and 0 < high <= 1):
         raise UserError(
-            f"An image array has values in 0..255. Received: {low} to {high}; "
+            f"An image array must have values in 0..255. Received: {low} to {high}; "
             "multiply values in 0..1 by 255."
         )
     rgb = np.repeat(array, 3, axis=-1) if array.shape[-1] == 1 else array[..., :3]

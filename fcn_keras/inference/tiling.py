@@ -1,6 +1,6 @@
-"""Large images by tiles: grids that cover an image, and two ways to put logits together.
+"""Large images in tiles: grids that cover an image, and two ways to combine logits.
 
-`read` and `logits_of` belong to the caller: `read(top, left, height, width)`
+`read` and `logits_of` come from the caller: `read(top, left, height, width)`
 returns a window of the image `(height, width, channels)`, `logits_of(window)`
 its logits `(height, width, classes)`. Both ways yield `(top, left, logits)`:
 pieces that cover the image, each pixel once, so that the logits of the whole
@@ -15,15 +15,15 @@ from typing import Any
 
 import numpy as np
 
-TILE = 1408  # the largest side that is processed in one piece: it bounds the memory
-OVERLAP = 256  # of tiles that are averaged
+TILE = 1408  # the largest side that is processed in one piece, which bounds the memory used
+OVERLAP = 256  # of averaged tiles
 
 Piece = tuple[int, int, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
 class Span:
-    """Part of an axis: what a window holds, and what of it is kept."""
+    """Part of an axis: what a window covers, and which part of it is kept."""
 
     start: int
     stop: int
@@ -32,22 +32,22 @@ class Span:
 
 
 def exact_spans(length: int, tile: int, halo: int, stride: int) -> list[Span]:
-    """Windows of at most `tile` whose kept parts lie `halo` inside, but for the image's edges.
+    """Windows of at most `tile`, of which the halos are not kept, except at the image's edges.
 
     Args:
         length: The image's extent.
         tile: The largest window.
         halo: At least the network's reach, a multiple of `stride`.
-        stride: Windows start at its multiples, where the network's grid lies.
+        stride: Windows start at its multiples, to match the network's grid.
 
     Raises:
-        ValueError: If a window has no room for anything between its halos.
+        ValueError: If a window has no room between its halos.
     """
     if length <= tile:
         return [Span(0, length, 0, length)]
     core = (tile - 2 * halo) // stride * stride
     if core < 1:
-        raise ValueError(f"tile must exceed twice the halo of {halo} by {stride}. Received: {tile}")
+        raise ValueError(f"tile must be at least {2 * halo + stride}. Received: {tile}")
     return [
         Span(
             max(0, start - halo), min(length, start + core + halo), start, min(length, start + core)
@@ -74,8 +74,8 @@ def exact_pieces(
 ) -> Iterator[Piece]:
     """Pieces that equal those of one pass over the whole image.
 
-    Each window is read with a halo that the network cannot see beyond, of which
-    only the centre is kept.
+    Each window is read with a halo that the network cannot see beyond; only its
+    centre is kept.
 
     Args:
         size: Height and width of the image.
@@ -108,18 +108,18 @@ def average_pieces(
     Args:
         size: Height and width of the image.
         tile: Height and width of the windows, smaller where the image is.
-        overlap: Rows and columns that neighbours share at least.
+        overlap: Rows and columns that neighbours share at the least.
         read: See the module's docstring.
         logits_of: See the module's docstring.
-        smooth: Weights fall from a window's centre to its edges, in place of
-            equal ones.
+        smooth: Whether weights fall off from a window's centre to its edges
+            instead of being equal.
     """
     height, width = size
     tops, lefts = (average_starts(length, tile, overlap) for length in size)
     rows, columns = min(tile, height), min(tile, width)
     weight = np.outer(_window(rows), _window(columns)) if smooth else np.ones((rows, columns))
     weight = weight[..., None].astype(np.float32)
-    # Of the image rows from `top` on, as far as windows reach; the first tells its channels.
+    # Sums over the rows from `top` on that windows cover; the first logits set the channels.
     total: Any = None
     norm = np.zeros((rows, width, 1), np.float32)
     for top, next_top in zip(tops, [*tops[1:], height]):

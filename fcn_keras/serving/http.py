@@ -1,4 +1,4 @@
-"""An HTTP server's start and end, the same for `fcn-keras serve` and `fcn-keras demo`."""
+"""Starting and stopping an HTTP server, for `fcn-keras serve` and `fcn-keras demo`."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from fcn_keras import signals
 from fcn_keras.errors import UserError
 from fcn_keras.serving.server.connection import HEAD_SECONDS, SPARE_FILES, Connection, close_idle
 
-ACCEPTED = 4  # connections in a row; idle ones are closed for them a few rounds later
+ACCEPTED = 4  # connections per round; idle ones are closed for them a few rounds later
 BACKLOG = 2048  # connections that wait to be accepted
-QUIET_SECONDS = 60  # from one warning to the next
-DRAIN_SECONDS = 0.5  # between the last new connection and the end of those that are idle
+QUIET_SECONDS = 60  # between warnings
+DRAIN_SECONDS = 0.5  # from the last new connection to the closing of idle ones
 
 
 def run(app, listener: socket.socket, ready: str, stopping: Callable[[], None], **options) -> None:
-    """Answers requests until SIGTERM, SIGHUP or SIGINT, and then those that are on their way.
+    """Answers requests until SIGTERM, SIGHUP or SIGINT, then finishes those in progress.
 
     Args:
         app: An ASGI application.
         listener: A bound socket.
         ready: A line to print when requests are accepted.
-        stopping: Called when no new connection is accepted any more.
+        stopping: Called when no more connections are accepted.
         **options: `uvicorn.Config`'s.
 
     Raises:
-        UserError: If another server has begun to listen at the address meanwhile.
+        UserError: If another server has started listening at the address meanwhile.
     """
     config = uvicorn.Config(
         app,
@@ -51,7 +51,7 @@ def run(app, listener: socket.socket, ready: str, stopping: Callable[[], None], 
             _Server(config, ready, stopping).run(sockets=[listener])
     except OSError as error:
         port = listener.getsockname()[1]
-        raise UserError(f"--port {port}: {error.strerror}. Choose another.") from error
+        raise UserError(f"--port {port}: {error.strerror}. Choose another port.") from error
 
 
 class _Server(uvicorn.Server):
@@ -68,12 +68,12 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets=None) -> None:
         await super().startup(sockets)
         for each in sockets or ():
-            each.listen(BACKLOG)  # asyncio takes one number for this and `ACCEPTED`
+            each.listen(BACKLOG)  # asyncio uses one number for this and `ACCEPTED`
         asyncio.get_running_loop().set_exception_handler(self._handle_problem)
         print(self._ready, flush=True)
 
     def _handle_problem(self, loop: asyncio.AbstractEventLoop, context: dict) -> None:
-        """Where no connection can be accepted asyncio pauses for a second, with a traceback."""
+        """When no connection can be accepted, asyncio pauses for a second, with a traceback."""
         error: Any = context.get("exception")
         if (
             getattr(error, "errno", 0) not in (errno.EMFILE, errno.ENFILE)
@@ -85,15 +85,15 @@ class _Server(uvicorn.Server):
         if loop.time() - self._warned >= QUIET_SECONDS:
             self._warned = loop.time()
             print(
-                f"Warning: no connection can be accepted ({error.strerror}). Idle ones are closed, "
-                "new ones wait; `ulimit -n` raises the limit.",
+                f"Warning: no connection can be accepted ({error.strerror}). Idle ones are closed "
+                "and new ones wait; raise the limit with `ulimit -n`.",
                 file=sys.stderr,
                 flush=True,
             )
 
     async def shutdown(self, sockets=None) -> None:
-        # uvicorn closes connections whose next request it has not read yet. While it
-        # listens no longer, `stopping` has clients told to send no more, and then it may.
+        # uvicorn closes connections whose next request it has not read yet. So clients are
+        # first told to send no more, by `stopping`, and new ones are not accepted.
         self._stopping()
         for server in self.servers:
             server.close()

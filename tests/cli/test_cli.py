@@ -1,4 +1,4 @@
-"""The command line by real processes for start-up and exit codes, in process for messages."""
+"""The command line: start-up and exit codes by real processes, messages in this process."""
 
 import dataclasses
 import re
@@ -35,7 +35,7 @@ def test_help_names_every_setting():
 
 
 def test_help_shows_each_recipe_s_values(capsys, monkeypatch):
-    """Read back, the brackets give the settings of each recipe."""
+    """The brackets, read back, are the settings of each recipe."""
     monkeypatch.setenv("COLUMNS", "10000")
     with pytest.raises(SystemExit):
         main(["train", "--help"])
@@ -46,7 +46,7 @@ def test_help_shows_each_recipe_s_values(capsys, monkeypatch):
         line = shown[flag(field.name)]
         default, *others = line[line.rindex("(") + 1 : -1].split("; ")
         assert line.endswith(")") and default
-        if field.name == "recipe" or field.default is None:  # told in words
+        if field.name == "recipe" or field.default is None:  # described in words
             assert not any(field.name in recipe for recipe in RECIPES.values())
             continue
         texts = dict.fromkeys(RECIPES, default)

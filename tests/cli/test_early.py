@@ -1,4 +1,4 @@
-"""Mistakes that are told before TensorFlow is imported, by real processes of which none may."""
+"""Mistakes that are reported before TensorFlow is imported, by real processes without it."""
 
 import json
 import os
@@ -16,7 +16,7 @@ IMPORTED = 'import os; os.write(2, b"IMPORTED"); os._exit(99)'
 
 @pytest.fixture(scope="module")
 def place(shapes, finished_run, tmp_path_factory):
-    """A folder with a data set `data`, runs and files that are damaged in several ways."""
+    """A folder with a data set `data`, and runs and files that are damaged in several ways."""
     place = tmp_path_factory.mktemp("early")
     for package in ("tensorflow", "keras"):
         (place / "fakes" / package).mkdir(parents=True)
@@ -83,7 +83,7 @@ MISTAKES = [
     (["evaluate", "--model", "damaged", "--dataset", "data"], "config.json: damaged"),
     ([*EXPORT, "file"], "file: cannot be written (Not a directory)"),
     ([*EXPORT, "out", "--max-side", "0"], "max_side must be at least 1"),
-    ([*EXPORT, "out.tflite", "--format", "onnx"], "Call it out.onnx"),
+    ([*EXPORT, "out.tflite", "--format", "onnx"], "Name it out.onnx"),
     ([*EXPORT, "file/x.onnx", "--format", "onnx"], "file/x.onnx: cannot be written"),
     (["export", "--model", "damaged", *OUT], "config.json: damaged"),
     (["demo", "--port", "0", "--model", "damaged"], "config.json: damaged"),
@@ -92,7 +92,7 @@ MISTAKES = [
     (["demo", "--port", "0", *MODEL, "--examples", "file"], "file: no such folder"),
     (["demo", "--port", "0", *MODEL, "--tile", "-1"], "tile must be at least 1"),
     (["serve", "--model-base-path", "missing"], "missing: no such folder"),
-    (["serve", "--model-base-path", "empty"], "empty holds no version"),
+    (["serve", "--model-base-path", "empty"], "empty contains no version"),
     (["request", "nofolder/", *OUT], "nofolder/: no such file or folder."),
     (["request", "photo.jpg", "--output", "file", "--url", "grpc://x"], "file: cannot be written"),
     ([*TRAIN, "missing"], MISSING_DATA),
@@ -202,7 +202,7 @@ def test_a_missing_package_too(place, package, command):
     ids=" ".join,
 )
 def test_what_is_right_gets_as_far_as_tensorflow(place, command):
-    """So that the tests above would see its import."""
+    """Shows that the tests above would notice its import."""
     assert run(place, command).returncode == 99
 
 

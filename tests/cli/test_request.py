@@ -1,4 +1,4 @@
-"""`fcn-keras request` on real files and a real server, judged from outside."""
+"""`fcn-keras request` on real files and a real server, checked from outside."""
 
 import itertools
 import json
@@ -59,12 +59,12 @@ def request(server, output, *arguments):
 
 
 def files_below(folder):
-    """Files but for hidden ones, such as the list of results."""
+    """Files except hidden ones, such as the list of results."""
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("[!.]*.*"))
 
 
 def check(path, output, name):
-    """The files of a photograph are what Python makes of it."""
+    """A photograph's files are what the Python functions make of it."""
     image = np.asarray(open_photograph(path, str(path)))
     mask = Image.open(output / f"{name}.png")
     assert mask.mode == "P" and mask.getpalette()[:9] == [0, 0, 0, 10, 200, 30, 255, 250, 0]
@@ -356,7 +356,7 @@ def test_an_interrupted_call_ends_soon_and_leaves_whole_files(server, tmp_path, 
     while process.poll() is None and len(list((tmp_path / "out").glob("[0-9]*.png"))) < 20:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    time.sleep(0.5)  # it must have taken note before the answers come
+    time.sleep(0.5)  # the signal must be noticed before the answers come
     interrupted.set()
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130 and b"Traceback" not in stderr
@@ -407,9 +407,9 @@ def test_a_server_that_has_gone_is_given_up(server, tmp_path, capfd):
     ("flags", "message"),
     [
         (["--timeout", "inf"], "timeout must be more than 0 and at most 86400 seconds"),
-        (["--version", "-1"], "A version is a number from 0 on. Received: -1"),
+        (["--version", "-1"], "version must be 0 or more. Received: -1"),
         (["--label", ""], "Names must not be empty"),
-        (["--url", "http://127.0.0.1:1/v1/models/fcn"], "give the server's address alone"),
+        (["--url", "http://127.0.0.1:1/v1/models/fcn"], "give only the server's address"),
         (["--fractions", "/"], "/: cannot be written (Is a directory)"),
     ],
 )

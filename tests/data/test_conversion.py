@@ -1,4 +1,4 @@
-"""`fcn-keras data convert` on exports as labelme writes them, and on masks of colours."""
+"""`fcn-keras data convert` on labelme's exports and on coloured masks."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ COLORS = np.array([(0, 0, 0), (10, 20, 30), (200, 100, 0)], np.uint8)
 
 
 def write_export(root, masks="SegmentationClass", count=5):
-    """What labelme2voc.py writes, less its pictures for viewing; returns the true masks."""
+    """Writes what labelme2voc.py does, without its pictures for viewing; returns the true masks."""
     rng, truth = np.random.default_rng(0), {}
     for folder in ("JPEGImages", masks, "SegmentationClassNpy"):
         (root / folder).mkdir(parents=True)
@@ -30,7 +30,7 @@ def write_export(root, masks="SegmentationClass", count=5):
 
 
 def paint_masks(export, folder):
-    """Paints an export's masks in colours, and lists those."""
+    """Paints an export's masks in colours, and writes the list of colours."""
     folder.mkdir()
     for path in (export / "SegmentationClass").iterdir():
         ids = np.asarray(Image.open(path))

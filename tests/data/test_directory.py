@@ -81,7 +81,7 @@ def test_255_classes_have_the_ids_to_254_beside_unlabelled(folder):
 
 
 def void_pixels(folder):
-    """In the two training masks that stayed as they were."""
+    """In the two training masks that were not changed."""
     return sum(
         (np.asarray(Image.open(folder / f"SegmentationClass/train_{index}.png")) == 255).sum()
         for index in (1, 2)
@@ -102,7 +102,7 @@ def test_masks_of_few_bits_keep_their_ids(folder):
 
 
 def test_a_listing_notices_what_is_only_nearly_a_file(folder):
-    """As the folder is listed once, and not asked for each id."""
+    """The folder is listed once, not searched for each id."""
     (folder / "JPEGImages/train_1.jpg").rename(folder / "JPEGImages/train_1.JPEG")
     (folder / "JPEGImages/train_2.jpg").rename(folder / "photo.jpg")
     (folder / "JPEGImages/train_2.jpg").symlink_to("../photo.jpg")

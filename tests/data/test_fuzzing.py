@@ -1,4 +1,4 @@
-"""Bytes and names of all kinds: what is read is as promised, what is not is a `UserError`.
+"""Bytes and names of all kinds: they are read as promised, or raise a `UserError`.
 
 `HYPOTHESIS_PROFILE=long pytest tests/data/test_fuzzing.py` looks for more, for minutes.
 """
@@ -37,7 +37,7 @@ TIFF_PACKING = ("raw", "tiff_lzw", "tiff_deflate", "packbits", "jpeg")
 
 
 def _seeds() -> list[bytes]:
-    """A file of each format and mode, and the odd ones that are small."""
+    """A file of each format and mode, and the small ones among the odd files."""
     files = [encoded(RGB.convert(mode), kind) for kind, modes in MODES.items() for mode in modes]
     files += [encoded(RGB, "TIFF", compression=packing) for packing in TIFF_PACKING]
     files += [content for _, content, _ in PHOTOS.values()] + [encoded(IDS)]
@@ -50,10 +50,10 @@ SEEDS = _seeds()
 
 @st.composite
 def damaged_files(draw):
-    """A real file with bytes changed, cut out, put in, or another file's end."""
+    """A real file with bytes changed, removed or inserted, or with another file's end."""
     data = bytearray(draw(st.sampled_from(SEEDS)))
     for _ in range(draw(st.integers(1, 4))):
-        # Headers, where most can go wrong, are at the beginning or, in TIFF, the end.
+        # Headers, where most can go wrong, are at the beginning or, in TIFF, at the end.
         place = draw(st.integers(0, min(len(data), 200)) | st.integers(0, len(data)))
         how = draw(st.sampled_from(("change", "cut", "insert", "end", "splice")))
         if how == "change":

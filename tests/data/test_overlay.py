@@ -89,7 +89,7 @@ def test_overlay_has_the_picture_and_below_it_a_legend_that_fits(size, classes, 
     edges = (legend[:, 0], legend[:, -1], legend[0], legend[-1])
     assert legend.any() and all((edge == 255).all() for edge in edges)
     colors = {tuple(color) for color in legend.reshape(-1, 3).tolist()}
-    # Of a greyish colour, hatching leaves few pixels as they are.
+    # In a greyish colour, hatching leaves few pixels unchanged.
     assert {color for color in labels.palette if max(color) - min(color) >= 40} <= colors
 
 
@@ -180,5 +180,5 @@ def test_side_by_side_shrinks_large_pictures_and_mixes_no_colours():
     columns = [(77,) * 3] * 100 + [(255,) * 3] * 4 + [(10, 20, 30)] * 50 + [(200, 0, 0)] * 50
     columns += [(255,) * 3] * 4 + [(224, 224, 192)] * 100
     assert (picture == np.array(columns, np.uint8)).all()
-    # Smaller ones stay as they are.
+    # Smaller ones are not changed.
     assert overlay.side_by_side(image, prediction, truth, LABELS, side=400).shape[0] == 200

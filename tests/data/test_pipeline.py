@@ -15,7 +15,7 @@ PLAIN = Augmentation(crop=(8, 8))
 
 
 def numbered_split(count, size=(8, 8)):
-    """Image i has the value i everywhere; its mask too."""
+    """Image i and its mask have the value i everywhere."""
 
     def read(index):
         return np.full((*size, 3), index, np.uint8), np.full(size, index, np.uint8)

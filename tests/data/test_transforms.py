@@ -68,7 +68,7 @@ def test_scale_keeps_classes_and_places(factor):
     )
     assert scaled_mask.shape == (round(20 * factor), round(28 * factor)) == scaled.shape[:2]
     assert set(np.unique(scaled_mask)) == {0, 9}  # nearest neighbour invents no class
-    # Column c of the result shows column (c + 0.5) / factor - 0.5 of the image.
+    # Column c of the result is column (c + 0.5) / factor - 0.5 of the image.
     columns = np.arange(scaled.shape[1])
     expected = np.clip((columns + 0.5) * 28 / scaled.shape[1] - 0.5, 0, 27)
     np.testing.assert_allclose(scaled[5, :, 1], expected, atol=1e-4)

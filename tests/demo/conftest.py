@@ -12,7 +12,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def server(run, tmp_path_factory):
-    """A page for all tests, which can write no file from when it is ready."""
+    """A page for all tests, which cannot write files once it is ready."""
     pytest.importorskip("uvicorn")
     folder = tmp_path_factory.mktemp("temporary")
     # Photographs have many tiles.

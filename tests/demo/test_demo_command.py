@@ -1,4 +1,4 @@
-"""`fcn-keras demo` where no page is shown, and what it shows, without a browser."""
+"""`fcn-keras demo` without a browser: where there is no page, and what the page shows."""
 
 import importlib.util
 import io

@@ -1,4 +1,4 @@
-"""Requests to the page that its own browser never sends, and files that are no photographs."""
+"""Requests that the page itself never sends, and files that are not photographs."""
 
 import contextlib
 import email
@@ -49,7 +49,7 @@ def ask(server, method, path, body=None, headers=None):
 
 
 def predict(server, data):
-    """Status, and the answer's parts or what is said instead."""
+    """The status, and the answer's parts or its text."""
     status, said, headers = ask(server, "POST", "/predict", data)
     if status != 200:
         return status, said.decode()
@@ -59,7 +59,7 @@ def predict(server, data):
 
 
 def memory(server, kind="VmRSS"):
-    """Of the server's process, in MiB."""
+    """Memory of the server's process, in MiB."""
     status = Path(f"/proc/{server.process.pid}/status").read_text()
     return int(re.search(rf"{kind}:\s+(\d+) kB", status)[1]) / 1024
 
@@ -195,7 +195,7 @@ def test_other_web_pages_may_not_ask(server, headers):
     assert ask(server, "GET", "/", None, headers)[0] == 200  # a link
     own = {"Origin": server.url}
     assert ask(server, "POST", "/predict", PHOTO, own)[0] == 200
-    # As browsers say it behind a proxy with another name.
+    # As browsers send it behind a proxy with another name.
     other = {"Origin": "https://example.com", "Sec-Fetch-Site": "same-origin"}
     assert ask(server, "POST", "/predict", PHOTO, other)[0] == 200
 
@@ -206,7 +206,7 @@ def test_other_web_pages_may_not_ask(server, headers):
     + ["[::1", "localhost.", "127.1.nip.io"],
 )
 def test_names_of_others_are_refused(server, host):
-    """An attacker's name that leads to this machine would make its pages the page's own."""
+    """An attacker's name that resolves to this machine would make its pages the page's own."""
     for method, path in (("GET", "/"), ("POST", "/predict")):
         headers = {"Host": host, "Origin": f"http://{host}", "Sec-Fetch-Site": "same-origin"}
         status, said, _ = ask(server, method, path, PHOTO, headers)
@@ -223,7 +223,7 @@ def test_names_of_this_machine_are_accepted(server, host):
 
 
 def raw(server, head, *chunks, end=b"."):
-    """What is answered to bytes until it ends so; no more is sent than the server reads."""
+    """The answer to these bytes until it ends so; no more is sent than the server reads."""
     host, port = server.url.removeprefix("http://").split(":")
     answer = b""
     with socket.create_connection((host, int(port)), timeout=SECONDS) as connection:
@@ -347,7 +347,7 @@ def test_one_prediction_runs_at_a_time_and_those_of_clients_that_left_do_not(slo
 
     running = begin("/predict?sample=1")
     wait_for_prediction(3)
-    running.close()  # also one that runs is given up
+    running.close()  # a running one is given up, too
     start = time.monotonic()
     assert ask(slow, "POST", "/predict?sample=0")[0] == 200
     assert time.monotonic() - start < whole / 2

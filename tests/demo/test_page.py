@@ -1,4 +1,4 @@
-"""The page, by a real process and a real browser."""
+"""The page, in a real process and a real browser."""
 
 import base64
 import io
@@ -51,7 +51,7 @@ def browser():
 
 @pytest.fixture
 def open_page(browser, server):
-    """Opens the page for one more user; no request may leave the machine."""
+    """Opens the page for another user; no request may leave the machine."""
     contexts, foreign = [], []
 
     def note(request):
@@ -80,7 +80,7 @@ def upload(page, file):
 
 
 def wait_for_picture(page, expected):
-    """Waits until the page's picture has these pixels, `(H, W, 3)`, but for one level."""
+    """Waits until the page's picture has these pixels, `(H, W, 3)`, within one level."""
     end, difference = time.monotonic() + SECONDS, "no picture"
     while time.monotonic() < end:
         if page.query_selector(DRAWN):
@@ -153,7 +153,7 @@ def test_a_photograph_gets_the_overlay_shares_and_mask_of_predict(
 
 @pytest.mark.parametrize("size", [(1, 1), (9, 31), (700, 1400), (1600, 620)])
 def test_the_browser_paints_as_every_overlay_is_painted(open_page, segmenter, tmp_path, size):
-    """Also where lines are wider, hatched, at the border, between three classes or opaque."""
+    """Even if lines are wider, hatched, at the border, between three classes or opaque."""
     file = demo_model.save_photograph(tmp_path / "a.jpg", seed=7, size=size)
     page = open_page()
     upload(page, file)
@@ -216,7 +216,7 @@ def test_wrong_files_get_a_message_and_a_good_one_works_after_them(
     for name, data, text in files:
         upload(page, {"name": name, "mimeType": "image/jpeg", "buffer": data})
         page.locator(ALERT, has_text=text).wait_for()
-    assert swatches(page) == before  # the last answer is still there
+    assert swatches(page) == before  # the last answer is still shown
     drop(page, "good.jpg", whole, "image/jpeg")
     wait_for_picture(page, expected_picture(segmenter, photograph))
     assert not page.query_selector(ALERT)
@@ -297,12 +297,12 @@ def test_what_is_under_way_is_seen_and_can_be_replaced(open_page, segmenter, pho
     page.unroute_all()
     page.route("**/predict?*", lambda route: route.abort())
     page.click("#samples button >> nth=0")
-    page.locator(ALERT, has_text="scene_1.jpg: no answer. Does fcn-keras demo still run").wait_for()
+    page.locator(ALERT, has_text="scene_1.jpg: no answer. Is fcn-keras demo still").wait_for()
     assert not page.is_visible("progress")
 
 
 def test_a_page_from_elsewhere_starts_no_prediction(browser, server):
-    """Also where it may ignore the page's own policy."""
+    """Even if it may ignore the page's own policy."""
     context = browser.new_context(bypass_csp=True)
     page = context.new_page()
     page.goto(server.url.replace("127.0.0.1", "localhost"))

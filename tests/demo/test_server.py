@@ -1,4 +1,4 @@
-"""The page's server without sockets: what takes too long, fails or waits, and what is held then."""
+"""The page's server without sockets: slow, failing and waiting requests, and their memory."""
 
 import asyncio
 import dataclasses

@@ -1,4 +1,4 @@
-"""The card of a run tells what the run's files do."""
+"""The card of a run says what the run's files do."""
 
 import csv
 import dataclasses
@@ -28,7 +28,7 @@ def run(finished_run):
 
 @pytest.fixture
 def copied(finished_run, tmp_path):
-    """A copy of the run that may go on."""
+    """A copy of the run that can be resumed."""
     return RunFolder(shutil.copytree(finished_run, tmp_path / "run"))
 
 
@@ -46,7 +46,7 @@ def seconds_of(run):
 
 
 def time_of(seconds):
-    """In minutes where the machine is busy."""
+    """In minutes if the machine is busy."""
     return training_time([{"seconds": value} for value in seconds])
 
 

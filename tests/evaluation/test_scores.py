@@ -37,7 +37,7 @@ def by_hand(pairs):
 
 
 def oracle(image):
-    """Stands for a model: reads the predicted class from an image's red channel."""
+    """A stand-in for a model: reads the predicted class from an image's red channel."""
     return image[..., 0]
 
 
@@ -82,7 +82,7 @@ def split_of(*examples):
 
 def test_image_scores_come_worst_first_and_add_up_to_the_report():
     split = split_of(
-        ([[0, 0, 1, 1]], [[0, 0, 1, 1]]),  # all right: IoU 1
+        ([[0, 0, 1, 1]], [[0, 0, 1, 1]]),  # all correct: IoU 1
         ([[0, 0, 0, 0]], [[0, 0, 1, 1]]),  # IoU of a 2/4, of b 0: mean 1/4
         ([[2, 2]], [[255, 255]]),  # nothing to measure
         ([[0, 0, 0, 1]], [[0, 0, 1, 1]]),  # IoU of a 2/3, of b 1/2: mean 7/12
@@ -98,9 +98,9 @@ def test_image_scores_come_worst_first_and_add_up_to_the_report():
 def test_images_of_equal_iou_are_sorted_by_pixel_accuracy():
     split = split_of(([[1, 1, 1]], [[0, 0, 0]]), ([[0, 1]], [[1, 0]]), ([[0, 1]], [[1, 0]]))
     assert [score.id for score in image_scores(oracle, split)] == ["u", "v", "w"]
-    a_third = ([[0, 2, 1]], [[0, 1, 2]])  # IoU 1, 0, 0; 1/3 right
+    a_third = ([[0, 2, 1]], [[0, 1, 2]])  # IoU 1, 0, 0; 1/3 correct
     also_a_third = ([[0, 0, 2, 2, 1, 1]], [[0, 0, 1, 1, 2, 2]])  # the same
-    fewer = ([[0, 2, 2, 1]], [[0, 1, 1, 2]])  # the same IoU, 1/4 right
+    fewer = ([[0, 2, 2, 1]], [[0, 1, 1, 2]])  # the same IoU, 1/4 correct
     assert [score.id for score in image_scores(oracle, split_of(a_third, also_a_third, fewer))] == [
         "w",
         "u",

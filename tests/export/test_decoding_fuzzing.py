@@ -56,7 +56,7 @@ def chunks_of(png):
 
 @st.composite
 def damaged(draw, files):
-    """Bytes that are set, cut out, put in, or said twice."""
+    """Bytes that are changed, removed, inserted or repeated."""
     data = bytearray(draw(st.sampled_from(files)))
     for _ in range(draw(st.integers(1, 3))):
         position = draw(st.integers(0, max(len(data) - 1, 0)))
@@ -68,7 +68,7 @@ def damaged(draw, files):
 
 @st.composite
 def damaged_chunks(draw):
-    """PNGs whose checksums are right, and whose rest need not be."""
+    """PNGs with correct checksums, whatever else is wrong."""
     chunks = chunks_of(draw(st.sampled_from(PNGS)))
     index = draw(st.integers(0, len(chunks) - 1))
     kind, data = chunks[index]
@@ -104,16 +104,16 @@ def check(decode, data):
     assert found is None or found.shape[0] * found.shape[1] <= MAX_PIXELS
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of damaged EXIF data
+            warnings.simplefilter("ignore")  # about damaged EXIF data
             expected = decode_image(data, "photo")
     except UserError:
         return
     if found is None:
         return
-    # EXIF data that end within an entry are read on by the graph, so that it may turn the image.
+    # The graph reads beyond EXIF data that end within an entry, so it may turn the image.
     ways = [np.rot90(image, n) for image in (expected, expected[:, ::-1]) for n in range(4)]
     with Image.open(io.BytesIO(data)) as image:
-        if image.mode == "CMYK":  # rounded otherwise, and inverted by other marks
+        if image.mode == "CMYK":  # rounded differently, and inverted by other marks
             assert found.shape in {image.shape for image in ways}
         else:
             assert any(np.array_equal(found, image) for image in ways)

@@ -38,7 +38,7 @@ def noise(channels, dtype):
 
 
 def exif(orientation, byte_order="II", kind=3, count=1):
-    """Of a camera: a text tag before the orientation."""
+    """As from a camera: a text tag before the orientation."""
     prefix = "<" if byte_order == "II" else ">"
     entries = struct.pack(prefix + "HHI4s", 0x010F, 2, 4, b"abc\0")
     value = "HH" if kind == 3 else "I"
@@ -167,7 +167,7 @@ def test_scans_are_counted(decode, options):
 
 
 def test_endless_headers_end(decode):
-    """A megabyte of empty segments: found by their number, not walked through."""
+    """A megabyte of empty segments: their number is limited, so they are not all walked through."""
     data = CASES["jpeg, orientation 6"]
     padded = data[:2] + b"\xff\xfe\0\2" * 250_000 + data[2:]
     assert decode(padded).shape == (75, 101, 3)

@@ -13,9 +13,9 @@ openvino = pytest.importorskip("openvino")
 
 @pytest.fixture(scope="module")
 def signatures(exported):
-    # Of the folder, OpenVINO would take serving_default, whose loop over strings it lacks.
+    # From the folder, OpenVINO would take serving_default, whose loop over strings it lacks.
     loaded = tf.saved_model.load(str(exported))
-    yield loaded.signatures  # which need it alive
+    yield loaded.signatures  # which need it to stay alive
 
 
 def compiled(signature, folder):

@@ -1,4 +1,4 @@
-"""Exported models, judged by programs that share no code with the export."""
+"""Exported models, checked by programs that share no code with the export."""
 
 import io
 import json
@@ -168,7 +168,7 @@ def test_a_run_in_mixed_precision_is_served_in_float32(mixed_run, untrained_run,
         differing += np.count_nonzero(own(photo) != mask)
         np.testing.assert_array_equal(segment(signatures, photo.read_bytes())[0], mask)
         np.testing.assert_array_equal(predict(photo), mask)
-    assert differing > 10  # so computing in bfloat16 would show
+    assert differing > 10  # so bfloat16 would show
 
 
 def test_another_models_export_is_noticed(exported, untrained_run):
@@ -216,7 +216,7 @@ def test_warmup_requests_can_be_replayed(signatures, exported):
 
 
 def test_long_photographs_are_seen_smaller(signatures, untrained_run):
-    """`exported` was made with a limit of 300 pixels a side."""
+    """`exported` was made with a limit of 300 pixels per side."""
     image = draw_example(np.random.default_rng(7), (303, 601), void=False)[0]
     file = io.BytesIO()
     Image.fromarray(image).save(file, "PNG")

@@ -1,4 +1,4 @@
-"""Exported files, run by their own runtimes and compared with the model here once more."""
+"""Exported files, run by their runtimes and compared with the model once more."""
 
 import dataclasses
 import json
@@ -34,7 +34,7 @@ SIZES = [(1, 1, 1), (2, 37, 50), (3, 96, 64)]
 
 
 def small_fcn(stride=8, seed=0, dtype=None):
-    """An FCN with few channels, whose batch normalisations have statistics of their own."""
+    """An FCN with few channels, whose batch normalisations have statistics as after training."""
     keras.utils.set_random_seed(seed)
     model = build_fcn("tiny", len(LABELS), stride, weights=None, dtype=dtype)
     rng = np.random.default_rng(seed)
@@ -197,7 +197,7 @@ def test_labels_of_a_keras_file_go_before_its_neighbours(segmenter, folder, tmp_
     for content, message in (
         ("{", "labels.json is damaged"),
         ('["a", "b", "c"]', "labels.json is damaged"),
-        ('{"names": ["a"]}', "it has 3 classes, but its labels.json 1"),
+        ('{"names": ["a"]}', "it has 3 classes, but its labels.json has 1"),
     ):
         shutil.copy(tmp_path / "n.keras", tmp_path / "o.keras")
         with zipfile.ZipFile(tmp_path / "o.keras", "a") as archive:
@@ -223,7 +223,7 @@ def test_mixed_precision_is_exported_in_float32(format, tmp_path):
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("seed", [0, 1])
 def test_another_models_file_is_refused(format, seed, folder, tmp_path, monkeypatch):
-    """The file of a model of seed 0 passes as that of this model only."""
+    """The file of a model with seed 0 passes for that model only."""
     target = FORMATS[format]
     foreign = dataclasses.replace(
         target, write=lambda model, texts, path: shutil.copy(folder / name_of(format), path)
@@ -261,7 +261,7 @@ def test_results_that_are_no_numbers_or_a_little_off_are_refused(
 def test_results_of_another_shape_are_refused(segmenter, tmp_path, monkeypatch):
     cut = dataclasses.replace(FORMATS["keras"], run=lambda path, images: images[:, 1:])
     monkeypatch.setitem(FORMATS, "keras", cut)
-    with pytest.raises(UserError, match="have the shape .1, 95, 128, 3., not .1, 96, 128, 3."):
+    with pytest.raises(UserError, match="has the shape .1, 95, 128, 3., not .1, 96, 128, 3."):
         export_file(segmenter, tmp_path / "m.keras", "keras")
 
 

@@ -41,7 +41,7 @@ def message(outcome: str) -> str:
 
 
 def write_example(root, photo=(".png", PNG), mask=None):
-    """A folder whose one training image and mask are these, and one sound image in val."""
+    """A folder with this training image and mask, and one sound image in val."""
     for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
         (root / folder).mkdir(parents=True)
     (root / "classes.txt").write_text("\n".join(CLASSES))
@@ -154,7 +154,7 @@ def test_data_folders(name, tmp_path, capfd):
 
 @pytest.mark.parametrize("name", PATHS)
 def test_paths_given_to_predict(name, tmp_path):
-    from fcn_keras.inference.batch import jobs_of_paths  # of TensorFlow, which the rest spares
+    from fcn_keras.inference.batch import jobs_of_paths  # imports TensorFlow, which the rest avoids
 
     outcome, code = rows("Paths given to `predict`")[name]
     jobs = jobs_of_paths(PATHS[name](tmp_path), tmp_path / "out")
@@ -174,9 +174,9 @@ def test_paths_given_to_predict(name, tmp_path):
 
 
 def command(*arguments, limit_mb=None, user=None, **environment) -> subprocess.CompletedProcess:
-    """Runs `fcn-keras` in so much memory, as this user; its output are bytes."""
+    """Runs `fcn-keras` with so much memory, as this user; its output is bytes."""
     start = "import sys; from fcn_keras.cli import main; sys.exit(main())"
-    if user:  # who may not read Python's own files: so all is imported before
+    if user:  # who may not read Python's own files, so everything is imported before
         change = f"os.setgroups([]); os.setgid({user}); os.setuid({user})"
         start = f"import os; from fcn_keras.cli import main; assert main() == 0; {change}; {start}"
     if limit_mb:
@@ -203,7 +203,7 @@ def test_names_of_any_bytes_are_printed_in_one_line_each(tmp_path, encoding):
     (folder / "ImageSets/Segmentation/gr\u00fcn\x1b[0m.txt").write_text("none\n")
     done = command("data", "check", folder, PYTHONIOENCODING=encoding, LC_ALL="C")
     assert done.returncode == 1
-    problem, _ = done.stderr.decode().splitlines()  # of the image and of its mask
+    problem, _ = done.stderr.decode().splitlines()  # for the image and for its mask
     shown = "t\u00e4" if encoding == "utf-8" else "t\\xe4"
     assert f"d\\udcff{shown}/JPEGImages/none.jpg: the image is missing" in problem
     assert ("gr\u00fcn" if encoding == "utf-8" else "gr\\xfcn") in done.stdout.decode()
@@ -252,7 +252,7 @@ def test_convert_refuses_names_that_no_list_can_hold(tmp_path):
     ],
 )
 def test_what_may_not_be_read_is_named(locked, shown):
-    with tempfile.TemporaryDirectory() as place:  # as others may not enter pytest's folders
+    with tempfile.TemporaryDirectory() as place:  # as other users may not enter pytest's folders
         os.chmod(place, 0o755)
         folder = write_example(Path(place, "data"))
         (folder / locked).chmod(0)

@@ -41,7 +41,7 @@ def test_outlines_stand_out_from_any_photograph(color, level):
         assert middle[quarter - width : quarter + width].any()
         assert middle[-quarter - width : -quarter + width].any()
         assert seen[:, size // 2][quarter - width : quarter + width].any()
-        assert not seen[: quarter - width].any()  # nothing farther out
+        assert not seen[: quarter - width].any()  # nothing further out
 
 
 @pytest.mark.parametrize("color", [color for color in COLORS if max(color) - min(color) < 40])

@@ -1,4 +1,4 @@
-"""`fcn-keras predict` and `evaluate` on real files, judged from outside."""
+"""`fcn-keras predict` and `evaluate` on real files, checked from outside."""
 
 import json
 import os
@@ -23,7 +23,7 @@ from fcn_keras.inference.segmenter import Segmenter
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """The smallest model, as the network is not the point."""
+    """The smallest model, as these tests are not about the model."""
     return save_colour_run(tmp_path_factory.mktemp("run"), CLASSES, voc_palette(3))
 
 
@@ -37,7 +37,7 @@ def predict(run, output, *arguments):
 
 
 def files_below(folder):
-    """Files but for hidden ones, such as the list of results."""
+    """Files except hidden ones, such as the list of results."""
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("[!.]*.*"))
 
 
@@ -142,7 +142,7 @@ def test_folders_named_like_extras_keep_apart(data, tmp_path):
     Image.open(data / "JPEGImages" / "val_0.jpg").save(tmp_path / "overlay" / "x.png")
     [job] = jobs_of_paths([str(tmp_path)], tmp_path / "out")
     assert job.name == "overlay_2/x"
-    # A file that is named is taken, also from the output folder.
+    # A file that is named is predicted, even in the output folder.
     named = str(tmp_path / "overlay" / "x.png")
     assert [job.name for job in jobs_of_paths([named], tmp_path / "overlay")] == ["x"]
 
@@ -220,7 +220,7 @@ def test_evaluate_by_d2ls_protocol(run, data, tmp_path):
 
     plain, void = measure(), measure("--void", "background")
     assert plain["pixel_accuracy"] != void["pixel_accuracy"]
-    # The whole image as crop changes nothing; a smaller one does.
+    # A crop of the whole image changes nothing; a smaller one does.
     assert measure("--crop", "48", "64") == plain
     assert measure("--crop", "32", "32") != plain
     command = ["evaluate", "--model", str(run), "--dataset", str(data), "--crop", "99", "99"]
@@ -312,7 +312,7 @@ def through_a_hard_link(folder):
     return [folder.parent / "a.png", "--output", folder]
 
 
-def another_image(folder):  # a.jpg's result is a.png, which is predicted, too
+def another_image(folder):  # a.jpg's result is a.png, which is also predicted
     return [folder / "a.jpg", folder / "c" / "b.png", "--output", folder]
 
 
@@ -370,7 +370,7 @@ def test_all_true_masks_of_a_data_set_are_kept(run, tmp_path, capfd):
         assert f", and {7 - 1 if len(inputs) == 1 else 5 - 1} more files. " in line
         assert contents(data) == before
     masks = data / "SegmentationClass"
-    os.remove(masks / "val_0.png")  # nothing is lost by this one
+    os.remove(masks / "val_0.png")  # this one is no loss
     assert predict(run, masks, data / "JPEGImages" / "val_0.jpg") == 0
     assert {**contents(data), **before} == {**before, masks / LIST: b'"val_0.png"\n'}
 
@@ -387,7 +387,7 @@ def test_own_results_are_replaced_and_foreign_ones_among_them_are_not(run, tmp_p
     assert f"error: {output}/overlay/b.png: the result would " in capfd.readouterr().err
     assert {**contents(output), **own} == contents(output) and len(contents(output)) == len(own) + 1
     assert predict(run, output, photos) == 0
-    # A mask that is an image to predict is not replaced, although predict has written it.
+    # A mask that is an image to predict is not replaced, even if predict has written it.
     assert predict(run, output, output / "a.png") == 1
     assert "out/a.png: the result would replace an image to predict." in capfd.readouterr().err
 
@@ -398,7 +398,7 @@ def test_results_that_are_skipped_are_not_replaced(run, tmp_path, capfd):
     mine = (output / "a.png").read_bytes()
     assert predict(run, output, photos, "--skip-existing") == 0
     assert "1 of 2 images predicted, 1 already existed" in capfd.readouterr().out
-    os.utime(output / "a.png", (1, 1))  # older than its image, so it would be made anew
+    os.utime(output / "a.png", (1, 1))  # older than its image, so it would be made again
     assert predict(run, output, photos, "--skip-existing") == 1
     assert (output / "a.png").read_bytes() == mine
 

@@ -15,7 +15,7 @@ from fcn_keras.cli import main
 from fcn_keras.files import storage
 from fcn_keras.files.results import LIST
 
-RAY = ["--ray", "--workers", "2"]  # which takes all CPUs that Ray has then
+RAY = ["--ray", "--workers", "2"]  # which take all of Ray's CPUs
 
 
 def write_images(folder, count):
@@ -28,7 +28,7 @@ def write_images(folder, count):
 
 
 def contents(folder):
-    """Files but for the list of results, by their names."""
+    """Files except the list of results, by their names."""
     files = (path for path in folder.rglob("*") if path.is_file() and path.name != LIST)
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
@@ -62,7 +62,7 @@ def test_results_are_those_without_ray(predict, tmp_path):
     (tmp_path / "ray" / LIST).write_bytes((tmp_path / "here" / LIST).read_bytes())
     flags = ["--output", tmp_path / "ray", "--confidence", "--skip-existing", *RAY]
     code, report, errors_with_ray = predict(images, *flags)
-    # The first of the two masks has no confidence beside it, so it is made anew.
+    # The first of the two masks has no confidence beside it, so it is made again.
     assert "60 of 62 images predicted, 1 already existed, 1 failed." in report
     assert code == 1 and errors_with_ray == errors and "broken.jpg" in errors
     assert contents(tmp_path / "ray") == here
@@ -139,7 +139,7 @@ def test_addresses_without_a_cluster(address, predict, tmp_path):
 
 @pytest.fixture(scope="module")
 def bucket():
-    """The address of a bucket on an S3 server of this machine."""
+    """The address of a bucket on an S3 server on this machine."""
     pytest.importorskip("pyarrow")
     server = pytest.importorskip("moto.server").ThreadedMotoServer("127.0.0.1", port=0)
     server.start()
@@ -183,7 +183,7 @@ def test_object_store(bucket, predict, tmp_path, flags):
         assert output.startswith(f"{report} already existed, 1 failed.")
         assert errors == f"error: {bucket}/none.png: no such file or folder.\n"
         found = downloaded(results)
-        assert found.pop(LIST).count(b"\n") == 10  # with the image that is missing
+        assert found.pop(LIST).count(b"\n") == 10  # including the missing image
         assert found == contents(tmp_path / "out")
     assert predict(*arguments[: -1 - len(flags)], *flags)[0] == 1
     storage.write(f"{results}/{LIST}", Path.touch)

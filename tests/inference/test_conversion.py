@@ -1,4 +1,4 @@
-"""Whether a converted model agrees with its original: what is said, and where it begins."""
+"""Whether a converted model agrees with its original: the message, and the limit."""
 
 import keras
 import numpy as np
@@ -30,7 +30,7 @@ def test_few_pixels_may_differ_by_more(precision):
         actual.reshape(-1, 2)[:count, 0] = 20
         found = deviation(precision, actual, EXPECTED)
         assert bool(found) == (count > few)
-    assert found.startswith(f"{count / 1000:.4%} of the pixels have probabilities that differ by")
+    assert found.startswith(f"{count / 1000:.4%} of the pixels differ in probability by more")
     assert found.endswith(f"(allowed: {1 - needed:.0%}), by up to 0.5")
 
 
@@ -66,5 +66,5 @@ def test_a_copy_in_float32_computes_as_if_it_had_always_been(dtype):
     images = np.random.default_rng(0).uniform(0, 255, (1, 40, 50, 3)).astype(np.float32)
     expected = plain.predict_on_batch(images)
     np.testing.assert_allclose(copy.predict_on_batch(images), expected, atol=1e-5)
-    assert np.abs(model.predict_on_batch(images) - expected).max() > 1e-4  # and stays as it was
+    assert np.abs(model.predict_on_batch(images) - expected).max() > 1e-4  # and is not changed
     assert in_float32(plain) is plain

@@ -10,7 +10,7 @@ from fcn_keras.models.fcn import build_fcn
 
 
 def with_statistics(model):
-    """The model, its batch normalisations as if it were trained."""
+    """The model, with batch normalisations as after training."""
     rng = np.random.default_rng(0)
     ranges = {"gamma": (0.5, 1.5), "beta": (-0.3, 0.3)}
     ranges |= {"moving_mean": (-0.3, 0.3), "moving_variance": (0.3, 0.9)}

@@ -60,12 +60,12 @@ def test_field_covers_what_gradients_reach_and_little_more(name):
     reached = np.array([measured(model, row) for row in range(24, 32)])
     low, high = reached[:, 0].min(), reached[:, 1].max()
     assert field.low <= low and high <= field.high
-    # Rows of a stride differ in what they reach; the field spans the union, rounded outwards.
+    # The rows of a stride differ in reach; the field spans the union, rounded outwards.
     assert low - field.low < field.stride and field.high - high < field.stride
 
 
 def test_known_reach_of_resnet18():
-    """435 rows behind the last stage (Araujo et al. 2019, table 1: 435 for ResNet-18)."""
+    """435 rows after the last stage (Araujo et al. 2019, table 1: 435 for ResNet-18)."""
     backbone = build_fcn("resnet18", 2, weights=None).get_layer("backbone")
     field = receptive_field(keras.Model(backbone.input, backbone.outputs[-1]))
     assert field.high - field.low + 1 == 435

@@ -1,4 +1,4 @@
-"""Runtimes against the model itself: same results at any size, and what they refuse."""
+"""Runtimes against the model itself: the same results at any size, and what they refuse."""
 
 import dataclasses
 import json

@@ -30,7 +30,7 @@ def photo():
 
 
 @pytest.mark.parametrize(
-    ("size", "tiles"),  # with cores of 224, as the network reaches 160 pixels far
+    ("size", "tiles"),  # with cores of 224, as the network's reach is 160 pixels
     [((1000, 850), 20), pytest.param((1500, 1100), 35, marks=pytest.mark.slow)],
 )
 def test_exact_tiles_equal_one_pass(model, photo, size, tiles):
@@ -155,13 +155,13 @@ def test_load_takes_the_classes_of_the_run(small, tmp_path):
     assert Segmenter.load(tmp_path).labels.names == CLASSES
     config["labels"] = {"names": ["x"], "palette": [[0, 0, 0]]}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(UserError, match="it has 3 classes, but the config.json beside it 1"):
+    with pytest.raises(UserError, match="it has 3 classes, but the config.json beside it has 1"):
         Segmenter.load(tmp_path)
 
 
 def test_load_names_what_is_no_model(tmp_path):
     (tmp_path / "bad.keras").write_bytes(b"nothing of the kind")
-    with pytest.raises(UserError, match=r"bad.keras: no .keras model, or a damaged"):
+    with pytest.raises(UserError, match=r"bad.keras: not a .keras model, or a damaged"):
         Segmenter.load(tmp_path / "bad.keras")
     with pytest.raises(UserError, match="no such model"):
         Segmenter.load(tmp_path / "none.keras")

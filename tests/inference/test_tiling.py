@@ -7,7 +7,7 @@ SIZES = [(1, 1), (31, 64), (64, 65), (97, 203), (200, 50)]
 
 
 def waves(height, width):
-    """An image of two channels that is nowhere constant."""
+    """An image with two channels that is constant nowhere."""
     rows, columns = np.mgrid[:height, :width]
     return np.stack([np.sin(rows / 5) + columns / 50, rows * columns / 1000], axis=-1)
 

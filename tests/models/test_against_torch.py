@@ -1,4 +1,4 @@
-"""Our FCN-32s against one written in PyTorch, as d2l builds it."""
+"""Our FCN-32s against d2l's, written in PyTorch."""
 
 import json
 

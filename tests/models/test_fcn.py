@@ -47,7 +47,7 @@ def test_bytes_and_floats_give_the_same(models):
 
 
 def test_skips_change_the_logits(models):
-    """Zeroing what a skip adds must matter, so that the skip is really wired in."""
+    """Zeroing what a skip adds must change the output, which shows that the skip is connected."""
     image = random_image(64, 96)
     for stride in (16, 8):
         before = np.array(models[stride](image))

@@ -31,7 +31,7 @@ def test_a_step_equals_keras():
     for value, reference in zip(ours, theirs):
         np.testing.assert_allclose(value, reference, rtol=1e-5, atol=1e-4)
     np.testing.assert_allclose(state[2], expected[2], rtol=1e-5)
-    # Of 140 values a channel the unbiased variance is 140 / 139 of the biased.
+    # With 140 values per channel, the unbiased variance is 140 / 139 of the biased one.
     np.testing.assert_allclose(state[3] - 0.9, (expected[3] - 0.9) * 140 / 139, rtol=1e-4)
 
 

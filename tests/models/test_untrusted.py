@@ -1,4 +1,4 @@
-"""Model files as someone else may have made them, through the commands."""
+"""Model files that a stranger may have made, given to the commands."""
 
 import io
 import json
@@ -25,7 +25,7 @@ FORMS = ("metadata.json", "config.json", "model.weights.h5")
 
 @pytest.fixture(scope="module")
 def good(tmp_path_factory):
-    """The three files of a sound model, by their names."""
+    """The three files of a sound model, by name."""
     path = tmp_path_factory.mktemp("good") / "good.keras"
     inputs = keras.Input((None, None, 3))
     keras.Model(inputs, keras.layers.Conv2D(3, 1, name="score")(inputs)).save(path)
@@ -43,7 +43,7 @@ def photo(tmp_path_factory):
 def write(path, entries, compression=zipfile.ZIP_STORED):
     entries = entries.items() if isinstance(entries, dict) else entries
     with warnings.catch_warnings(), zipfile.ZipFile(path, "w", compression) as archive:
-        warnings.simplefilter("ignore")  # of a name that comes twice
+        warnings.simplefilter("ignore")  # about a name that occurs twice
         for name, content in entries:
             archive.writestr(name, content)
     return path
@@ -56,7 +56,7 @@ def with_config(good, change):
 
 
 def with_layer(good, layer):
-    """The good model with a layer behind the input, whose call makes what it does."""
+    """The good model with this layer after the input, whose call makes what it does."""
 
     def change(config):
         node = {"args": [tensor], "kwargs": {}}
@@ -100,7 +100,7 @@ def test_a_sound_model_loads(good, photo, tmp_path):
     output = tmp_path / "output"
     assert main(["predict", "--model", str(path), str(photo), "--output", str(output)]) == 0
     assert len(list(output.glob("*.png"))) == 1
-    # Packed anew by another program, which compresses.
+    # Packed again by another program, which compresses.
     noise = np.random.default_rng(0).bytes(1 << 16)
     entries = {**good, "provenance.json": json.dumps(noise.hex())}
     check_model_file(write(tmp_path / "n.keras", entries, zipfile.ZIP_DEFLATED))
@@ -121,7 +121,7 @@ def test_a_lambda_layer_does_not_run(photo, tmp_path, capfd, switched_off):
             tmp_path / "m.keras", photo, capfd
         )
         assert not marker.exists()
-        if switched_off:  # so the file does what this test says
+        if switched_off:  # so the file does run code
             keras.models.load_model(tmp_path / "m.keras")
             assert marker.exists()
     finally:
@@ -131,7 +131,7 @@ def test_a_lambda_layer_does_not_run(photo, tmp_path, capfd, switched_off):
 
 
 def test_a_function_of_keras_does_not_run(good, photo, tmp_path, capfd):
-    # Keras 3.15.1 writes this picture anywhere, `safe_mode` or not.
+    # Keras 3.15.1 writes this picture anywhere, with or without `safe_mode`.
     images = {"value": np.zeros((1, 4, 4, 3)).tolist(), "dtype": "float32"}
     layer = {
         "module": "keras.layers",
@@ -144,7 +144,7 @@ def test_a_function_of_keras_does_not_run(good, photo, tmp_path, capfd):
         "inbound_nodes": [{"args": [{"class_name": "__numpy__", "config": images}], "kwargs": {}}],
     }
     path = write(tmp_path / "m.keras", with_layer(good, layer))
-    assert "'keras.layers.Lambda'" in predict(path, photo, capfd)  # and nothing new beside it
+    assert "'keras.layers.Lambda'" in predict(path, photo, capfd)  # and there is no new file
 
 
 LAYERS = {
@@ -171,13 +171,13 @@ LAYERS = {
         "class_name": "Task",
         "config": {},
     },
-    "keras.layers.Conv2D": {  # a registered name goes before the class's
+    "keras.layers.Conv2D": {  # a registered name takes precedence over the class's
         "module": "keras.layers",
         "class_name": "Conv2D",
         "config": {},
         "registered_name": "keras_hub>BytePairTokenizer",
     },
-    "Lambda": {"class_name": "Lambda", "config": {}},  # the way of older files
+    "Lambda": {"class_name": "Lambda", "config": {}},  # as in older files
     "__typespec__": {"class_name": "__typespec__", "spec_name": "x", "config": []},
 }
 
@@ -309,7 +309,7 @@ def test_other_files_are_named(photo, tmp_path, capfd, name):
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"\xff", b"[" * 100_000])
 def test_a_damaged_configuration_is_named(good, photo, tmp_path, capfd, content):
     path = write(tmp_path / "m.keras", {**good, "config.json": content})
-    assert "no .keras model, or a damaged one" in predict(path, photo, capfd)
+    assert "not a .keras model, or a damaged one" in predict(path, photo, capfd)
 
 
 def test_damaged_labels_are_named(good, photo, tmp_path, capfd):
@@ -344,7 +344,7 @@ def test_a_classifier_is_no_network_of_masks(photo, tmp_path, capfd):
     keras.Model(inputs, keras.layers.Dense(5)(keras.layers.Flatten()(inputs))).save(
         tmp_path / "m.keras"
     )
-    assert "does not map images" in predict(tmp_path / "m.keras", photo, capfd)
+    assert "must map images" in predict(tmp_path / "m.keras", photo, capfd)
 
 
 def test_networks_of_users_load(tmp_path):

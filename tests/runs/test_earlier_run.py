@@ -27,7 +27,7 @@ DROPPED = {"trainable_upsampling": False, "tensorboard_images": 0}
 
 @pytest.fixture(params=DROPPED)
 def dropped(request, run):
-    """The run with another value than today's of a setting that was dropped."""
+    """The run with a value other than today's for a setting that was dropped."""
     content = json.loads(run.config.read_text())
     content["train"][request.param] = DROPPED[request.param]
     run.config.write_text(json.dumps(content))
@@ -37,7 +37,7 @@ def dropped(request, run):
 def test_its_model_gives_the_same_logits(run):
     images = np.arange(40 * 56 * 3, dtype=np.float32).reshape(1, 40, 56, 3) % 256
     logits = load_model(run.path).predict_on_batch(images)
-    # Printed by the version that wrote it.
+    # Printed by the version that wrote the run.
     expected = [2.3025, -0.3613, 0.9739, -1.0715, 0.9644, -0.758, 0.295, 0.4387]
     np.testing.assert_allclose(logits[0, 20, 28], expected, atol=2e-3)
 

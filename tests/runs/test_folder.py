@@ -45,7 +45,7 @@ def test_what_is_written_is_read(run):
     assert [row["epoch"] for row in run.read_history()] == [1, 2]
     assert run.read_metrics() == METRICS
     assert len(run.read_origin()["commands"]) == 1
-    run.write_config(run.read_config(), LABELS)  # as a run that goes on
+    run.write_config(run.read_config(), LABELS)  # as a resumed run does
     assert len(run.read_origin()["commands"]) == 2
 
 
@@ -75,7 +75,7 @@ def test_a_damaged_config_is_named(run, name, capfd):
     assert main(["train", "--resume", str(run.path)]) == 1
     assert main(["report", str(run.path)]) == 1
     errors = [line for line in capfd.readouterr().err.splitlines() if "error: " in line]
-    assert len(errors) == 2  # and TensorFlow's notes, when it is imported
+    assert len(errors) == 2  # and TensorFlow's messages when it is imported
     assert all(error.startswith(f"error: {run.config}: damaged") for error in errors)
     assert max(map(len, errors)) < 600
 
@@ -89,7 +89,7 @@ def test_damaged_origins_are_named(run, origin):
     run.config.write_text(json.dumps({**content, **origin}))
     with pytest.raises(UserError, match="config.json: damaged"):
         run.read_origin()
-    run.write_config(run.read_config(), LABELS)  # a run that goes on drops them
+    run.write_config(run.read_config(), LABELS)  # a resumed run drops them
     assert len(run.read_origin()["commands"]) == 1
 
 
@@ -198,7 +198,7 @@ def test_searches_are_sound_or_refused(folder, value, name):
 
 FLOATS = optuna.distributions.FloatDistribution(0.01, 1.0, log=True)
 TIME = "2026-01-01T00:00:00"
-LINES = [  # of a trial that is completed, as Optuna writes them
+LINES = [  # about a completed trial, as Optuna writes them
     {"op_code": 0, "study_name": "tune", "directions": [2]},
     {"op_code": 4, "study_id": 0, "datetime_start": TIME},
     {"op_code": 5, "trial_id": 0, "param_name": "learning_rate", "param_value_internal": 0.1},

@@ -1,4 +1,4 @@
-"""Paths that were typed relative: found from any folder, and shown to nobody in full."""
+"""Paths that were given relative: found from any folder, and never shown in full."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from fcn_keras.runs.paths import absolute, shown, shown_command, shown_text
 
 @pytest.fixture
 def earlier_run(finished_run, tmp_path):
-    """A run of an earlier version, which kept paths as they were typed, not yet finished."""
+    """An unfinished run of an earlier version, which kept paths as they were typed."""
     run = RunFolder(shutil.copytree(finished_run, tmp_path / "elsewhere" / "run"))
     content = json.loads(run.config.read_text())
     content["train"] |= {"dataset": "photos/data", "run_dir": "run"}
@@ -106,7 +106,7 @@ def test_a_path_just_typed_is_none_of_the_run(earlier_run, shapes, tmp_path, mon
     with pytest.raises(UserError, match=f"^{nope}: no such folder"):
         gather(run, data_dir="nope")
 
-    content["train"] |= {"dataset": str(shapes), "data_dir": "nope"}  # which is not used
+    content["train"] |= {"dataset": str(shapes), "data_dir": "nope"}  # which is unused
     earlier_run.config.write_text(json.dumps(content))
     assert main(["report", run]) == 0
     assert "is relative" not in capfd.readouterr().err

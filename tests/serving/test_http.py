@@ -1,4 +1,4 @@
-"""The start of a server that `serve` and `demo` share; their own tests stop and ask them."""
+"""The start of a server, which `serve` and `demo` share; their own tests query and stop it."""
 
 import socket
 

@@ -1,4 +1,4 @@
-"""Runs a SavedModel through TensorFlow's C API alone: no graph code in Python.
+"""Runs a SavedModel through TensorFlow's C API only: no graph code in Python.
 
     python c_api.py MODEL_DIR INPUT_TENSOR OUTPUT_TENSOR FILE_IN FILE_OUT [FILE_IN FILE_OUT ...]
 

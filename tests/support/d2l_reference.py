@@ -1,4 +1,4 @@
-"""What d2l's chapter computes, written by its formulas."""
+"""What d2l's chapter computes, written from its formulas."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""A small model for the page, and the page in a process that tells what it does.
+"""A small model for the page, and the page in a process that reports what it does.
 
 The model sees leaves where green is largest, water where blue is.
 """
@@ -24,7 +24,7 @@ LABELS = LabelSet(("background", "leaf", "water"), ((0, 0, 0), (250, 160, 10), (
 
 
 class Server:
-    """`fcn-keras demo` in a process that tells of predictions and of foreign connections."""
+    """`fcn-keras demo` in a process that reports predictions and connections to elsewhere."""
 
     def __init__(self, *arguments, **changes):
         self.process = subprocess.Popen(
@@ -62,7 +62,7 @@ def serving(*flags, **changes):
 
     Args:
         *flags: The command's.
-        **changes: Of its environment.
+        **changes: Changes to its environment.
     """
     server = Server(*flags, "--port", 0, **changes)
     try:
@@ -77,7 +77,7 @@ def save_run(folder):
 
 
 def save_photograph(path, seed=0, size=(120, 200)):
-    """Patches of three colours; upright it has `size` (width, height), by EXIF orientation 6."""
+    """Patches of three colours with EXIF orientation 6; upright, `size` is (width, height)."""
     width, height = size
     rng = np.random.default_rng(seed)
     patches = rng.integers(0, 256, (5, 7, 3)).astype(np.uint8)

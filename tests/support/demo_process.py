@@ -1,4 +1,4 @@
-"""`fcn-keras demo`, telling of predictions and of connections to elsewhere."""
+"""`fcn-keras demo`, which reports predictions and connections to elsewhere."""
 
 import sys
 
@@ -16,7 +16,7 @@ def _tell(event, arguments):
 
 def _main():
     sys.addaudithook(_tell)
-    sys.modules.update(fastapi=None, starlette=None)  # the extra [demo] has uvicorn alone
+    sys.modules.update(fastapi=None, starlette=None)  # the extra [demo] has only uvicorn
     from fcn_keras.cli import demo, main
 
     load = demo.load_segmenter

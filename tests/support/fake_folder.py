@@ -1,4 +1,4 @@
-"""Writes small data sets in the layout of a folder of the user's."""
+"""Writes small data sets in the layout of a user's folder."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ CLASSES = ("ground", "box", "bar")
 
 
 def write_folder(root, train=6, val=2, size=(48, 64), void=True, seed=0) -> Path:
-    """A folder of noisy pictures with one bright box and one dark bar each."""
+    """A folder of noisy pictures, each with one bright box and one dark bar."""
     root = Path(root)
     for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
         (root / folder).mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,7 @@ SBD_IDS = {"train": ("2008_000002", "2007_000032"), "val": ("2007_000033", "2008
 
 
 def fake_image(image_id: str) -> np.ndarray:
-    """A smooth picture of its own for each id: uint8 `(H, W, 3)`."""
+    """A different smooth picture for each id: uint8 `(H, W, 3)`."""
     rng = _rng(image_id)
     height, width = rng.integers(20, 40, 2)
     rows, columns = np.mgrid[:height, :width]
@@ -27,7 +27,7 @@ def fake_image(image_id: str) -> np.ndarray:
 
 
 def fake_mask(image_id: str, void: bool = True) -> np.ndarray:
-    """A box of one class in background, with a border of 255 if `void`: uint8 `(H, W)`."""
+    """A box of one class on background, with a border of 255 if `void`: uint8 `(H, W)`."""
     mask = np.zeros(fake_image(image_id).shape[:2], np.uint8)
     mask[4:16, 5:18] = 255 if void else 0
     mask[5:15, 6:17] = _rng(image_id + "mask").integers(1, 21)

@@ -1,4 +1,4 @@
-"""Broken, odd and malicious image files, made by a few lines each."""
+"""Broken, odd and malicious image files, each made in a few lines."""
 
 import functools
 import struct
@@ -9,7 +9,7 @@ from PIL import Image
 
 from support.image_files import chunk, encoded, png, png_of
 
-SIZE = (24, 32)  # height and width of what is not odd in its size
+SIZE = (24, 32)  # height and width, unless the size is what is odd
 PIXELS = np.random.default_rng(0).integers(0, 256, (*SIZE, 3)).astype(np.uint8)
 IDS = np.random.default_rng(1).integers(0, 3, SIZE).astype(np.uint8)
 
@@ -21,7 +21,7 @@ def frames(format: str, first=PIXELS) -> bytes:
 
 
 def grey_png(ids: np.ndarray, depth: int, color: int = 0, extra: bytes = b"") -> bytes:
-    """Ids in `depth` bits a pixel: grey where `color` is 0, a palette where it is 3."""
+    """Ids in `depth` bits per pixel: grey if `color` is 0, a palette if it is 3."""
     height, width = ids.shape
     bits = np.unpackbits(ids[..., None], axis=-1)[..., 8 - depth :]
     packed = np.packbits(bits.reshape(height, -1), axis=1)
@@ -31,7 +31,7 @@ def grey_png(ids: np.ndarray, depth: int, color: int = 0, extra: bytes = b"") ->
 
 
 def interlaced_png(ids: np.ndarray) -> bytes:
-    """Adam7 by hand, as Pillow writes none."""
+    """Adam7 by hand, as Pillow cannot write it."""
     rows = b""
     for y, x, down, right in ADAM7:
         part = ids[y::down, x::right]
@@ -48,7 +48,7 @@ ADAM7 = (*ADAM7, (1, 0, 2, 1))
 
 @functools.cache
 def bomb_png(side: int = 60_000) -> bytes:
-    """3.6 gigapixels of one bit in less than a megabyte, packed before they are packed again."""
+    """3.6 gigapixels of one bit in less than a megabyte, compressed twice."""
     row = b"\0" * (1 + side // 8)
     packer = zlib.compressobj(9)
     data = b"".join(packer.compress(row) for _ in range(side)) + packer.flush()
@@ -62,7 +62,7 @@ def with_chunk(data: bytes, new: bytes) -> bytes:
 
 
 def with_exif(data: bytes, exif: bytes) -> bytes:
-    """A JPEG file with EXIF data as they are."""
+    """A JPEG file with these EXIF data."""
     content = b"Exif\0\0" + exif
     return data[:2] + b"\xff\xe1" + struct.pack(">H", len(content) + 2) + content + data[2:]
 
@@ -74,7 +74,7 @@ def orientation(value: int, kind: int = 3, count: int = 1) -> bytes:
 
 
 def tiff(entries: list[tuple[int, int, int, int]], data: bytes = b"") -> bytes:
-    """A TIFF of one page by its entries `(tag, kind, count, value)`."""
+    """A TIFF of one page from its entries `(tag, kind, count, value)`."""
     directory = struct.pack("<H", len(entries))
     for tag, kind, count, value in entries:
         directory += struct.pack("<HHII", tag, kind, count, value)
@@ -121,7 +121,7 @@ HIGH = np.full(SIZE, 0x1234, np.uint16)
 PACKED = zlib.compress(bytes(200_000_000), 9)
 RGB = Image.fromarray(PIXELS)
 
-# What the page calls it: the file's ending and content, and the pixels where they are known.
+# By the page's name: the file's extension and content, and the pixels if they are known.
 PHOTOS = {
     "an empty file": (".jpg", b"", None),
     "a text file named .jpg": (".jpg", b"no picture\n" * 100, None),
@@ -165,7 +165,7 @@ PHOTOS = {
     ),
     "a TIFF in 40 tiles of 160 megapixels, all the same": (".tif", wide_tiles(), None),
     "a GIF of 400,000 comments": (
-        *(".gif", GIF[:781] + b"!\xfe\1c\0" * 400_000 + GIF[781:], None),  # behind its palette
+        *(".gif", GIF[:781] + b"!\xfe\1c\0" * 400_000 + GIF[781:], None),  # after its palette
     ),
     "a BMP of one row that skips 255": (".bmp", skipping_bmp(), None),
     "a PostScript file": (".png", encoded(RGB, "EPS"), None),

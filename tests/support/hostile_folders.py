@@ -7,11 +7,11 @@ from support.hostile_files import IDS, PNG
 from support.image_files import encoded
 
 MASK = encoded(IDS)
-SPARSE = 2**31 + 1  # bytes, of which none is on the disk
+SPARSE = 2**31 + 1  # bytes, none of which are on the disk
 
 
 def listed(text: str | bytes):
-    """A folder whose train.txt holds this."""
+    """A folder whose train.txt contains this."""
 
     def damage(root: Path) -> None:
         content = text.encode() if isinstance(text, str) else text
@@ -21,7 +21,7 @@ def listed(text: str | bytes):
 
 
 def named(name: str):
-    """A folder whose one image has this id."""
+    """A folder whose only image has this id."""
 
     def damage(root: Path) -> None:
         for folder, content in (("JPEGImages", PNG), ("SegmentationClass", MASK)):
@@ -120,7 +120,7 @@ FOLDERS = {
 
 
 def photo(name: str | bytes):
-    """A path to one photograph of this name."""
+    """A path to one photograph with this name."""
 
     def make(root: Path) -> list[str]:
         path = os.path.join(os.fsencode(root), os.fsencode(name))

@@ -29,7 +29,7 @@ def png(width, height, depth, color, rows: bytes, before=b"", behind=b"", interl
 
     Args:
         before: Chunks before the pixels.
-        behind: Chunks behind them.
+        behind: Chunks after them.
     """
     header = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, interlace)
     pixels = chunk(b"IDAT", zlib.compress(rows, 9))

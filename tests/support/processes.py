@@ -13,7 +13,7 @@ FCN_KERAS = [sys.executable, "-m", "fcn_keras"]
 
 
 def environment(**changes) -> dict[str, str]:
-    """The environment of a process whose lines count for `pytest --cov` if this one's do."""
+    """The environment of a process that counts for `pytest --cov` if this one does."""
     coverage = sys.modules.get("coverage")
     if coverage and coverage.Coverage.current():
         changes["COVERAGE_PROCESS_START"] = str(ROOT / "setup.cfg")
@@ -22,7 +22,7 @@ def environment(**changes) -> dict[str, str]:
 
 
 def start(*command, **options) -> subprocess.Popen:
-    """Starts a Python program in the project's folder; its lines are on `stdout`."""
+    """Starts a Python program in the project's folder; its output is on `stdout`."""
     return subprocess.Popen(
         [sys.executable, *map(str, command)],
         cwd=ROOT,
@@ -42,13 +42,13 @@ def finish(*command, expected=0, **options) -> str:
 
 
 def heed_signals() -> None:
-    """For `preexec_fn`: what started the tests may have signals ignored, as a shell's `&` does."""
+    """For `preexec_fn`: the tests' parent process may ignore signals, as a shell's `&` does."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_DFL)
 
 
 def until_epoch(process: subprocess.Popen, number: int) -> str:
-    """Reads a training's lines until an epoch begins."""
+    """Reads a training run's output until an epoch begins."""
     output = ""
     for line in process.stdout:
         output += line
@@ -58,7 +58,7 @@ def until_epoch(process: subprocess.Popen, number: int) -> str:
 
 
 def end(process: subprocess.Popen, seconds: float = 20) -> None:
-    """Ends a process by SIGTERM, as one that is killed writes down nothing."""
+    """Ends a process by SIGTERM, as a killed one records no coverage."""
     process.terminate()
     try:
         process.wait(seconds)

@@ -12,7 +12,7 @@ QUICK += ["--learning-rate", "0.01"]
 
 
 def save_colour_run(folder, names, palette) -> Path:
-    """A run whose model takes the class of the channel that is largest: red, green or blue."""
+    """A run whose model predicts the class of the largest channel: red, green or blue."""
     import keras
 
     inputs = keras.Input((None, None, 3))

@@ -1,4 +1,4 @@
-"""A SavedModel with a real export's signatures but no network, and servers that run it."""
+"""A SavedModel with a real export's signatures but a trivial model, and servers that run it."""
 
 import base64
 import contextlib
@@ -47,7 +47,7 @@ class TinyModel(tf.Module):
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.int32, name="query")])
     def batched_about(self, query):
-        """As TF Serving's batching needs it: all outputs begin with the batch."""
+        """As TF Serving's batching needs it: all outputs have the batch axis first."""
         size = tf.size(query)
         return {
             "names": tf.tile(tf.constant([LABELS.names]), [size, 1]),
@@ -70,7 +70,7 @@ class GrpcServicer(prediction_service_pb2_grpc.PredictionServiceServicer):
     """Runs a SavedModel, after it has failed with the scripted codes.
 
     Attributes:
-        script: What the next calls fail with; a number is how long one sleeps.
+        script: What the next calls fail with; for a number, a call sleeps so many seconds.
         requests: What it was asked.
     """
 
@@ -115,11 +115,11 @@ def grpc_server(servicer, port: int = 0):
 
 
 class RestServer(http.server.ThreadingHTTPServer):
-    """Speaks TF Serving's REST for a SavedModel, after it has answered as scripted.
+    """Speaks TF Serving's REST API for a SavedModel, after it has answered as scripted.
 
     Attributes:
         script: What the next requests get: functions of the handler.
-        paths: What it was asked for.
+        paths: What was requested.
     """
 
     daemon_threads = True
@@ -198,7 +198,7 @@ def replying(status, content, *arguments, **headers):
 
 
 def breaking_off(handler):
-    """A step of a script: the beginning of an answer."""
+    """A step of a script: only the beginning of an answer."""
     handler.send_response(200)
     handler.send_header("Content-Length", "1000")
     handler.end_headers()

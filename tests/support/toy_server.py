@@ -1,4 +1,4 @@
-"""`fcn-keras serve` as a process of its own, on a model that costs nothing."""
+"""`fcn-keras serve` as a separate process, with a model that costs nothing."""
 
 import base64
 import contextlib
@@ -21,7 +21,7 @@ from support.image_files import encoded
 from support.processes import ROOT
 
 CLASSES = 3
-SECONDS = 300  # to wait for what must happen, on a busy machine too
+SECONDS = 300  # to wait for what must happen, even on a busy machine
 
 
 class Toy(tf.Module):
@@ -59,7 +59,7 @@ class Toy(tf.Module):
 
 
 def save_version(base, version, threshold=100.0, warmup=()):
-    """Writes a version as an export does: whole, or not there."""
+    """Writes a version as an export does: whole or not at all."""
     toy, partial = Toy(threshold), base / f".partial-{version}"
     signatures = {
         "serving_default": toy.segment_files,
@@ -159,7 +159,7 @@ MASK = (PIXELS[..., 0] >= 100).astype(np.uint8)
 
 
 def send_raw(server, head, chunks):
-    """Sends what the server takes; returns its answer's first line and body."""
+    """Sends as much as the server takes; returns its answer's first line and body."""
     with socket.create_connection(("127.0.0.1", server.port), SECONDS) as raw:
         with contextlib.suppress(ConnectionError):
             raw.sendall(head.encode())

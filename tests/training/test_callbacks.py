@@ -11,7 +11,7 @@ from fcn_keras.training.callbacks import Interruption
 
 
 class Dropping(keras.callbacks.Callback):
-    """A signal at a moment when Python drops its exception."""
+    """A signal that arrives when Python drops its exception."""
 
     def __init__(self, method, number):
         super().__init__()
@@ -29,7 +29,7 @@ class Dropping(keras.callbacks.Callback):
 
 @pytest.fixture(autouse=True)
 def pythons_handlers():
-    """What starts the tests may have Ctrl-C ignored, and pytest itself handles the others."""
+    """The tests' parent process may ignore Ctrl-C, and pytest itself handles the others."""
     handlers = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     yield
@@ -66,7 +66,7 @@ def test_so_does_a_signal_of_the_command_line(method):
 
 
 def test_a_stop_that_becomes_another_error_is_still_a_stop():
-    """TensorFlow turns one that arrives while it raises into a RuntimeError."""
+    """TensorFlow turns a signal that arrives while it raises into a RuntimeError."""
     with pytest.raises(signals.Stop), signals.raised():
         try:
             signal.raise_signal(signal.SIGTERM)

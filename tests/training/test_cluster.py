@@ -1,4 +1,4 @@
-"""Training by two workers, which are real processes of this machine."""
+"""Training by two workers, which are real processes on this machine."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from fcn_keras.training.cluster import Cluster
 
 TWO = {"worker": ["a:1", "b:2"]}
 FIRST = {"type": "worker", "index": 0}
-# One step an epoch, so that the history has the loss of every step.
+# One step per epoch, so that the history has the loss of every step.
 FLAGS = (
     "--weights none --batch-size 8 --crop 64 64 --output-stride 32 --scale 1 1 --epochs 4".split()
 )
@@ -45,7 +45,7 @@ def two_workers(folder, tmp_path_factory):
 
 
 def start_workers(*command) -> list[subprocess.Popen]:
-    """Starts a Python program as two workers; each has its lines on `stdout`."""
+    """Starts a Python program as two workers; each one's output is on its `stdout`."""
     with socket.create_server(("localhost", 0)) as one, socket.create_server(("", 0)) as two:
         ports = [server.getsockname()[1] for server in (one, two)]
     workers = {"worker": [f"localhost:{port}" for port in ports]}
@@ -76,7 +76,7 @@ def test_two_workers_give_the_losses_of_one_process(two_workers, folder, tmp_pat
     assert main(["train", *flags, "--run-dir", str(tmp_path / "one")]) == 0
     losses = column(two_workers, "loss")
     assert losses == pytest.approx(column(tmp_path / "one", "loss"), rel=3e-4)
-    assert losses[0] - losses[-1] > 0.01  # steps of the right length, not only a right start
+    assert losses[0] - losses[-1] > 0.01  # the steps have the right length, too
     for name in ("val_loss", "val_pixel_accuracy", "val_mean_iou"):
         ours, theirs = column(two_workers, name), column(tmp_path / "one", name)
         assert ours == pytest.approx(theirs, abs=2e-3, nan_ok=True)
@@ -94,7 +94,7 @@ def test_the_chief_alone_writes_a_whole_run(two_workers):
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_killed_worker_ends_the_other_and_all_resume(folder, victim, tmp_path):
-    """Without synchronised BatchNorm, so that workers have statistics of their own."""
+    """Without synchronised BatchNorm, so that the workers' statistics differ."""
     flags = ["train.py", "--dataset", folder, *FLAGS, "--run-dir"]
     for output, code in finish(start_workers(*flags, tmp_path / "whole")):
         assert code == 0, output

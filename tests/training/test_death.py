@@ -1,6 +1,6 @@
-"""Real faults in the middle of a run: what is saved stays sound, and `--resume` goes on.
+"""Real faults in the middle of a run: what is saved stays sound, and `--resume` continues.
 
-The runs are deterministic, so "goes on" means the weights of a run that nothing befell, bit
+The runs are deterministic, so "continues" means the weights of an undisturbed run, bit
 for bit. `KILLS=50 pytest -m slow tests/training/test_death.py` kills more often.
 """
 
@@ -43,7 +43,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(data, tmp_path_factory):
-    """A run that nothing befalls, and the seconds that it takes."""
+    """An undisturbed run, and the seconds that it takes."""
     run_dir = tmp_path_factory.mktemp("runs") / "whole"
     start = time.monotonic()
     finish(new_run(data, run_dir))
@@ -70,7 +70,7 @@ def kill_in_epoch_3(data, run_dir):
 
 
 def flags_to_go_on(data, run_dir):
-    """A run that was killed before it wrote its settings is begun again."""
+    """A run that was killed before it wrote its settings is started again."""
     begun = (run_dir / "config.json").is_file()
     return ["--resume", run_dir] if begun else new_run(data, run_dir)
 
@@ -94,7 +94,7 @@ def require_same_result(run_dir, whole):
 
 
 def require_sound(run_dir):
-    """Each file that has its name is whole, and with a history there is a model."""
+    """Each file with its final name is complete, and where there is a history there is a model."""
     models = list(run_dir.glob("[!.]*.keras"))
     for path in models:
         with zipfile.ZipFile(path) as archive:
@@ -180,7 +180,7 @@ def test_a_folder_that_cannot_be_written_is_named(data, whole, tmp_path):
 
 
 def without_root_s_rights():
-    """Root then heeds the files' modes like anyone else; others have no such right to lose."""
+    """Makes root obey the files' modes like anyone else; other users do already."""
     libc = ctypes.CDLL(None)
     for capability in (CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH):
         libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)

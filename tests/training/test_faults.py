@@ -8,7 +8,7 @@ from fcn_keras.training.faults import faults_as_user_errors
 
 
 class FileThatCannotGrow:
-    """A file whose end fails, too, as h5py's do after a lack of memory."""
+    """A file that also fails when it is closed, as h5py's do when memory runs out."""
 
     def __enter__(self):
         return self

@@ -1,4 +1,4 @@
-"""What `fit` does under a strategy, on this machine's processor."""
+"""What `fit` does under a strategy, on this machine's CPU."""
 
 import keras
 import numpy as np

@@ -49,7 +49,7 @@ def test_loss_agrees_with_torch():
 
 def test_the_jaccard_loss_is_added_as_one_minus_the_soft_iou():
     mask, logits = example()
-    mask[mask == 2] = 1  # a class that is absent takes no part
+    mask[mask == 2] = 1  # an absent class has no influence
     probabilities = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
     ious = []
     for number in (0, 1, 3):
@@ -88,7 +88,7 @@ def test_the_gradient_is_that_of_keras(weights):
 
 def test_hopeless_logits_have_a_finite_loss_and_the_whole_gradient():
     mask, logits = np.zeros((1, 1, 2), "uint8"), np.zeros((1, 1, 2, CLASSES), "float32")
-    logits[0, 0, 0, 1] = 1e4  # far beyond what a probability can show
+    logits[0, 0, 0, 1] = 1e4  # beyond the range of probabilities
     # The other pixel has the loss log(4).
     expected = (-np.log(1.2e-38) + np.log(4)) / 2
     assert float(SegmentationCrossentropy()(mask, logits)) == pytest.approx(expected, rel=1e-5)

@@ -66,7 +66,7 @@ def test_classes_keep_their_values_by_name(names, note, untrained_run, capfd):
             theirs = CLASSES.index(name) if name in known else index
             ours = kernel(model, layer)[..., index]
             np.testing.assert_array_equal(ours, kernel(origin, layer)[..., theirs])
-    for name in known:  # what the upsampling mixes in, too
+    for name in known:  # including what the upsampling mixes in
         ours = kernel(model, "upscore_8")[..., names.index(name), [*map(names.index, known)]]
         theirs = kernel(source, "upscore_8")[..., CLASSES.index(name), :]
         np.testing.assert_array_equal(ours, theirs[..., [*map(CLASSES.index, known)]])
@@ -77,7 +77,7 @@ def test_a_source_of_the_same_classes_is_copied_whole(untrained_run, tmp_path, c
     copy_run(str(untrained_run), model, LabelSet(CLASSES))
     assert capfd.readouterr().err == ""
     assert all(map(np.array_equal, model.get_weights(), source.get_weights()))
-    # A file away from its run has no names.
+    # A file outside its run's folder has no names.
     alone = shutil.copy(untrained_run / "best.keras", tmp_path)
     again = fcn_8s(3)
     copy_run(str(alone), again, LabelSet(("a", "b", "c")))
@@ -98,7 +98,7 @@ def test_a_source_of_another_network_is_named(untrained_run, tmp_path):
         copy_run(str(tmp_path / "other.keras"), fcn_8s(3), LabelSet(CLASSES))
     scores = [keras.layers.Conv2D(count, 1)(inputs) for count in (3, 300)]
     keras.Model(inputs, scores).save(tmp_path / "other.keras")
-    with pytest.raises(UserError, match="other.keras: it does not map images"):
+    with pytest.raises(UserError, match="other.keras: a model must map images"):
         copy_run(str(tmp_path / "other.keras"), fcn_8s(3), LabelSet(CLASSES))
     keras.Model(inputs, scores[1]).save(tmp_path / "other.keras")
     with pytest.raises(UserError, match="other.keras: .* not an FCN of this package"):
@@ -136,7 +136,7 @@ def test_automatic_weights_are_imagenet_only_where_they_can_be_had(
     assert errors.startswith("Note: --weights auto starts from random values. The weights 'resn")
     assert "python -c 'import keras_hub; " in errors and '.save_to_preset("DIR")\'' in errors
 
-    # As KerasHub's cache has it after a download.
+    # As in KerasHub's cache after a download.
     address = keras_hub.models.ResNetBackbone.presets["resnet_18_imagenet"]["kaggle_handle"]
     handle = parse_model_handle(address.removeprefix("kaggle://"))
     cached = Path(cache.get_cached_path(handle))
@@ -196,7 +196,7 @@ def test_a_run_that_is_cut_short_has_the_pace_of_the_whole(shapes):
         config = TrainConfig.from_recipe(epochs=10, max_steps=max_steps, **settings)
         model = _build_and_compile(config, splits, tf.distribute.get_strategy())
         layer = model.get_layer("backbone").get_layer("conv1_bn")
-        assert layer.momentum == pytest.approx(1 - 10 / 30)  # 10 epochs of 6 images by 2
+        assert layer.momentum == pytest.approx(1 - 10 / 30)  # 10 epochs of 6 images in batches of 2
 
 
 def test_the_plan_says_what_the_run_starts_from(shapes):

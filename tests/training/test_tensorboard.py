@@ -58,7 +58,7 @@ def test_curves_and_learning_rate_are_those_of_the_history(resumed_run):
 
 def test_images_show_photo_prediction_and_truth(resumed_run, shapes):
     logs, split = read(resumed_run, "validation"), load_split(str(shapes), "val")
-    # Four at most of five, evenly spread: every second.
+    # At most four of five, evenly spread: every second.
     assert image_tags(logs) == [GROUP + name for name in ("val_0", "val_2", "val_4")]
     segment = Segmenter.load(resumed_run / "last.keras")
     colors = np.full((256, 3), (224, 224, 192), np.uint8)

@@ -1,4 +1,4 @@
-"""Whole runs on a few small pictures; those that are killed or span devices are processes."""
+"""Whole runs on a few small pictures; those that are killed or use two devices are processes."""
 
 import json
 import os
@@ -83,7 +83,7 @@ def test_training_lowers_the_loss_and_learns(shapes, tmp_path):
 
 @pytest.mark.slow
 def test_max_steps_ends_the_run_with_the_schedule_of_the_whole(shapes, tmp_path):
-    flags = "--epochs 10 --batch-size 2 --max-steps 4 --schedule poly".split()  # 3 steps an epoch
+    flags = "--epochs 10 --batch-size 2 --max-steps 4 --schedule poly".split()  # 3 steps per epoch
     assert train_here(shapes, tmp_path / "run", *flags) == 0
     rows = history_of(tmp_path / "run")
     assert len(rows) == 2 and (tmp_path / "run" / "metrics.json").exists()
@@ -91,7 +91,7 @@ def test_max_steps_ends_the_run_with_the_schedule_of_the_whole(shapes, tmp_path)
         assert main(["train", "--resume", str(tmp_path / "run")]) == 0
         assert len(history_of(tmp_path / "run")) == 2
         (tmp_path / "run" / "metrics.json").unlink()
-    # Polynomial decay of power 0.9 over 30 steps, after 3 and 4 of them.
+    # Polynomial decay with power 0.9 over 30 steps, after 3 and 4 of them.
     expected = [0.01 * (1 - step / 30) ** 0.9 for step in (3, 4)]
     assert [float(row["learning_rate"]) for row in rows] == pytest.approx(expected, rel=1e-4)
 
@@ -140,7 +140,7 @@ def test_damaged_models_are_named(finished_run, shapes, tmp_path, capfd):
         )
     (damaged / "metrics.json").unlink()
     assert main(["train", "--resume", str(damaged)]) == 1
-    assert "last.keras: damaged, or of other settings" in capfd.readouterr().err
+    assert "last.keras: damaged, or saved with settings other" in capfd.readouterr().err
     assert train_here(shapes, tmp_path / "new", "--init-from", str(damaged)) == 1
     stderr = capfd.readouterr().err
     assert (
@@ -286,10 +286,10 @@ def test_killed_run_resumes_to_the_same_weights(shapes, tmp_path):
 def test_two_devices_give_the_losses_of_one(tmp_path):
     folder = tmp_path / "data"
     write_sample(folder, train=8, val=3, size=(64, 96))
-    for path in (folder / "SegmentationClass").iterdir():  # label what was not
+    for path in (folder / "SegmentationClass").iterdir():  # label the unlabelled pixels
         mask = np.array(Image.open(path))
         Image.fromarray(np.where(mask == 255, 0, mask)).save(path)
-    # One step an epoch, so that the history has the loss of every step. The rate is
+    # One step per epoch, so that the history has the loss of every step. The rate is
     # low: float error changes gradients by 0.2 to 1 %, probably by switching ReLUs.
     flags = ["--dataset", folder, "--batch-size", "8", "--crop", "64", "96", "--epochs", "5"]
     flags += ["--output-stride", "32", "--scale", "1", "1", "--learning-rate", "2e-5"]
@@ -301,12 +301,12 @@ def test_two_devices_give_the_losses_of_one(tmp_path):
         finish("train.py", *flags, *options)
         losses[devices] = [float(row["loss"]) for row in history_of(run_dir)]
     assert losses[1] == pytest.approx(losses[2], abs=1e-4)
-    assert losses[1][0] - losses[1][4] > 0.02  # steps of the right length, not only a right start
+    assert losses[1][0] - losses[1][4] > 0.02  # the steps have the right length, too
 
 
 @pytest.mark.slow
 def test_two_devices_validate_the_statistics_that_are_saved(shapes, tmp_path):
-    """Without synchronised BatchNorm each replica has moving statistics of its own."""
+    """Without synchronised BatchNorm, the replicas' moving statistics differ."""
     flags = ["--dataset", shapes, *QUICK, "--epochs", "2", "--devices", "2"]
     finish("train.py", *flags, "--run-dir", tmp_path)
     best = max(float(row["val_mean_iou"]) for row in history_of(tmp_path))

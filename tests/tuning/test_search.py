@@ -1,4 +1,4 @@
-"""What a search's settings allow, whose folder it is, and its report; nothing is trained."""
+"""A search's settings, the owner of its folder, and its report; nothing is trained."""
 
 import json
 import shlex
@@ -19,7 +19,7 @@ from fcn_keras.tuning.summary import format_table, read_trials, write_report
 
 
 def parse_search(*flags):
-    """The search that the command line makes of flags."""
+    """The search that the command line makes from flags."""
     from fcn_keras.cli import _parser
 
     return _search(_parser().parse_args(["tune", "--search-dir", "x", *flags]))
@@ -100,7 +100,7 @@ def test_ctrl_c_tells_how_to_go_on(tmp_path, capfd, monkeypatch):
 def test_other_settings_are_refused_with_the_difference(tmp_path):
     search = Search(TrainConfig(), batch_sizes=(4, 8))
     assert not claim_folder(search, tmp_path)
-    (tmp_path / "trial_0" / "run").mkdir(parents=True)  # has begun to train
+    (tmp_path / "trial_0" / "run").mkdir(parents=True)  # training has started
     assert claim_folder(Search(TrainConfig(), trials=20, batch_sizes=(4, 8)), tmp_path)
     other = Search(TrainConfig(seed=3), batch_sizes=(4, 16))
     with pytest.raises(UserError) as refused:
@@ -147,7 +147,7 @@ def test_a_search_by_kerastuner_is_refused(tmp_path, capfd):
 
 
 def write_trial(directory, state, score=None, attributes=None, **values):
-    """Adds a trial to the journal, whose run has two epochs where it has a score."""
+    """Adds a trial to the journal; its run has two epochs if it has a score."""
     study = open_study(directory)
     run = trial_run(directory, len(study.trials))
     distributions = {name: FloatDistribution(0.001, 1, log=True) for name in values}
@@ -186,7 +186,7 @@ def test_report_ranks_completed_trials_and_tells_of_the_others(tmp_path, capfd):
         *(("2", 1), ("0", 2), ("1", None), ("3", None), ("4", None))
     ]
     assert rows[0]["val_mean_iou"] == 0.75 and rows[0]["seconds"] == 60.5
-    assert [row["steps"] for row in rows] == [7, 6, None, None, None]  # 2 epochs, but 7 at most
+    assert [row["steps"] for row in rows] == [7, 6, None, None, None]  # 2 epochs, but at most 7
     assert "fcn-keras train --recipe sample" in output and "--learning-rate 0.02" in output
     report = (tmp_path / "report.md").read_text()
     assert format_table(read_trials(tmp_path)) in report

@@ -50,7 +50,7 @@ def attributes_of(directory, name):
 
 
 def planned_learning_rates(search):
-    """Those of a search that nothing stops, without training."""
+    """Those of an uninterrupted search, without training."""
     study = optuna.create_study()
     values = [tuner.suggest(study.ask(), search) for _ in range(search.trials)]
     return [search.settings(trial).learning_rate for trial in values]
@@ -91,7 +91,7 @@ def test_killed_search_goes_on_with_the_same_trials(folder, tmp_path):
     assert run.read_metrics()["mean_iou"] == pytest.approx(best["val_mean_iou"], abs=1e-5)
     assert f"fcn-keras train --recipe strong --dataset {folder}" in output
 
-    # Again it has nothing to do but to report; with other settings it is refused.
+    # Run again, it only reports; with other settings it is refused.
     assert main(arguments) == 0
     assert attributes_of(directory, "starts") == [[0], [0, 0], [0]]
 
@@ -146,7 +146,7 @@ def test_a_search_that_stops_before_each_trial_tries_the_same(tmp_path, name):
         trial = whole.ask()
         values = tuner.suggest(trial, search)
         whole.tell(trial, values["learning_rate"])
-        open_study(tmp_path).ask()  # and no more
+        open_study(tmp_path).ask()  # but not run
         stopped = open_study(tmp_path)
         trial = optuna.Trial(stopped, stopped.trials[number]._trial_id)
         assert tuner.suggest(trial, search) == values
@@ -166,7 +166,7 @@ def test_a_trial_that_stops_between_two_values_keeps_the_first():
 
 
 class Training:
-    """In place of training: a mean IoU that is the learning rate, in each epoch the same."""
+    """Instead of training: a mean IoU that equals the learning rate in every epoch."""
 
     def __init__(self, monkeypatch, stop_at=None):
         self.epochs, self.stop_at = [], stop_at
@@ -210,7 +210,7 @@ def test_hyperband_goes_on_within_a_trial(folder, tmp_path, monkeypatch, stop_at
         tuner.run_search(hyperband(folder), stopped)
     after = Training(monkeypatch)
     tuner.run_search(hyperband(folder), stopped)
-    assert before.epochs + after.epochs[1:] == expected.epochs  # the last one again
+    assert before.epochs + after.epochs[1:] == expected.epochs  # the last one is repeated
     assert read_trials(stopped) == read_trials(whole)
 
 

@@ -9,17 +9,17 @@ def connect(url: str, **options):
     """The client for an address: `http://`, `https://` or `grpc://`.
 
     Args:
-        url: The server's address; paths of a proxy before `/v1/models` are kept.
+        url: The server's address; a proxy's path before `/v1/models` is kept.
         **options: `model`, `version`, `label`, `timeout` and `retries` of `RestClient`.
 
     Raises:
-        UserError: If the address is none of these, or `options` contradict.
+        UserError: If the address is none of these, or `options` contradict each other.
     """
     scheme, _, host = url.partition("://")
     if "/v1/" in host:
         raise UserError(
-            f"{url}: give the server's address alone, what stands before /v1/, and the model's "
-            "name as --model."
+            f"{url}: give only the server's address, the part before /v1/, and the model's name "
+            "as --model."
         )
     if scheme in ("http", "https") and host:
         from fcn_keras.serving.client.rest import RestClient
@@ -32,4 +32,4 @@ def connect(url: str, **options):
             what = f"{url}: gRPC, unlike http://,"
             raise missing_package(what, "tensorflow-serving-api", error) from error
         return GrpcClient(host, **options)
-    raise UserError(f"{url}: no address of a server. Use http://, https:// or grpc://, and a host.")
+    raise UserError(f"{url}: not a server's address. Use http://, https:// or grpc://, and a host.")

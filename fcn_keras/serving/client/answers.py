@@ -1,4 +1,4 @@
-"""What the REST and the gRPC client have in common: questions, answers and errors."""
+"""What the REST and gRPC clients have in common: requests, answers and errors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fcn_keras.serving.client.retrying import RefusedError, TemporaryError
 
 @dataclasses.dataclass(frozen=True)
 class Segmentation:
-    """What a server makes of a photograph.
+    """A server's answer for a photograph.
 
     Args:
         mask_png: A grey PNG file of class ids, at the upright photograph's size.
@@ -22,21 +22,21 @@ class Segmentation:
     class_fractions: tuple[float, ...]
 
 
-# The signature that tells the classes has an input that means nothing, since TensorFlow
-# Serving's REST interface refuses signatures without inputs.
 LONGEST_TIMEOUT = 86_400
 MAX_CLASSES = 256
 LONGEST_NAME = 200  # as in classes.txt
 ROUNDING = 1e-3  # how far the sum of shares, float32 numbers, may be from 1
+# The signature that returns the classes has an input without a meaning, since TensorFlow
+# Serving's REST interface refuses signatures without inputs.
 ABOUT, ABOUT_INPUTS = "about", {"query": [0]}
 
 
 def check_options(model, version, label, timeout, retries) -> None:
-    """Raises `UserError` where the options of a client contradict or make no sense."""
+    """Raises `UserError` if a client's options are invalid or contradict each other."""
     if version is not None and label is not None:
         raise UserError(f"Give a version or a label, not both. Received: {version}, {label}.")
     if version is not None and version < 0:
-        raise UserError(f"A version is a number from 0 on. Received: {version}.")
+        raise UserError(f"version must be 0 or more. Received: {version}.")
     if not model or label == "":
         raise UserError(f"Names must not be empty. Received: model {model!r}, label {label!r}.")
     if not 0 < timeout <= LONGEST_TIMEOUT:
@@ -54,18 +54,18 @@ def checked_labels(names: list, palette: list):
         [names], [palette] = names, palette
     colors = tuple((red, green, blue) for red, green, blue in palette)
     if not 0 < len(names) == len(colors) <= MAX_CLASSES:
-        raise ValueError("not a name and a colour a class")
+        raise ValueError("not one name and colour per class")
     if not all(type(level) is int and 0 <= level <= 255 for color in colors for level in color):
         raise ValueError("not colours")
     if not all(isinstance(name, str) and len(name) <= LONGEST_NAME for name in names):
         raise ValueError("not names")
-    if not all(map(str.isprintable, names)):  # which bidirectional controls are not either
+    if not all(map(str.isprintable, names)):  # nor are bidirectional controls
         raise ValueError("not names that can be printed")
     return tuple(names), colors
 
 
 def checked_fractions(fractions: list) -> tuple[float, ...]:
-    """Shares, `(C,)`, as a tuple; raises `ValueError` or `TypeError` if they are none."""
+    """Shares, `(C,)`, as a tuple; raises `ValueError` or `TypeError` if they are not."""
     if not all(0 <= share <= 1 for share in fractions) or abs(math.fsum(fractions) - 1) > ROUNDING:
         raise ValueError("not shares of a whole")
     return tuple(map(float, fractions))
@@ -82,9 +82,9 @@ def too_slow(url: str, timeout: float) -> TemporaryError:
 
 
 def refused(url: str, said: str) -> RefusedError:
-    remedy = "Send whole JPEG or PNG files, to a model that fcn-keras exported."
+    remedy = "Send complete JPEG or PNG files to a model that fcn-keras exported."
     if "pixels; at most" in said:
-        remedy = "Send it smaller, or export with a larger --max-pixels."
+        remedy = "Send a smaller image, or export with a larger --max-pixels."
     elif "Malformed request" in said or "version label" in said:
         remedy = "Check the server's address, and the model's name, version and label."
     return RefusedError(f"{url} refused the request ({said}). {remedy}")
@@ -96,11 +96,11 @@ def no_model(url: str, said: str) -> UserError:
 
 def wrong_answer(url: str, answer) -> UserError:
     return UserError(
-        f"{url} answers otherwise than a model that fcn-keras exported ({one_line(answer)}). "
+        f"{url} does not answer like a model that fcn-keras exported ({one_line(answer)}). "
         "Check the model's name."
     )
 
 
 def one_line(text) -> str:
-    """The first line of what a server says, in which nothing can steer a terminal."""
+    """The first line of a server's message, without anything that controls a terminal."""
     return printable(first_line(text))

@@ -36,7 +36,7 @@ MAX_MESSAGE_BYTES = 64 * 2**20
 OPTIONS = [
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    # While a channel waits to connect again, calls fail at once; by default, for 20 s and more.
+    # While a channel waits to reconnect, calls fail at once; by default for 20 s and more.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
 ]
@@ -47,18 +47,18 @@ class GrpcClient:
 
     Args:
         target: The server's address without scheme, such as `"localhost:8500"`.
-        model: As for `RestClient`, and so are the others.
-        version: The model's version. Left out, the newest.
+        model: As for `RestClient`.
+        version: The model's version; by default, the newest.
         label: Instead of a version, the label that the server gave it.
-        timeout: How many seconds a question may take, with the connection; each one that is
-            asked again has as many.
-        retries: How often to ask again; see `retrying`.
+        timeout: How many seconds a request may take, including the connection; each retry
+            has as many.
+        retries: How often to retry; see `retrying`.
 
     Raises:
         UserError: As for `RestClient`.
 
     Attributes:
-        stopped: An event; when it is set, nothing is asked again.
+        stopped: An event; when it is set, nothing is retried.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class GrpcClient:
             raise wrong_answer(self.url, sorted(outputs)) from error
 
     def predict_images(self, images: np.ndarray) -> np.ndarray:
-        """Segments decoded images of one size, with no limit on their sides but the message's.
+        """Segments decoded images of one size, limited only by the size of a message.
 
         Args:
             images: uint8 `(B, H, W, 3)` in RGB.
@@ -117,7 +117,7 @@ class GrpcClient:
         try:
             mask = outputs["mask"]
             if _shape(mask) != images.shape[:3]:
-                raise ValueError("not a class a pixel")
+                raise ValueError("not one class per pixel")
             return tf.make_ndarray(mask)
         except (KeyError, TypeError, ValueError) as error:
             raise wrong_answer(self.url, sorted(outputs)) from error
@@ -157,9 +157,9 @@ class GrpcClient:
 
 
 def _small_array(tensor) -> np.ndarray:
-    """What tells of classes; a short message could stand for an array of any size."""
+    """An array about classes; a short message could declare one of any size."""
     if not 0 <= math.prod(_shape(tensor)) <= 3 * MAX_CLASSES:
-        raise ValueError("more than of all classes")
+        raise ValueError("more values than classes have")
     return tf.make_ndarray(tensor)
 
 

@@ -1,4 +1,4 @@
-"""Photographs as a server takes them, and what is drawn of its masks; with Pillow alone."""
+"""Photographs as a server takes them, and pictures of its masks; needs only Pillow."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def sendable_bytes(path: Path) -> bytes:
     """A photograph's file if it is a JPEG or PNG, else a PNG of it, upright and in RGB.
 
     Raises:
-        UserError: If there is no such file, or no image in it.
+        UserError: If there is no such file, or it is not an image.
     """
     try:
         data = path.read_bytes()
@@ -43,17 +43,17 @@ def colored_mask(mask_png: bytes, photograph: bytes, palette, name: str) -> Imag
     Args:
         mask_png: A grey PNG file of class ids.
         photograph: The file that it is the mask of.
-        palette: A colour `(red, green, blue)` a class.
+        palette: A colour `(red, green, blue)` for each class.
         name: Whose mask it is, for error messages.
 
     Raises:
-        UserError: If it is no such file, of another size than the upright photograph, or
-            has ids of no class.
+        UserError: If it is not such a file, differs in size from the upright photograph,
+            or has ids of no class.
     """
     whose = f"{name}: the server's mask"
     mask, size = open_header(mask_png, whose, ("PNG",)), upright_size(photograph, name)
     if mask.mode != "L":
-        raise UserError(f"{whose} is no grey PNG but of mode {mask.mode}. Check the model's name.")
+        raise UserError(f"{whose} is not grey but of mode {mask.mode}. Check the model's name.")
     if mask.size != size:
         raise UserError(_other_size(name, mask.size, size))
     with bad_files_named(whose):
@@ -87,6 +87,6 @@ def overlay(photograph: Image.Image, mask: Image.Image, names, palette, name: st
 
 def _other_size(name: str, mask, photograph) -> str:
     return (
-        f"{name}: the server's mask is {mask[0]}x{mask[1]}, the upright photograph "
+        f"{name}: the server's mask is {mask[0]}x{mask[1]}, but the upright photograph is "
         f"{photograph[0]}x{photograph[1]}. Check the model's name."
     )

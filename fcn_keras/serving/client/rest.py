@@ -1,6 +1,6 @@
 """Photographs to a TensorFlow Serving server and masks back, over REST.
 
-Needs neither TensorFlow nor NumPy. Over gRPC it is `serving.client.grpc`.
+Needs neither TensorFlow nor NumPy. The gRPC client is `serving.client.grpc`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from fcn_keras.serving.client.answers import (
 from fcn_keras.serving.client.retrying import Answer, TemporaryError, retrying
 
 MAX_ANSWER_BYTES = 256 * 2**20
-TEMPORARY = {429, 503, 504}  # TensorFlow Serving's for overload, absence and a passed deadline
+TEMPORARY = {429, 503, 504}  # TensorFlow Serving's for overload, absence and a missed deadline
 
 
 class RestClient:
@@ -43,18 +43,18 @@ class RestClient:
     Args:
         url: The server's address, such as `"http://localhost:8501"`.
         model: The name that the server gave the model.
-        version: The model's version. Left out, the newest.
+        version: The model's version; by default, the newest.
         label: Instead of a version, the label that the server gave it.
-        timeout: How many seconds a question may take, from the look-up of the host's
-            name to the answer's last byte; each one that is asked again has as many.
-        retries: How often to ask again where the server is away, overloaded or
+        timeout: How many seconds a request may take, from looking up the host's name
+            to the answer's last byte; each retry has as many.
+        retries: How often to retry if the server is unreachable, overloaded or
             too slow; see `retrying`.
 
     Raises:
-        UserError: If both a version and a label are given, or an option makes no sense.
+        UserError: If both a version and a label are given, or an option is invalid.
 
     Attributes:
-        stopped: An event; when it is set, nothing is asked again.
+        stopped: An event; when it is set, nothing is retried.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class RestClient:
             path += f"/labels/{urllib.parse.quote(label, safe='')}"
         self.stopped = threading.Event()
         self._predict_url = f"{self.url}{path}:predict"
-        self._threads = threading.local()  # requests does not promise a session to many threads
+        self._threads = threading.local()  # requests does not promise that sessions are thread-safe
 
     def segment(self, image_bytes: bytes) -> Segmentation:
         """Segments a photograph.
@@ -84,9 +84,9 @@ class RestClient:
             image_bytes: A JPEG or PNG file.
 
         Raises:
-            TemporaryError: If the server stays away, overloaded or too slow.
+            TemporaryError: If the server stays unreachable, overloaded or too slow.
             RefusedError: If it refuses the file.
-            UserError: If it has no such model, or answers something else.
+            UserError: If it has no such model, or its answer is not a segmentation.
         """
         encoded = base64.b64encode(image_bytes).decode()
         answer = self._ask({"instances": [{"image_bytes": {"b64": encoded}}]})
@@ -126,7 +126,7 @@ class RestClient:
             del self._threads.session  # another thread may still use it
             raise too_slow(self.url, self.timeout) from error
         except requests.exceptions.SSLError as error:
-            raise UserError(f"{self.url}: no trusted server ({_reason(error)}).") from error
+            raise UserError(f"{self.url}: not a trusted server ({_reason(error)}).") from error
         except (requests.ConnectionError, urllib3.exceptions.ProtocolError) as error:
             raise unreachable(self.url, _reason(error)) from error
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
@@ -142,14 +142,14 @@ class RestClient:
             return response, self._read(response, end)
 
     def _read(self, response: requests.Response, end: float) -> bytes:
-        """The body: requests itself would read without an end, in bytes and in time."""
+        """The body; requests itself would read it without a limit in bytes or time."""
         content = bytearray()
         while chunk := response.raw.read1(2**16, decode_content=True):
             content += chunk
             if len(content) > MAX_ANSWER_BYTES:
                 limit = f"{MAX_ANSWER_BYTES / 2**20:g} MiB"
                 raise UserError(f"{self.url} answers with more than {limit}. Check the address.")
-            if time.monotonic() > end:  # then nobody waits any more
+            if time.monotonic() > end:  # by then nobody is waiting
                 raise TimeoutError
         return bytes(content)
 
@@ -183,10 +183,10 @@ class RestClient:
 
 
 def _within(seconds: float, function: Callable[[], Answer]) -> Answer:
-    """What a function returns or raises; after so many seconds `TimeoutError`.
+    """What a function returns or raises; `TimeoutError` after so many seconds.
 
-    Sockets limit each read, not their sum, and the look-up of names not at all. A thread that
-    takes longer is left alone.
+    Sockets limit each read, not their sum, and name look-ups not at all. A thread that takes
+    longer is left running.
     """
     answer: Future = Future()
 

@@ -1,7 +1,7 @@
-"""Trying again what a server may do a moment later; needs the standard library only.
+"""Retrying what a server may do a moment later; needs only the standard library.
 
 One loop serves both clients. Neither library's own would do: requests reads the
-answer's body outside of urllib3's retries, and gRPC's policy never repeats a call
+answer's body outside urllib3's retries, and gRPC's policy never repeats a call
 whose deadline has passed.
 """
 
@@ -20,10 +20,10 @@ Answer = TypeVar("Answer")
 
 
 class TemporaryError(UserError):
-    """The server is away, overloaded or too slow.
+    """The server is unreachable, overloaded or too slow.
 
     Args:
-        message: As any `UserError`'s.
+        message: As for any `UserError`.
         wait: How many seconds the server asked to wait, if it did.
     """
 
@@ -33,15 +33,15 @@ class TemporaryError(UserError):
 
 
 class RefusedError(UserError):
-    """The server found a mistake in what it was sent; it would find it again."""
+    """The server rejected what it was sent, and would reject it again."""
 
 
 def retrying(attempt: Callable[[], Answer], retries: int, stopped: threading.Event) -> Answer:
     """Calls a function until it raises no `TemporaryError`.
 
-    The waits double from 0.25 s on, each varied at random by half of it, so that
-    many clients do not come back at the same moment. None is shorter than the
-    server asked for; one that asks for more than a minute is not asked again.
+    The waits double from 0.25 s on, each varied at random by up to half, so that many
+    clients do not return at the same moment. None is shorter than the server asked
+    for; if it asks for more than a minute, there are no more retries.
 
     Args:
         attempt: The function.
@@ -49,7 +49,7 @@ def retrying(attempt: Callable[[], Answer], retries: int, stopped: threading.Eve
         stopped: When it is set, the function is not called again.
 
     Returns:
-        What it returns.
+        What the function returns.
 
     Raises:
         TemporaryError: Its last one.

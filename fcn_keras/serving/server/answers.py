@@ -13,7 +13,7 @@ PART = 2**20  # characters
 
 
 def in_parts(pieces: Iterator[str]) -> Iterator[bytes]:
-    """The text that the pieces make, in larger parts; at least one."""
+    """The text of the pieces, in larger parts; at least one."""
     held, size = [], 0
     for piece in pieces:
         held.append(piece)
@@ -25,10 +25,10 @@ def in_parts(pieces: Iterator[str]) -> Iterator[bytes]:
 
 
 class LongAnswer(StreamingResponse):
-    """An answer of which a part is written when the part before has been taken.
+    """An answer of which each part is written once the client has taken the one before.
 
     Args:
-        parts: The first parts that are written already, and an iterator of the others.
+        parts: The first parts, already written, and an iterator over the others.
         media_type: Their type.
         threads: Where they are written.
         done: Called when the last one is sent, or the client has gone.

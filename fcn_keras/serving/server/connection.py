@@ -1,4 +1,4 @@
-"""A connection that ends when its client does not go on, or sends what is no HTTP."""
+"""A connection that ends when its client stalls, or sends something other than HTTP."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import resource
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-HEAD_SECONDS = 60  # for a request's headers to arrive, from the connection or the last answer on
+HEAD_SECONDS = 60  # for a request's headers to arrive, since the connection or the last answer
 ANSWER_SECONDS = 300  # for an answer to be taken
 MAX_HEAD_BYTES = 2**16  # of a request's headers
-SPARE_FILES = 32  # that may be opened until there are too many; connections leave them to others
+SPARE_FILES = 32  # below the limit of open files, which connections leave to others
 
 
 class Requests(h11.Connection):
-    """H11's, which takes long headers that come at once, and ends each connection of HTTP/1.0."""
+    """H11's, which would take long headers that come at once and end each HTTP/1.0 connection."""
 
     _kept = False
 
@@ -43,7 +43,7 @@ class Requests(h11.Connection):
 
 
 class Connection(H11Protocol):
-    """Uvicorn's, which would wait for ever where a client sends or takes a byte now and then."""
+    """Uvicorn's, which would wait forever if a client sends or takes a byte now and then."""
 
     _awaited = _sent = None
     _half_closed = False
@@ -56,13 +56,13 @@ class Connection(H11Protocol):
         super().connection_made(transport)
         self._await_request()
         limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        # The system gives the lowest free number.
+        # The system assigns the lowest free number.
         if transport.get_extra_info("socket").fileno() >= limit - SPARE_FILES > 0:
             close_idle(self.connections - {self}, 1)
 
     @property
     def is_idle(self) -> bool:
-        """Whether no request is on its way that has its headers."""
+        """Whether no request whose headers have arrived is waiting for its answer."""
         return not self.cycle or self.cycle.response_complete
 
     def connection_lost(self, exc) -> None:
@@ -72,13 +72,13 @@ class Connection(H11Protocol):
         super().connection_lost(exc)
 
     def eof_received(self) -> bool:  # type: ignore[override]
-        """Keeps a connection whose client sends no more for the answers to what it has sent."""
+        """Keeps the connection of a client that has ended its side, until it has its answers."""
         self._half_closed = True
         return self._has_whole_request
 
     def on_response_complete(self) -> None:
         self._await_request()
-        super().on_response_complete()  # which may begin with the next request
+        super().on_response_complete()  # which may start on the next request
         if self._half_closed and not self._has_whole_request:
             self.transport.close()
 
@@ -113,7 +113,7 @@ class Connection(H11Protocol):
 
 
 class BrowserConnection(Connection):
-    """One that ends where its client sends no more: a browser has left, and gives up its place."""
+    """One that ends when its client sends no more: a browser has left and gives up its place."""
 
     def eof_received(self) -> bool:  # type: ignore[override]
         return False

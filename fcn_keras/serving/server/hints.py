@@ -1,4 +1,4 @@
-"""What callers often get wrong, told to them or to whoever reads the log."""
+"""Common mistakes of callers, explained to them or to whoever reads the log."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ IMAGES = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM\0
 ADDRESS = re.compile(rb"(?i)[a-z0-9]+://|.*\.(bmp|gif|jpe?g|png|tiff?|webp)\s*\Z", re.DOTALL)
 LONGEST_ADDRESS = 2000
 URL_SAFE = bytes.maketrans(b"-_", b"+/")
-QUIET_SECONDS = 10  # from one warning about a signature to the next
+QUIET_SECONDS = 10  # between warnings about a signature
 REMEDY = 'Send a file\'s bytes as {"b64": "..."}, in base64.'
 
 _warned: dict[str, float] = {}
 
 
 def text_hint(inputs: Mapping[str, np.ndarray]) -> str:
-    """What is wrong with the first text that was sent in place of a file; empty if nothing is."""
+    """What is wrong with the first text that was sent instead of a file; empty if nothing is."""
     for name, array in sorted(inputs.items()):
         for index, value in np.ndenumerate(array) if array.dtype == object else ():
             if kind := _kind_of_text(value):
@@ -31,10 +31,10 @@ def text_hint(inputs: Mapping[str, np.ndarray]) -> str:
 
 
 def warn_of_range(signature: str, inputs: Mapping[str, np.ndarray]) -> None:
-    """Prints a warning where pixels seem not to be in 0..255; they are computed all the same.
+    """Prints a warning if pixels seem not to be in 0..255; they are processed all the same.
 
-    That is where an image's largest value is at most 1 but not 0, or where values are below 0
-    or above 255. There is one line every `QUIET_SECONDS` at most.
+    That is if an image's largest value is at most 1 but not 0, or if values are below 0 or
+    above 255. There is at most one line per `QUIET_SECONDS`.
     """
     images = inputs.get("images")  # as `export.signatures` calls them
     if images is None or images.ndim != 4 or images.dtype.kind not in "iuf" or not images.size:
@@ -59,7 +59,7 @@ def _kind_of_text(value: bytes) -> str | None:
     if value[:5].lower() == b"data:":
         return "a data URL, of which only what follows the comma is base64"
     if len(value) < LONGEST_ADDRESS and ADDRESS.match(value):
-        return "a path or an address, which no server opens"
+        return "a path or an address, which the server does not open"
     if _from_base64(value).startswith(IMAGES):
         return "base64 without its key"
     with_latin_1 = value[:8].decode(errors="ignore").encode("latin-1", "ignore")
@@ -67,7 +67,7 @@ def _kind_of_text(value: bytes) -> str | None:
 
 
 def _from_base64(value: bytes) -> bytes:
-    """The first bytes that a base64 text stands for, whose alphabet may be that for URLs."""
+    """The first bytes that a base64 text encodes, also in the alphabet for URLs."""
     value = value.removeprefix(b"b'")  # Python's way to write bytes
     digits = b"".join(value[:100].split())[:16].translate(URL_SAFE)
     try:

@@ -1,8 +1,8 @@
-"""JSON, but lists of numbers stay text until they are read straight into an array.
+"""JSON in which lists of numbers stay text until they are read straight into an array.
 
-`json.loads` makes an object of each number and list: gigabytes of a body of 30 MiB, while no
+`json.loads` makes an object of each number and list: gigabytes for a body of 30 MiB, while no
 other thread runs. Here NumPy finds nested lists of numbers, and `json.loads` reads a few
-thousand of them at a time; what else there is may have `MAX_VALUES` values.
+thousand of them at a time; everything else may have `MAX_VALUES` values.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ import numpy as np
 
 MAX_NUMBERS = 2**22  # in lists: an image of 1,182×1,182 pixels in RGB
 MAX_VALUES = 2**17  # others, and lists of others
-MAX_WIDE_BYTES = 2**22  # of a body with other characters than ASCII, which make all take 4 bytes
+MAX_WIDE_BYTES = 2**22  # of a body that is not ASCII, where each character may take 4 bytes
 MAX_RANK = 8  # of a tensor
-BLOCK = 2**16  # characters that are looked at together
+BLOCK = 2**16  # characters that are scanned together
 FIRST_BLOCK = 2**9
-TOO_LONG = "a number of too many digits"
+TOO_LONG = "a number with too many digits"
 
 NUMBERS_FOLLOW = re.compile(r"\[[\[ \t\n\r]*+[-0-9NI]")
 FEW_NUMBERS = re.compile(  # faster than NumPy
@@ -76,7 +76,7 @@ class Numbers:
         """The numbers, some at a time, without the lists' nesting.
 
         Raises:
-            json.JSONDecodeError: If something is no number.
+            json.JSONDecodeError: If something is not a number.
         """
         start = self._start
         while start < self._end:
@@ -97,16 +97,16 @@ class Numbers:
 
 
 class Reader(json.JSONDecoder):
-    """Reads one JSON text as `json.loads` does, with `Numbers` in the place of their lists.
+    """Reads one JSON text as `json.loads` does, with `Numbers` in place of lists of numbers.
 
     Args:
         body: The text in UTF-8, UTF-16 or UTF-32.
 
     Raises:
-        RequestError: If it is no JSON, or has too many values.
+        RequestError: If it is not JSON, or has too many values.
 
     Attributes:
-        value: What it stands for.
+        value: Its content.
     """
 
     def __init__(self, body: bytes):
@@ -130,7 +130,7 @@ class Reader(json.JSONDecoder):
             raise not_json(error) from error
 
     def check_the_rest(self) -> None:
-        """Raises `RequestError` if lists that nobody has read are no JSON."""
+        """Raises `RequestError` if lists that have not been read are not JSON."""
         for numbers in self._found:
             try:
                 for _ in () if numbers.checked else numbers.blocks():
@@ -139,13 +139,13 @@ class Reader(json.JSONDecoder):
                 raise not_json(error) from error
 
     def _one(self, scan_once):
-        """Counts values before there are too many for the memory."""
+        """Counts values, so as to stop before they fill the memory."""
 
         def counted(text: str, start: int):
             self._values -= 1
             if self._values < 0:
                 raise RequestError(
-                    f"The body has more than {MAX_VALUES:,} values that are no lists of numbers.",
+                    f"The body has more than {MAX_VALUES:,} values that are not lists of numbers.",
                     413,
                 )
             return scan_once(text, start)
@@ -185,7 +185,7 @@ class Reader(json.JSONDecoder):
             tokens = codes != SPACE
             codes, depths = codes[tokens], depths[tokens]
             if not NEXT[np.concatenate([[last], codes[:-1]])[: len(codes)], codes].all():
-                return None  # an empty list, or no JSON
+                return None  # an empty list, or not JSON
             count += int(np.count_nonzero(codes == COMMA))
             shape.add(codes, depths)
             last = codes[-1] if len(codes) else last

@@ -30,7 +30,7 @@ NUMPY_TYPES = {
     types_pb2.DT_BOOL: np.bool_,
     types_pb2.DT_STRING: np.object_,
 }
-BLOCK = 2**13  # numbers that are written together: other threads run in between
+BLOCK = 2**13  # numbers that are written together; other threads run in between
 TEXTS = 2**6  # the same for texts
 PART = 2**20  # the same for digits of base64 that are read
 
@@ -41,13 +41,13 @@ def to_tensor(name: str, value, dtype: int) -> np.ndarray:
     Args:
         name: The tensor's name, for error messages.
         value: As `json_reader` gives it.
-        dtype: What it is to be, a TensorFlow `DataType`.
+        dtype: The tensor's type, a TensorFlow `DataType`.
 
     Raises:
         RequestError: If the lists are ragged or hold something else.
     """
     if dtype not in NUMPY_TYPES:
-        raise RequestError(f"{name}: {types_pb2.DataType.Name(dtype)} has no form in JSON.", 501)
+        raise RequestError(f"{name}: {types_pb2.DataType.Name(dtype)} has no JSON form.", 501)
     if isinstance(value, Numbers):
         return _from_numbers(name, value, dtype)
     nested = np.array(value, object)
@@ -75,7 +75,7 @@ def from_tensor(name: str, array: np.ndarray) -> Iterator[str]:
         RequestError: If the type has no JSON form.
     """
     if array.dtype.kind not in "biufOS":
-        raise RequestError(f"{name}: {array.dtype} has no form in JSON.")
+        raise RequestError(f"{name}: {array.dtype} has no JSON form.")
     if array.ndim == 0 or not array.size:
         yield _dumps(name, array)
         return
@@ -152,7 +152,7 @@ def _read_numbers(leaves: list, dtype: np.dtype, refuse) -> np.ndarray:
     kinds = set(map(type, leaves))
     if not kinds <= allowed:
         wrong = next(i for i, leaf in enumerate(leaves) if type(leaf) not in allowed)
-        refuse(wrong, f"no {dtype}" + ("; send integers" if dtype.kind in "iu" else ""))
+        refuse(wrong, f"not of type {dtype}" + ("; send integers" if dtype.kind in "iu" else ""))
     integers = leaves if kinds == {int} else [leaf for leaf in leaves if type(leaf) is int]
     if integers:
         limits = np.iinfo(dtype) if dtype.kind in "iu" else np.finfo(np.float64)
@@ -180,12 +180,12 @@ def _read_bytes(leaves: list, dtype: np.dtype, refuse) -> np.ndarray:
             except ValueError:
                 refuse(index, 'not base64 (A-Z, a-z, 0-9, + and /, without a "data:" prefix)')
         else:
-            refuse(index, 'neither a text nor {"b64": "..."}')
+            refuse(index, 'neither a string nor {"b64": "..."}')
     return array
 
 
 def _from_base64(text: bytes) -> bytes:
-    """What it stands for; padding may be missing, and white space may stand anywhere."""
+    """The bytes of base64, in which padding may be missing and white space may be anywhere."""
     parts, rest = [], b""
     for start in range(0, len(text), PART):
         digits = rest + text[start : start + PART].translate(None, b" \t\n\v\f\r")

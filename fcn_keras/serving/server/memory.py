@@ -1,4 +1,4 @@
-"""Memory that nothing needs, but that Python and the C library keep."""
+"""Memory that is no longer needed, but that Python and the C library keep."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import gc
 
 
 def leave_out_of_collections() -> None:
-    """Makes later collections short: they pass over what there is now, such as TensorFlow.
+    """Makes later collections short: they skip what exists now, such as TensorFlow.
 
-    While they run no other thread does.
+    No other thread runs during a collection.
     """
     gc.collect()
     gc.freeze()
 
 
 def give_back_memory() -> None:
-    """Frees cycles, as graphs and exceptions make, and has glibc return memory to the system."""
+    """Frees cycles, as in graphs and exceptions, and has glibc return memory to the system."""
     gc.collect()
     with contextlib.suppress(AttributeError, OSError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)

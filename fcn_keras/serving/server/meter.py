@@ -1,4 +1,4 @@
-"""Counts what goes through an HTTP application, for Prometheus."""
+"""Counts an HTTP application's requests and bytes, for Prometheus."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Meter:
         model: The model's name, a label of all counters.
 
     Attributes:
-        answered: How many requests have had their whole answer.
+        answered: How many requests have been answered in full.
         stopping: Whether clients are told that their connections will close.
     """
 
@@ -50,7 +50,7 @@ class Meter:
         await self._app(scope, counted_receive, counted_send)
 
     def stop(self) -> None:
-        """Has clients told that their connections will close."""
+        """Tells clients that their connections will close."""
         self.stopping = True
 
     def page(self) -> str:

@@ -1,10 +1,10 @@
 """Which versions of a model are served: watches their folder, loads and unloads them.
 
-A version is a folder with a number for a name; others are ignored. Served are the newest
-`keep` versions that can be loaded, and those that a label names. A version that appears is
-loaded when its files have stayed the same from one look to the next, and becomes the
-default when it can answer; until then the others go on. One that fails stays out until
-its files change. The last version is kept even if its folder disappears.
+A version is a folder named with a number; others are ignored. The newest `keep` versions
+that can be loaded are served, and those that a label names. A new version is loaded once
+its files have stayed the same from one look to the next, and becomes the default when it
+can answer; until then the others keep serving. One that fails is left out until its
+files change. The last version is kept even if its folder disappears.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MAX_VERSION = 2**63 - 1
 
 @dataclasses.dataclass(frozen=True)
 class State:
-    """How a version is.
+    """The state of a version.
 
     Args:
         name: `LOADING`, `AVAILABLE` or `END`.
@@ -59,12 +59,12 @@ class ModelVersions:
         keep: How many of the newest versions to serve.
 
     Raises:
-        UserError: If there is no such folder, no version in it, or not one that
-            a label names.
+        UserError: If there is no such folder, it has no version, or it lacks one
+            that a label names.
 
     Attributes:
         models: Loaded versions by their numbers; a new dictionary at each change.
-        states: What is known of all versions that were ever seen.
+        states: The states of all versions that were ever seen.
     """
 
     def __init__(self, name: str, base_path, labels: dict[str, int] | None = None, keep: int = 2):
@@ -79,14 +79,14 @@ class ModelVersions:
         self._check_base_path()
 
     def start(self, load: Callable[[Path], object], poll_seconds: float) -> None:
-        """Loads what there is, then looks for changes until `stop`.
+        """Loads the versions, then looks for changes until `stop`.
 
         Args:
-            load: Makes a version's folder a model, or raises `LoadError`.
+            load: Loads a model from a version's folder, or raises `LoadError`.
             poll_seconds: How long to wait between two looks.
 
         Raises:
-            UserError: If no version can be loaded, or not one that a label names.
+            UserError: If no version can be loaded, or one that a label names cannot.
         """
         self._load = load
         failed = []
@@ -95,18 +95,18 @@ class ModelVersions:
         missing = [version for version in self.labels.values() if version not in self.models]
         if missing or not self.models:
             version = missing[0] if missing else max(self.states, default=0)
-            reason = self.states.get(version, State("END", "it has gone")).error
+            reason = self.states.get(version, State("END", "it has disappeared")).error
             raise UserError(
-                f"{self.base_path / str(version)} cannot be loaded ({reason}). Export it anew."
+                f"{self.base_path / str(version)} cannot be loaded ({reason}). Export it again."
             )
         self._report(failed)
         self._watcher = threading.Thread(target=self._watch, args=(poll_seconds,), daemon=True)
         self._watcher.start()
 
     def stop(self) -> None:
-        """Ends the watch, after the version that is being loaded."""
+        """Stops watching, once the version that is being loaded is done."""
         self._stopped.set()
-        self._watcher.join()  # TensorFlow may abort if the interpreter ends before it
+        self._watcher.join()  # TensorFlow may abort if the interpreter ends first
 
     def look(self) -> None:
         """Loads versions that have appeared, unloads those that are no longer wanted."""
@@ -127,7 +127,7 @@ class ModelVersions:
             try:
                 self.look()
                 problem = ""
-            except OSError as error:  # the base path is away; what is loaded stays
+            except OSError as error:  # the base path is unavailable; what is loaded stays
                 if str(error) != problem:
                     problem = str(error)
                     print(f"error: {problem}", file=sys.stderr, flush=True)
@@ -159,7 +159,7 @@ class ModelVersions:
         return False
 
     def _report(self, failed: list[int]) -> None:
-        """Prints why, but not again and again while a version is being copied."""
+        """Prints why, but not repeatedly while a version is being copied."""
         for version in failed:
             path, reason = self.base_path / str(version), self.states[version].error
             if self._reported.get(version) == reason:
@@ -183,14 +183,14 @@ class ModelVersions:
             raise UserError(f"{self.base_path}: no such folder. Give the folder of all versions.")
         if (self.base_path / "saved_model.pb").exists():
             raise UserError(
-                f"{self.base_path} is one version. Give the folder that it is in, "
+                f"{self.base_path} is a single version. Give the folder that it is in, "
                 f"{self.base_path.absolute().parent}."
             )
         folders = self._folders()
         if not folders:
             raise UserError(
-                f"{self.base_path} holds no version, a folder with a number for a name. Export "
-                f"a model there: fcn-keras export --model RUN --output {self.base_path}"
+                f"{self.base_path} contains no version (a folder named with a number). Export a "
+                f"model there: fcn-keras export --model RUN --output {self.base_path}"
             )
         for label, version in self.labels.items():
             if version not in folders:
@@ -202,9 +202,9 @@ class ModelVersions:
 
 
 def _files_in(folder: Path) -> tuple:
-    """What changes when a folder's files do."""
+    """A value that changes when a folder's files do."""
     try:
         stats = ((str(path), path.lstat()) for path in sorted(folder.rglob("*")))
         return tuple((path, stat.st_size, stat.st_mtime_ns) for path, stat in stats)
-    except OSError:  # it changes at this moment
+    except OSError:  # it is changing at this moment
         return ()

@@ -1,4 +1,4 @@
-"""A request's body, read within limits, and answers to requests whose body is not wanted."""
+"""A request's body, read within limits, and answers to requests whose body is refused."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class RequestBody:
         limit: The largest number of bytes, before and after decompression.
 
     Attributes:
-        ended: Whether nothing of it is left to arrive.
+        ended: Whether all of it has arrived.
     """
 
     def __init__(self, request: Request, limit: int):
@@ -34,7 +34,7 @@ class RequestBody:
         self.ended = not self._length and "transfer-encoding" not in self._headers
 
     def check_framing(self) -> None:
-        """Raises `RequestError` if a proxy might see another end of it than this server."""
+        """Raises `RequestError` if a proxy might see it end elsewhere than this server does."""
         if "content-length" in self._headers and "transfer-encoding" in self._headers:
             raise RequestError("Malformed request: both Content-Length and Transfer-Encoding")
 
@@ -60,14 +60,14 @@ class RequestBody:
         return bytes(content)
 
     async def discard(self) -> None:
-        """Throws away what still arrives, for a while."""
+        """Discards what still arrives, for a while."""
         with contextlib.suppress(TimeoutError, ConnectionError):
             async with asyncio.timeout(LINGER_SECONDS):
                 while not self.ended:
                     await self._chunk()
 
     def decompressed(self, content: bytes) -> bytes:
-        """Undoes the compression that the headers tell of.
+        """Undoes the compression that the headers name.
 
         Raises:
             RequestError: If it cannot be undone, or the result is too large.
@@ -100,7 +100,7 @@ class RequestBody:
 
 
 class Refusal(Response):
-    """An error; what is left of the body is taken before the connection is closed."""
+    """An error; the rest of the body is read before the connection is closed."""
 
     def __init__(self, error: RequestError, body: RequestBody):
         headers = {} if body.ended else {"Connection": "close"}

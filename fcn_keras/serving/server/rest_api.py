@@ -3,9 +3,9 @@
 Paths, forms and status codes are those of its `http_rest_api_handler.cc`. Differences:
 
 - The status of a label is that of its version alone, and `:classify` and `:regress` are refused.
-- Messages are others; refused bodies have limits of their own (`Limits`, `json_reader`).
-- An integer that does not fit its type is refused, where TF Serving wraps it; `Inf` is no number,
-  `Infinity` is.
+- Messages differ, and bodies have limits (`Limits`, `json_reader`).
+- An integer that does not fit its type is refused, where TF Serving wraps it; `Inf` is not a
+  number, `Infinity` is.
 - Long answers are sent in chunks, without `Content-Length`.
 """
 
@@ -110,7 +110,7 @@ def answer(versions: ModelVersions, call: Call, body: bytes = b"") -> Iterator[s
         RequestError: If the request cannot be answered.
     """
     if call.name != versions.name:
-        raise RequestError(f"No model {call.name} is served, but {versions.name}.", 404)
+        raise RequestError(f"Model {call.name} is not served, but {versions.name} is.", 404)
     if call.label is not None and call.label not in versions.labels:
         raise RequestError(f"Model {call.name} has no version label {call.label}.")
     number = call.version if call.label is None else versions.labels[call.label]
@@ -145,7 +145,7 @@ def _metadata(name: str, version: int, model: LoadedModel) -> str:
     signatures = get_model_metadata_pb2.SignatureDefMap()
     for key, signature in model.signatures.items():
         signatures.signature_def[key].CopyFrom(signature)
-    # As TF Serving puts it together; an Any in between would add its type.
+    # As TF Serving builds it; an Any in between would add its type.
     metadata = {"signature_def": _to_dict(signatures)}
     return json.dumps({"model_spec": _to_dict(spec), "metadata": metadata})
 

@@ -43,7 +43,7 @@ def parse_predict(body: bytes, signatures: Mapping) -> tuple[str, dict[str, np.n
     request = reader.value
     if not isinstance(request, dict) or ("instances" in request) == ("inputs" in request):
         raise RequestError("The body must be an object with either 'instances' or 'inputs'.")
-    # TF Serving answers signatures without inputs by gRPC only.
+    # TF Serving answers signatures without inputs over gRPC only.
     inputs = {name: dict(each.inputs) for name, each in signatures.items() if each.inputs}
     signature = request.get("signature_name", "")
     signature = DEFAULT_SIGNATURE if signature == "" else signature
@@ -78,7 +78,7 @@ def encode_predict(outputs: Mapping[str, np.ndarray], rows: bool) -> Iterator[st
     """
     lengths = {array.shape[:1] for array in outputs.values()}
     if rows and (len(lengths) > 1 or () in lengths):
-        raise RequestError("The outputs differ in length: ask with 'inputs', not 'instances'.")
+        raise RequestError("The outputs differ in length. Use 'inputs', not 'instances'.")
     for name, array in outputs.items():
         next(from_tensor(name, array))  # before anything is sent
     yield f'{{"{"predictions" if rows else "outputs"}": '
@@ -89,7 +89,7 @@ def encode_predict(outputs: Mapping[str, np.ndarray], rows: bool) -> Iterator[st
         [[length]] = lengths
         for row in range(length):
             yield ", " if row else "["
-            # With `...` the result is an array, also of one text.
+            # With `...` the result is an array, even for one string.
             yield from _object({name: array[row, ...] for name, array in outputs.items()})
         yield "]" if length else "[]"
     else:
@@ -98,7 +98,7 @@ def encode_predict(outputs: Mapping[str, np.ndarray], rows: bool) -> Iterator[st
 
 
 def encode_error(message: str) -> str:
-    """Writes an error; half characters, which no UTF-8 has, become `?`."""
+    """Writes an error; lone surrogates, which UTF-8 lacks, become `?`."""
     text = message.encode(errors="replace").decode()
     return json.dumps({"error": text}, ensure_ascii=False)
 

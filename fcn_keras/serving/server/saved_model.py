@@ -41,7 +41,7 @@ def load_model(folder: Path) -> LoadedModel:
 
 
 def public_reason(error: Exception, folder: Path) -> str:
-    """The first line of an error, in which files have no folders: clients see it.
+    """The first line of an error, in which files have no folders, as clients see it.
 
     Args:
         error: What TensorFlow or loading raised.
@@ -57,7 +57,7 @@ class LoadedModel:
     """One version of a model, ready for requests from several threads.
 
     Its memory is freed when the last reference is gone, so a request in flight
-    finishes on the version that it has begun with.
+    finishes on the version that it began with.
 
     Args:
         folder: The SavedModel.
@@ -93,7 +93,7 @@ class LoadedModel:
         _check_inputs(signature, inputs)
         outputs = sorted(signature.outputs)
         if name not in self._calls:
-            # Two threads may do this at a time; either result is right.
+            # Two threads may do this at the same time; either result is right.
             self._calls[name] = self._session.make_callable(
                 [signature.outputs[key].name for key in outputs],
                 [signature.inputs[key].name for key in sorted(signature.inputs)],
@@ -110,7 +110,7 @@ class LoadedModel:
                 raise ValueError(f"{path} has more than {MAX_WARMUP_RECORDS} requests.")
             log = prediction_log_pb2.PredictionLog.FromString(record)
             if not log.HasField("predict_log"):
-                raise ValueError(f"{path} has requests of another kind than predict.")
+                raise ValueError(f"{path} has requests other than predict.")
             request = log.predict_log.request
             inputs = {key: tf.make_ndarray(value) for key, value in request.inputs.items()}
             self.run(request.model_spec.signature_name or DEFAULT_SIGNATURE, inputs)
@@ -122,16 +122,16 @@ def _check_inputs(signature, inputs: Mapping[str, np.ndarray]) -> None:
             f"The inputs must be {', '.join(sorted(signature.inputs))}. Received: "
             f"{', '.join(sorted(inputs))}."
         )
-    for name, info in signature.inputs.items():  # kernels take some wrong shapes without a word
+    for name, info in signature.inputs.items():  # kernels accept some wrong shapes silently
         shape, expected = list(inputs[name].shape), tf.TensorShape(info.tensor_shape)
         if not expected.is_compatible_with(shape):
-            raise _invalid(f"Input {name} has shape {shape}, the signature has {expected}.")
+            raise _invalid(f"Input {name} has shape {shape}, but the signature has {expected}.")
         if inputs[name].dtype == object:
             _check_scans(name, inputs[name])
 
 
 def _check_scans(name: str, files: np.ndarray) -> None:
-    """Refuses JPEG files that would take a thread for hours, as older exports do not."""
+    """Refuses JPEG files that would occupy a thread for hours; older exports do not."""
     for index, data in np.ndenumerate(files):
         place = "".join(f"[{i}]" for i in index)
         if data.startswith(b"\xff\xd8\xff") and (scans := data.count(SCAN_START)) > MAX_SCANS:

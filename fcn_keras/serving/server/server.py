@@ -1,9 +1,9 @@
 """An HTTP server for one model, with TF Serving's REST API; see `serving.server.rest_api`.
 
 Beyond that API it has `/ready`, and limits: the size of a body, which is checked while it
-arrives, and the number of predictions that run and wait. Who is refused before the body
-has been read may go on sending for a while, and so lives to read why. Requests are read and
-answers written in threads, piece by piece, so that `/ready` is answered meanwhile.
+arrives, and the number of predictions that run and wait. A client that is refused before its
+body has been read may keep sending for a while, so that it can read why. Requests are read
+and answers written in threads, piece by piece, so that `/ready` is answered meanwhile.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from fcn_keras.serving.server.rest_codec import encode_error
 METHODS = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"]
 METRICS_PATH = "/monitoring/prometheus/metrics"
 SWITCH_SECONDS = (
-    0.0005  # for which a thread computes while the event loop waits, many times a request
+    0.0005  # for which a thread computes while the event loop waits, many times per request
 )
 TRIM_SECONDS = 1  # from the end of predictions until their memory is given back
 
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """What a server takes.
+    """What a server accepts.
 
     Args:
         body_bytes: The longest body, before and after decompression.
@@ -54,16 +54,16 @@ class Limits:
 
 
 def serve(listener: socket.socket, versions: ModelVersions, limits: Limits, ready: str) -> None:
-    """Answers requests until SIGTERM, SIGHUP or SIGINT, and then those that are on their way.
+    """Answers requests until SIGTERM, SIGHUP or SIGINT, then finishes those in progress.
 
     Args:
         listener: A bound socket.
         versions: The model's versions, loaded.
-        limits: What to take.
+        limits: What to accept.
         ready: A line to print when requests are accepted.
 
     Raises:
-        UserError: If another server has begun to listen at the address meanwhile.
+        UserError: If another server has started listening at the address meanwhile.
     """
     sys.setswitchinterval(SWITCH_SECONDS)
     frontend = Frontend(versions, limits)
@@ -77,7 +77,7 @@ class Frontend:
 
     Args:
         versions: The model's versions.
-        limits: What to take.
+        limits: What to accept.
 
     Attributes:
         app: The ASGI application.
@@ -158,7 +158,7 @@ class Frontend:
     def _answer(
         self, call: rest_api.Call, body: RequestBody, content: bytes
     ) -> tuple[list[bytes], Iterator[bytes]]:
-        """The first two parts, as far as there are, and the others."""
+        """The first two parts, or the only one, and an iterator over the others."""
         try:
             pieces = rest_api.answer(self._versions, call, body.decompressed(content))
             parts = in_parts(pieces)

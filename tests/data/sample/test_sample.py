@@ -1,4 +1,4 @@
-"""The sample data set: what its files hold, and that they are written whole or not at all."""
+"""The sample data set: what is in its files, and that they are written whole or not at all."""
 
 import subprocess
 import sys
@@ -31,7 +31,7 @@ def contents(root):
 
 @pytest.fixture
 def few_images(monkeypatch):
-    """Makes the cached set small enough for a test: 3 images and 2."""
+    """Makes the cached set small enough for a test: 3 and 2 images."""
     monkeypatch.setattr(sample, "write_sample", lambda root: write_sample(root, 3, 2, size=SMALL))
 
 
@@ -127,7 +127,7 @@ def test_void_is_two_pixels_wide_also_between_two_things_of_one_class(monkeypatc
         ],
     )
     _, mask = draw_scene(np.random.default_rng(0), (40, 50))
-    # The first square spans x = 10..20 and goes on to 30, where the second, 20..40, hides it.
+    # The first square spans x = 10..30, of which the second, 20..40, hides 20..30.
     runs = [(9, 0), (2, 255), (8, 1), (2, 255), (18, 1), (2, 255), (9, 0)]
     assert mask[20].tolist() == [value for count, value in runs for _ in range(count)]
 
@@ -261,14 +261,14 @@ def test_two_processes_at_once_both_end_well(tmp_path):
     outputs = [run.communicate(timeout=60) for run in runs]
     place = tmp_path / f"sample-v{sample.SAMPLE_VERSION}"
     assert [run.returncode for run in runs] == [0, 0], outputs
-    # No bar either, as stderr is no terminal.
+    # No bar either, as stderr is not a terminal.
     assert outputs == [(f"{place}\n", "")] * 2
     assert list(tmp_path.iterdir()) == [place]
     assert len(list((place / "JPEGImages").iterdir())) == 30
 
 
 def test_says_what_to_do_if_the_cache_cannot_be_written(tmp_path, few_images):
-    # Below a regular file, so that it fails for root too.
+    # Inside a regular file, so that it fails for root too.
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"file/cache/sample-v.*XDG_CACHE_HOME"):
         sample._cached_sample(tmp_path / "file" / "cache")

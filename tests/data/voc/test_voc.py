@@ -33,7 +33,7 @@ from fcn_keras.data.voc.dataset import voc_split
 from fcn_keras.data.voc.labels import VOC_CLASSES, VOC_COLORMAP, VOC_LABELS
 from fcn_keras.errors import UserError
 
-AUG_TRAIN = (*VOC_IDS["train"], "2008_000002", "2008_000007")  # less val's 2007_000033
+AUG_TRAIN = (*VOC_IDS["train"], "2008_000002", "2008_000007")  # without val's 2007_000033
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def prepared(tmp_path_factory):
 
 @pytest.fixture
 def served(tmp_path):
-    """A folder and the address at which a local server shows it."""
+    """A folder and the address at which a local server serves it."""
     folder = tmp_path / "served"
     folder.mkdir()
     handler = functools.partial(_QuietHandler, directory=folder)
@@ -144,7 +144,7 @@ def test_read_takes_indices_of_a_sequence(prepared):
 def test_augmented_train_leaves_out_val(prepared):
     train = voc_split("train", prepared, augmented=True)
     assert train.ids == AUG_TRAIN
-    assert "2007_000033" in SBD_IDS["val"]  # or the line above would show nothing
+    assert "2007_000033" in SBD_IDS["val"]  # or the line above would prove nothing
     assert voc_split("val", prepared, augmented=True).ids == VOC_IDS["val"]
 
 
@@ -182,7 +182,7 @@ def test_changed_lists_are_noticed(prepared, tmp_path):
     shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
     sbd_list = tmp_path / "benchmark_RELEASE" / "dataset" / "train.txt"
     sbd_list.write_text("2007_000032\n")
-    assert voc_split("train", tmp_path).ids == VOC_IDS["train"]  # not made of SBD's list
+    assert voc_split("train", tmp_path).ids == VOC_IDS["train"]  # not from SBD's list
     with pytest.raises(UserError, match=r"benchmark_RELEASE/dataset/train.txt: changed") as error:
         voc_split("train", tmp_path, augmented=True)
     records = tmp_path / "voc2012_segmentation" / "voc2012_aug" / "1.0.0"
@@ -249,7 +249,7 @@ def test_wrong_arguments(tmp_path):
 
 
 def test_folder_that_cannot_be_written(tmp_path):
-    if os.geteuid() == 0:  # root may write anywhere but there
+    if os.geteuid() == 0:  # root may write anywhere else
         root = Path("/proc/self")
     else:
         root = tmp_path / "locked"
@@ -354,7 +354,7 @@ def test_downloads_and_falls_back(tmp_path, served, monkeypatch):
     root = tmp_path / "data"
     root.mkdir()
     assert voc_split("train", root, augmented=True).ids == AUG_TRAIN
-    # The other config needs no network any more.
+    # The other config works offline now.
     _use_archive(monkeypatch, "VOC", "http://127.0.0.1:1/voc.tar")
     part = voc_split("val", root)
     np.testing.assert_array_equal(part.read(1)[1], fake_mask(part.ids[1]))
@@ -370,7 +370,7 @@ def test_a_killed_download_leaves_nothing_for_ever(tmp_path, monkeypatch):
             self.send_response(200)
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
-            with contextlib.suppress(OSError):  # the client has gone
+            with contextlib.suppress(OSError):  # the client has disconnected
                 self.wfile.write(data[: len(data) // 2])
                 go_on.wait()
                 self.wfile.write(data[len(data) // 2 :])

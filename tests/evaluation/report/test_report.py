@@ -1,4 +1,4 @@
-"""`fcn-keras report`: the page of a real run, read by a parser of HTML."""
+"""`fcn-keras report`: the page of a real run, read by an HTML parser."""
 
 import base64
 import html.parser
@@ -29,7 +29,7 @@ VOID = {"meta", "img", "br", "line", "link", "input", "circle", "polyline"}
 
 
 class Page(html.parser.HTMLParser):
-    """What a page shows: texts by tag, tables, images, and all that it would load."""
+    """What a page shows: texts by tag, tables, images, and everything that it would load."""
 
     def __init__(self, path):
         super().__init__()
@@ -166,7 +166,7 @@ def test_settings_and_command_are_those_of_the_run(page, shapes, finished_run):
     command = f"fcn-keras train --recipe strong --dataset {shapes.name}"
     assert command in page.texts["code"] and "--crop 48 64" in page.texts["code"]
     written = json.loads((finished_run / "config.json").read_text())
-    commit = written["git_commit"]  # none where the tests run outside of git
+    commit = written["git_commit"]  # None if the tests run outside git
     assert ("git checkout" in page.texts["code"]) == bool(commit)
     assert (commit or "") in page.texts["code"]
     assert f"keras {written['versions']['keras']}" in page.text()
@@ -214,7 +214,7 @@ def test_a_lost_data_set_leaves_what_the_run_knows(run, tmp_path, shapes, capfd)
     assert "images are missing" in page.texts["p"] and not page.images
     for name, iou in run.read_metrics()["per_class_iou"].items():
         assert page.row(name) == [name, f"{iou:.3f}"]
-    # Told where it is now, all is there; a wrong place is an error, and the page stays.
+    # Given its new place, everything is found; a wrong one is an error, and the page stays.
     assert main(["report", str(run.path), "--dataset", str(shapes)]) == 0
     whole = (run.path / "report.html").read_bytes()
     assert len(Page(run.path / "report.html").images) == 15

@@ -153,7 +153,7 @@ def test_other_answers_are_named():
     with grpc_server(type("Other", (), {"__getattr__": lambda self, name: answer})()) as other:
         for ask in ("labels", "segment", "predict_images"):
             arguments = {"labels": (), "segment": (b"",), "predict_images": ([[0]],)}[ask]
-            with pytest.raises(UserError, match=r"answers otherwise .*\['x'\]"):
+            with pytest.raises(UserError, match=r"does not answer like .*\['x'\]"):
                 getattr(connect(other), ask)(*arguments)
 
 

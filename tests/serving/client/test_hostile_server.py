@@ -1,4 +1,4 @@
-"""`fcn-keras request` against servers that are broken or mean harm."""
+"""`fcn-keras request` against servers that are broken or malicious."""
 
 import base64
 import contextlib
@@ -98,18 +98,18 @@ def raw(content):
         (replying(200, "[" * 10**5), "not as TensorFlow Serving does"),
         (replying(200, '{"a": ' * 10**5), "not as TensorFlow Serving does"),
         (replying(200, '{"predictions": ' + "1" * 5000 + "}"), "not as TensorFlow Serving does"),
-        (replying(200, "{}"), "answers otherwise"),
-        (replying(200, {"predictions": {"mask_png_bytes": 1}}), "answers otherwise"),
-        (replying(200, row(fractions=[10**400])), "answers otherwise"),
-        (replying(200, row(fractions=[float("nan")])), "answers otherwise"),
-        (replying(200, row(fractions=["1"])), "answers otherwise"),
-        (replying(200, row(fractions=[-1, 2])), "answers otherwise"),
-        (replying(200, row(fractions=[-1, 1, 1])), "answers otherwise"),
-        (replying(200, row(fractions=[1, 1, 1])), "answers otherwise"),
-        (replying(200, row(fractions=[0.3, 0.3, 0.3])), "answers otherwise"),
-        (replying(200, row(fractions=[0, 0, 0])), "answers otherwise"),
-        (replying(200, row(fractions=[])), "answers otherwise"),
-        (replying(200, row(fractions=[0, 1, float("nan")])), "answers otherwise"),
+        (replying(200, "{}"), "does not answer like"),
+        (replying(200, {"predictions": {"mask_png_bytes": 1}}), "does not answer like"),
+        (replying(200, row(fractions=[10**400])), "does not answer like"),
+        (replying(200, row(fractions=[float("nan")])), "does not answer like"),
+        (replying(200, row(fractions=["1"])), "does not answer like"),
+        (replying(200, row(fractions=[-1, 2])), "does not answer like"),
+        (replying(200, row(fractions=[-1, 1, 1])), "does not answer like"),
+        (replying(200, row(fractions=[1, 1, 1])), "does not answer like"),
+        (replying(200, row(fractions=[0.3, 0.3, 0.3])), "does not answer like"),
+        (replying(200, row(fractions=[0, 0, 0])), "does not answer like"),
+        (replying(200, row(fractions=[])), "does not answer like"),
+        (replying(200, row(fractions=[0, 1, float("nan")])), "does not answer like"),
         (replying(302, "", Location="http://127.0.0.1:1/"), "not as TensorFlow Serving does"),
         (replying(200, "", Retry_After="9" * 5000), "not as TensorFlow Serving does"),
         (replying(400, {"error": "\x1b[2J\x07 no"}), r"\(\\x1b\[2J\\x07 no\)"),
@@ -187,10 +187,10 @@ def png_bomb(side):
         (row(encoded(Image.new("L", (8, 6)), "JPEG")), "mask: not a readable image"),
         (row(encoded(Image.new("L", (8, 6)), "GIF")), "mask: not a readable image"),
         (row(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 6\n"), "mask: not a readable image"),
-        (row(encoded(Image.new("RGB", (8, 6)))), "mask is no grey PNG but of mode RGB"),
-        (row(encoded(Image.new("L", (8, 7)))), "mask is 8x7, the upright photograph 8x6"),
-        (row(png_bomb(9000)), "mask is 9000x9000, the upright photograph 8x6"),
-        (row(encoded(Image.new("L", (6, 8)))), "mask is 6x8, the upright photograph 8x6"),
+        (row(encoded(Image.new("RGB", (8, 6)))), "mask is not grey but of mode RGB"),
+        (row(encoded(Image.new("L", (8, 7)))), "mask is 8x7, but the upright photograph is 8x6"),
+        (row(png_bomb(9000)), "mask is 9000x9000, but the upright photograph is 8x6"),
+        (row(encoded(Image.new("L", (6, 8)))), "mask is 6x8, but the upright photograph is 8x6"),
         (row(encoded(Image.new("L", (8, 6), 3))), "mask has id 3, but there are 3 classes"),
         (row(encoded(Image.new("L", (8, 6), 255))), "mask has id 255, but there are 3 classes"),
         (row(png_bomb(60_000)), "mask: more than 178,956,970 pixels"),
@@ -205,7 +205,7 @@ def test_bad_masks_are_reported_and_not_written(server, tmp_path, capfd, answer,
     assert main([*command, str(tmp_path / "a.png")]) == 1
     lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1 and message in lines[0]
-    assert list((tmp_path / "out").glob("[!.]*")) == []  # but the list of results
+    assert list((tmp_path / "out").glob("[!.]*")) == []  # except the list of results
 
 
 @pytest.mark.parametrize(
@@ -229,7 +229,7 @@ def test_bad_masks_are_reported_and_not_written(server, tmp_path, capfd, answer,
 )
 def test_bad_classes_are_named(server, outputs):
     server.script = [replying(200, {"outputs": outputs})]
-    with pytest.raises(UserError, match="answers otherwise than a model that fcn-keras exported"):
+    with pytest.raises(UserError, match="does not answer like a model that fcn-keras exported"):
         RestClient(server.url, retries=0).labels()
 
 
@@ -320,7 +320,7 @@ def test_bad_tensors_are_named(grpc_client, fractions):
     palette = {"names": TEXTS, "palette": fractions}
     mask = {"mask": fractions}
     grpc_client.servicer.answers = [outputs, palette, mask]
-    message = "answers otherwise than a model that fcn-keras exported"
+    message = "does not answer like a model that fcn-keras exported"
     with pytest.raises(UserError, match=message):
         grpc_client.segment(PHOTO)
     with pytest.raises(UserError, match=message):

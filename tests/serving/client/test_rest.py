@@ -119,7 +119,7 @@ def test_retry_after_is_honoured(server, quick):
 
 
 class Stopped:
-    """Counts how long it was waited for."""
+    """Records how long it was waited for."""
 
     def __init__(self, at=None):
         self.waits, self.at = [], at
@@ -198,15 +198,15 @@ BAD_ANSWERS = {
     "an error": (replying(200, {"error": "strange"}), "strange"),
     "number": (replying(200, 5), "not as TensorFlow Serving does"),
     "list": (replying(200, [5]), "not as TensorFlow Serving does"),
-    "other": (replying(200, {"predictions": [[1, 2]]}), "answers otherwise"),
-    "two": (replying(200, {"predictions": [{}, {}]}), "answers otherwise"),
+    "other": (replying(200, {"predictions": [[1, 2]]}), "does not answer like"),
+    "two": (replying(200, {"predictions": [{}, {}]}), "does not answer like"),
     "no base64": (
         replying(200, {"predictions": [{"mask_png_bytes": {"b64": "?"}, "class_fractions": [1]}]}),
-        "answers otherwise",
+        "does not answer like",
     ),
     "no numbers": (
         replying(200, {"predictions": [{"mask_png_bytes": MASK, "class_fractions": ["x"]}]}),
-        "answers otherwise",
+        "does not answer like",
     ),
 }
 
@@ -226,16 +226,16 @@ def test_bad_answers_are_named_and_not_asked_for_again(server, name):
 )
 def test_bad_labels_are_named(server, outputs):
     server.script = [replying(200, {"outputs": outputs})]
-    with pytest.raises(UserError, match="answers otherwise than a model that fcn-keras exported"):
+    with pytest.raises(UserError, match="does not answer like a model that fcn-keras exported"):
         RestClient(server.url).labels()
 
 
 @pytest.mark.parametrize(
     ("url", "options", "message"),
     [
-        ("localhost:8501", {}, "localhost:8501: no address of a server. Use http://"),
-        ("ftp://localhost", {}, "no address of a server"),
-        ("http://", {}, "no address of a server"),
+        ("localhost:8501", {}, "localhost:8501: not a server's address. Use http://"),
+        ("ftp://localhost", {}, "not a server's address"),
+        ("http://", {}, "not a server's address"),
         ("http://x", {"version": 1, "label": "a"}, "Give a version or a label, not both"),
         (
             "http://x",

@@ -163,7 +163,7 @@ def test_containers(services):
 
 @contextlib.contextmanager
 def server(state):
-    """Answers as TensorFlow Serving does to those who ask for the model's status."""
+    """Answers requests for the model's status as TensorFlow Serving does."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
@@ -196,7 +196,7 @@ def test_health_check(services):
 
     with server("AVAILABLE") as port:
         assert check(port) == 0
-    assert check(port) != 0  # nobody there
+    assert check(port) != 0  # nothing listens
     with server("LOADING") as port:
         assert check(port) != 0
 

@@ -1,4 +1,4 @@
-"""What is commonly sent in a wrong form: whether the answer or the log says how to send it."""
+"""Common mistakes in requests: whether the answer or the log says what to send."""
 
 import base64
 import io
@@ -98,7 +98,7 @@ def test_arrays_of_other_layouts_and_kinds_are_refused(server):
     for pixels, problem in (
         (PIXELS.transpose(2, 0, 1), "the signature has (None, None, None, 3)"),
         (PIXELS[..., 0], "the signature has (None, None, None, 3)"),
-        (PIXELS / 255, "is no uint8; send integers"),
+        (PIXELS / 255, "is not of type uint8; send integers"),
         (PIXELS.astype(int) + 256, "is out of the range of uint8"),
         (PIXELS.astype(int) - 256, "is out of the range of uint8"),
     ):

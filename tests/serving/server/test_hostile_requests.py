@@ -1,4 +1,4 @@
-"""Requests that are broken or made to harm: each gets a reason, and the server stays as it is."""
+"""Requests that are broken or malicious: each gets a reason, and the server is unharmed."""
 
 import contextlib
 import gzip
@@ -74,7 +74,7 @@ def test_what_is_no_good_http(server, head, body, code):
 
 @pytest.mark.parametrize("sent", ["A: " + "a" * 200_000, "A: b\r\n" * 30_000])
 def test_headers_without_end_are_cut_off(server, sent):
-    """Who still sends when the connection ends may lose the answer."""
+    """A client that is still sending when the connection ends may lose the answer."""
     with socket.create_connection(("127.0.0.1", server.port), SECONDS) as raw:
         answer = b""
         with contextlib.suppress(ConnectionError):
@@ -90,7 +90,7 @@ def test_headers_without_end_are_cut_off(server, sent):
     "header", ["A: {}", "Cookie: a\r\nB: {}", "A: " + "b\r\nA: " * 1000 + "{}"]
 )
 def test_headers_have_one_limit(server, size, header):
-    """Also where they come at once."""
+    """Even if they come at once."""
     header = header.format("a" * (size - len(header)))
     first, _ = send_raw(server, f"{GET}Connection: close\r\n{header}\r\n\r\n", [])
     assert first.startswith("HTTP/1.1 200 " if size < 2**16 else "HTTP/1.1 400 ")
@@ -133,7 +133,7 @@ def test_http_1_0_keeps_a_connection_that_asks_for_it(server, wish):
             assert " 200 " in head and "connection: keep-alive" in head and json.loads(body)
             head, _ = exchange(raw, get + f"Connection: {wish}\r\n\r\n".encode())
             assert " 200 " in head and "connection: keep-alive" in head
-        head, _ = exchange(raw, get + b"\r\n")  # it asks no longer
+        head, _ = exchange(raw, get + b"\r\n")  # without keep-alive
         assert "connection: close" in head and raw.recv(1) == b""
     for connection in ("", "Connection: close\r\n"):
         with socket.create_connection(("127.0.0.1", server.port), SECONDS) as raw:
@@ -222,7 +222,7 @@ BODIES = {
     ),
     "infinity": (f"{IMAGES}[[[[1e999, 1, 1]]]]}}".encode(), 400, "images[0][0][0][0]: inf"),
     "null": (f"{IMAGES}[[[[null, 1, 1]]]]}}".encode(), 400, "images[0][0][0][0]: None"),
-    "no pixels": (f"{IMAGES}[[]]}}".encode(), 400, "has shape [1, 0], the signature has"),
+    "no pixels": (f"{IMAGES}[[]]}}".encode(), 400, "has shape [1, 0], but the signature has"),
     "two kinds of rows": (
         b'{"instances": [{"image_bytes": {"b64": ""}}, {"b64": ""}]}',
         400,
@@ -287,7 +287,7 @@ def test_a_body_that_breaks_after_the_answer(server, head):
 
 @pytest.mark.parametrize("sent", ["", "POST /v1/mod", GET + "\r\n" + GET])
 def test_headers_must_come_in_time(server, sent):
-    """A byte now and then keeps no connection open."""
+    """A byte now and then does not keep a connection open."""
     start = time.monotonic()
     with socket.create_connection(("127.0.0.1", server.port), SECONDS) as raw:
         raw.sendall(sent.encode())
@@ -321,7 +321,7 @@ def answers_taken_late(server, asked: int, pause: float) -> int:
         with contextlib.suppress(ConnectionError, TimeoutError):
             raw.sendall(request * asked)
         time.sleep(pause)
-        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**22)  # what is there, at once
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**22)  # all that is there, at once
         answers = b""
         with contextlib.suppress(ConnectionError, TimeoutError):
             while chunk := raw.recv(2**20):
@@ -371,7 +371,7 @@ threading.Thread(target=hog, daemon=True).start()
 
 
 def test_no_file_descriptors_left(tmp_path):
-    """The process itself has them all: one line, and all works when they are free again."""
+    """The process itself has used them up: one line, and everything works once they are free."""
     save_version(tmp_path, 1)
     signal = tmp_path / "signal"
     prelude = f"exec({HOG.format(signal=str(signal))!r})"

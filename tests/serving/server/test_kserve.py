@@ -1,4 +1,4 @@
-"""The REST client against KServe, a server of others, that runs an exported model."""
+"""The REST client against KServe, another project's server, with an exported model."""
 
 import io
 import socket
@@ -26,7 +26,7 @@ from fcn_keras.serving.client.retrying import RefusedError
 
 pytestmark = pytest.mark.slow
 
-# KServe's part: HTTP, routes, JSON, errors. The model's part is what its authors leave to users.
+# KServe does HTTP, routes, JSON and errors; this part is what it leaves to users.
 SERVER = """
 import base64, sys
 import kserve
@@ -75,7 +75,7 @@ kserve.ModelServer(http_port=int(sys.argv[2]), enable_grpc=False, workers=1).sta
 
 @pytest.fixture(scope="module")
 def python(tmp_path_factory):
-    """An interpreter that has KServe, and TensorFlow from this environment."""
+    """An interpreter with KServe, and with TensorFlow from this environment."""
     folder = tmp_path_factory.mktemp("venv")
     venv.create(folder, with_pip=True)
     python = folder / "bin" / "python"

@@ -1,4 +1,4 @@
-"""Bodies and answers of millions of values: memory stays, and the server answers meanwhile."""
+"""Bodies and answers of millions of values: memory stays flat, and the server keeps answering."""
 
 import contextlib
 import json
@@ -41,7 +41,7 @@ BODIES = {  # a form of 30 MiB and its answer
         413,
         TOO_MANY_VALUES,
     ),
-    "a text behind numbers": (f'{IMAGES}[[{ROW}, "x"]]}}', 400, "images[0][1]: 'x' is no uint8"),
+    "a text behind numbers": (f'{IMAGES}[[{ROW}, "x"]]}}', 400, "images[0][1]: 'x' is not of type"),
     "one number": ('{"instances": [1.' + "1" * 30 * MIB + "]}", 400, "too many digits"),
     "one float": ('{"inputs": 1.' + "1" * 30 * MIB + "}", 400, "too many digits"),
     "an unread list": ('{"x": ' + listed("1", 30) + ', "instances": [1]}', 413, TOO_MANY),
@@ -71,7 +71,7 @@ def server(tmp_path_factory):
 
 
 def test_memory_is_bounded_and_given_back(server):
-    """Of each form two at a time; `json.loads` took 5 GB."""
+    """Two of each form at a time; `json.loads` took 5 GB."""
     for name, (body, code, reason) in BODIES.items():
         found, answer = server.predict(body.encode())
         assert found == code and (reason is None or reason in answer["error"]), (name, answer)
@@ -87,7 +87,7 @@ def test_memory_is_bounded_and_given_back(server):
     assert not any("Traceback" in line for line in server.lines)
 
 
-# In a process of its own, whose interpreter nobody else uses.
+# In a separate process, whose interpreter nothing else uses.
 PROBE = """
 import http.client, sys
 while True:
@@ -120,7 +120,7 @@ def test_others_are_answered_meanwhile(server, name, tmp_path):
 
 
 def test_no_step_is_long():
-    """No call that keeps other threads waiting has more than some thousand numbers."""
+    """No call that keeps other threads waiting has more than a few thousand numbers."""
     reader = Reader(f"[{listed(ROW, 1)}]".encode())
     assert reader.value.shape[2:] == (1000, 3)
     sizes = [len(block) for block in reader.value.blocks()]
@@ -161,7 +161,7 @@ def test_the_limits_are_those_of_the_documentation():
 
 
 def test_long_answers_are_whole(server):
-    """In parts, which small clients take slowly and others not to their end."""
+    """In parts, which some clients take slowly and others only in part."""
     image = np.random.default_rng(0).integers(0, 256, (1000, 1300, 3))
     body = json.dumps({"signature_name": "predict_images", "instances": [image.tolist()]})
     for _ in range(3):

@@ -1,4 +1,4 @@
-"""Which versions are served, by folders whose content a simple loader reads."""
+"""Which versions are served, with folders whose content a simple loader reads."""
 
 import shutil
 from pathlib import Path
@@ -177,7 +177,7 @@ def test_an_older_version_takes_the_place_of_a_broken_one_at_start(tmp_path, loa
 
 def test_what_cannot_be_loaded_at_start_is_named(tmp_path, load):
     write(tmp_path, 1, "broken")
-    with pytest.raises(UserError, match=r"1 cannot be loaded \(It is broken.\). Export it anew"):
+    with pytest.raises(UserError, match=r"1 cannot be loaded \(It is broken.\). Export it again"):
         started(tmp_path, load)
     write(tmp_path, 2)
     with pytest.raises(UserError, match="1 cannot be loaded"):

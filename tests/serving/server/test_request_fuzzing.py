@@ -30,7 +30,7 @@ INPUTS = {
 }
 INPUTS["serving_default"] = INPUTS["one"]
 SIGNATURES = {name: SimpleNamespace(inputs=inputs) for name, inputs in INPUTS.items()}
-TEXTS = st.text(st.characters(codec=None), max_size=9)  # half characters too
+TEXTS = st.text(st.characters(codec=None), max_size=9)  # including lone surrogates
 NUMBERS = st.integers() | st.integers(-(10**400), 10**400) | st.floats() | st.booleans()
 SCALARS = st.none() | NUMBERS | TEXTS
 B64 = st.binary(max_size=9).map(lambda data: {"b64": base64.b64encode(data).decode()})
@@ -48,7 +48,7 @@ NAMES = st.sampled_from([*INPUTS, "", "absent"]) | VALUES
 
 
 def attempt(function, *arguments):
-    """The result, or `None` where there is a reason that a client can be told."""
+    """The result, or `None` if it was refused with a reason that can be sent."""
     try:
         return function(*arguments)
     except RequestError as error:
@@ -100,7 +100,7 @@ def test_bodies(body):
 
 
 def as_arrays(read, dtype):
-    """What a text's value is as a tensor, or that it has none."""
+    """What a text's value is as a tensor, or that it is refused."""
     try:
         return to_tensor("x", read(), dtype).tolist()
     except (ValueError, RecursionError):

@@ -14,7 +14,7 @@ from fcn_keras.serving.server.rest_codec import encode_error, parse_predict
 
 
 def inputs(**types):
-    """Two signatures of these inputs, and one of none."""
+    """Two signatures with these inputs, and one without."""
     infos = {name: TensorInfo(dtype=getattr(types_pb2, kind)) for name, kind in types.items()}
     signature = SimpleNamespace(inputs=infos)
     labels = SimpleNamespace(inputs={})
@@ -74,7 +74,7 @@ def test_rows_and_columns_of_several_tensors():
     [
         '{"instances": [{"b64": "aGVsbG8="}, {"b64": "d29ybGQ="}]}',
         '{"instances": [{"image_bytes": {"b64": "aGVsbG8="}}, {"image_bytes": "world"}]}',
-        '{"inputs": [{"b64": "aGVs\\nbG8"}, "world"]}',  # absl takes both
+        '{"inputs": [{"b64": "aGVs\\nbG8"}, "world"]}',  # absl accepts both
         '{"inputs": {"image_bytes": ["hello", {"b64": "d29ybGQ="}]}}',
     ],
 )
@@ -181,24 +181,24 @@ def test_rows_need_one_batch_size():
         ('{"inputs": [[1, 2], [3]]}', INT, "x: lists of different lengths"),
         ('{"inputs": [1, [1]]}', INT, "x: lists of different lengths or depths"),
         ('{"inputs": [[1], 1]}', INT, "x: lists of different lengths or depths"),
-        ('{"instances": ["a"]}', INT, "x[0]: 'a' is no int32"),
-        ('{"instances": [[1, 2], [3, 4.0]]}', INT, "x[1][1]: 4.0 is no int32"),
-        ('{"inputs": true}', INT, "x: True is no int32"),
-        ('{"instances": [null]}', FLOAT, "x[0]: None is no float32"),
+        ('{"instances": ["a"]}', INT, "x[0]: 'a' is not of type int32"),
+        ('{"instances": [[1, 2], [3, 4.0]]}', INT, "x[1][1]: 4.0 is not of type int32"),
+        ('{"inputs": true}', INT, "x: True is not of type int32"),
+        ('{"instances": [null]}', FLOAT, "x[0]: None is not of type float32"),
         ('{"instances": [2147483648]}', INT, "x[0]: 2147483648 is out of the range of int32"),
         ('{"instances": [1, 256]}', inputs(x="DT_UINT8"), "x[1]: 256 is out of the range"),
         ('{"instances": [1, -1]}', inputs(x="DT_UINT8"), "x[1]: -1 is out of the range"),
-        ('{"instances": [1]}', inputs(x="DT_BOOL"), "x[0]: 1 is no bool"),
-        ('{"instances": [1]}', inputs(x="DT_STRING"), "x[0]: 1 is neither a text nor"),
-        ('{"instances": [1]}', inputs(x="DT_HALF"), "x: DT_HALF has no form in JSON"),
+        ('{"instances": [1]}', inputs(x="DT_BOOL"), "x[0]: 1 is not of type bool"),
+        ('{"instances": [1]}', inputs(x="DT_STRING"), "x[0]: 1 is neither a string nor"),
+        ('{"instances": [1]}', inputs(x="DT_HALF"), "x: DT_HALF has no JSON form"),
         ('{"instances": [[0, -1e999]]}', FLOAT, "x[0][1]: -inf is out of the range of float64"),
         ('{"inputs": 1e999}', FLOAT, "x: inf is out of the range of float64"),
         ('{"instances": [1' + "0" * 400 + "]}", FLOAT, "out of the range of float64"),
-        ('{"instances": [1, ' + "0." + "0" * 100_000 + "1]}", FLOAT, "a number of too many digits"),
+        ('{"instances": [1, ' + "0." + "0" * 100_000 + "1]}", FLOAT, "number with too many digits"),
         ('{"instances": [{"b64": "a"}]}', BYTES, "image_bytes[0]: {'b64': 'a'} is not base64"),
         ('{"instances": ["", {"b64": "aGVsbG8*"}]}', BYTES, "image_bytes[1]: {'b64': 'aGVsbG8*'}"),
         ('{"instances": [{"b64": "aGVsb==="}]}', BYTES, "not base64"),
-        ('{"inputs": [{"b65": "aGVsbG8="}]}', BYTES, "neither a text nor"),
+        ('{"inputs": [{"b65": "aGVsbG8="}]}', BYTES, "neither a string nor"),
         ('{"instances": ["a", {"x": 1}]}', BYTES, "image_bytes[1]: {'x': 1} is neither"),
         ('{"instances": [{"image_bytes": ""}, 1]}', BYTES, "instances[1] must be an object"),
         (

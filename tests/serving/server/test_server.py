@@ -1,4 +1,4 @@
-"""`fcn-keras serve` as a process of its own: real sockets, files and signals."""
+"""`fcn-keras serve` as a separate process: real sockets, files and signals."""
 
 import base64
 import contextlib
@@ -129,7 +129,7 @@ IMAGES = {"signature_name": "predict_images"}
         ({"signature_name": "labels", "inputs": {}}, "Received: 'labels'"),
         ({**IMAGES, "instances": [[[[0.5] * 3]]]}, "images[0][0][0][0]: 0.5"),
         ({**IMAGES, "instances": [[[[1, 2, 3]], [[1, 2]]]]}, "images: lists of different lengths"),
-        ({**IMAGES, "instances": [[1, 2, 3]]}, "has shape [1, 3], the signature has (None, None"),
+        ({**IMAGES, "instances": [[1, 2, 3]]}, "has shape [1, 3], but the signature has (None"),
         ({**IMAGES, "instances": [[[[1, 2]]]]}, "Input images has shape [1, 1, 1, 2]"),
         ({**IMAGES, "inputs": {"pictures": [[[[1, 2, 3]]]]}}, "with the keys: images"),
         ({"signature_name": "multiply", "inputs": -1}, ""),
@@ -334,7 +334,7 @@ def test_too_many_requests_get_503_at_once(base):
         assert server.ask("GET", "/ready")[0] == 200
         waiting[0].sendall(request[9:])
         assert waiting[0].recv(12) == b"HTTP/1.1 200"
-        waiting[1].close()  # who goes away gives its place back
+        waiting[1].close()  # a client that leaves gives up its place
         wait_for(lambda: server.predict(request)[0] == 200)
         server.process.send_signal(signal.SIGHUP)
         assert server.process.wait(SECONDS) == 0
@@ -349,8 +349,8 @@ def refused(server, request):
     ("flags", "message"),
     [
         (["--model-base-path", "{base}/nothing"], "nothing: no such folder."),
-        (["--model-base-path", "{base}/notes"], "notes holds no version, a folder with a number"),
-        (["--model-base-path", "{base}/1"], "is one version. Give the folder that it is in"),
+        (["--model-base-path", "{base}/notes"], "notes contains no version (a folder named"),
+        (["--model-base-path", "{base}/1"], "is a single version. Give the folder that it is in"),
         (["--version-label", "stable=7"], "no version 7 for the label 'stable'. There are: 1, 2."),
         (
             ["--version-label", "stable"],
