@@ -91,7 +91,9 @@ class TrainConfig:
     freeze: str = _setting(
         "none", "which part of the backbone to freeze", choices=("none", "batchnorm", "backbone")
     )
-    synchronized_batchnorm: bool = _setting(False, "compute BatchNorm statistics over all devices")
+    synchronized_batchnorm: bool = _setting(
+        False, "compute BatchNorm statistics across all devices"
+    )
 
     # Training examples
     crop: tuple[int, int] = _setting(
@@ -118,7 +120,7 @@ class TrainConfig:
     )
     batch_size: int = _setting(
         32,
-        "images per step over all devices; 0 chooses at most 16, by the number of images",
+        "images per step, on all devices together; 0 chooses at most 16, by the number of images",
         metavar="N",
         minimum=0,
     )
