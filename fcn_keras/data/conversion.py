@@ -74,7 +74,7 @@ def convert_masks(
     """
     output, labels = Path(output), _read_classes(Path(classes))
     if output.exists():
-        raise UserError(f"{output}: exists already and is never overwritten. Choose another name.")
+        raise UserError(f"{output}: already exists and is never overwritten. Choose another name.")
     if not 0 < val < 1:
         raise UserError(f"--val must be between 0 and 1. Received: {val}.")
     if seed < 0:

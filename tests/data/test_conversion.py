@@ -164,5 +164,5 @@ def test_an_existing_folder_is_kept(tmp_path, capfd):
     write_export(tmp_path / "export")
     (tmp_path / "data").mkdir()
     assert main(["data", "convert", *flags(tmp_path / "export", tmp_path / "data")]) == 1
-    assert "exists already and is never overwritten" in capfd.readouterr().err
+    assert "already exists and is never overwritten" in capfd.readouterr().err
     assert list((tmp_path / "data").iterdir()) == []
