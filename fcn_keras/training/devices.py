@@ -86,7 +86,7 @@ def _join(cluster: Cluster) -> tf.distribute.Strategy:
 def fast_precision() -> str:
     """The fastest `mixed_precision` here: `"bfloat16"`, or `"off"` where it gains nothing.
 
-    It is faster on NVIDIA GPUs since Ampere, and on processors with AVX-512 BF16 or AMX.
+    bfloat16 is faster on NVIDIA GPUs since Ampere and on CPUs with AVX-512 BF16 or AMX.
     """
     gpus = tf.config.list_physical_devices("GPU")
     if gpus:
