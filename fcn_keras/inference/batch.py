@@ -162,6 +162,6 @@ def _open(path: str, max_pixels: int) -> Image.Image:
     if storage.is_address(path):
         return open_photograph(storage.read(path), path, max_pixels)
     if not os.path.isfile(path):  # a pipe would never end
-        missing = "no regular file" if os.path.exists(path) else "no such file or folder"
+        missing = "not a regular file" if os.path.exists(path) else "no such file or folder"
         raise UserError(f"{path}: {missing}.")
     return open_photograph(path, path, max_pixels)

@@ -398,7 +398,7 @@ def test_results_that_are_skipped_are_not_replaced(run, tmp_path, capfd):
     mine = (output / "a.png").read_bytes()
     assert predict(run, output, photos, "--skip-existing") == 0
     assert "1 of 2 images predicted, 1 were there already" in capfd.readouterr().out
-    os.utime(output / "a.png", (1, 1))  # older than its image, so it would be made again
+    os.utime(output / "a.png", (1, 1))  # older than its image, so it would be made anew
     assert predict(run, output, photos, "--skip-existing") == 1
     assert (output / "a.png").read_bytes() == mine
 

@@ -62,7 +62,7 @@ def test_results_are_those_without_ray(predict, tmp_path):
     (tmp_path / "ray" / LIST).write_bytes((tmp_path / "here" / LIST).read_bytes())
     flags = ["--output", tmp_path / "ray", "--confidence", "--skip-existing", *RAY]
     code, report, errors_with_ray = predict(images, *flags)
-    # The first of the two masks has no confidence beside it, so it is made again.
+    # The first of the two masks has no confidence beside it, so it is made anew.
     assert "60 of 62 images predicted, 1 were there already, 1 failed." in report
     assert code == 1 and errors_with_ray == errors and "broken.jpg" in errors
     assert contents(tmp_path / "ray") == here
