@@ -383,7 +383,7 @@ def test_a_second_interrupt_ends_a_call_that_waits_in_vain(server, tmp_path, mon
     assert asked.wait(60)
     process.send_signal(signal.SIGINT)
     assert b"Ctrl-C again ends at once" in process.stderr.readline() + process.stderr.readline()
-    time.sleep(0.3)  # two at once count as one
+    time.sleep(0.3)  # two at once are one
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 130
     never.set()
