@@ -110,7 +110,7 @@ def answer(versions: ModelVersions, call: Call, body: bytes = b"") -> Iterator[s
         RequestError: If the request cannot be answered.
     """
     if call.name != versions.name:
-        raise RequestError(f"Model {call.name} is not served, but {versions.name} is.", 404)
+        raise RequestError(f"There is no model {call.name}. Use {versions.name}.", 404)
     if call.label is not None and call.label not in versions.labels:
         raise RequestError(f"Model {call.name} has no version label {call.label}.")
     number = call.version if call.label is None else versions.labels[call.label]
