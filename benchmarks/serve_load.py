@@ -4,10 +4,12 @@
     python benchmarks/serve_load.py ... --seconds 3600 --clients 2 --pause 0.5 PHOTOGRAPHS
 
 Starts the server on an exported model, lets clients send photographs for a while, and
-compares every mask with the server's answer before the load. A broken request must get a 4xx
-status and a reason. Prints the server's memory every minute, and finally requests per second,
-latencies of whole requests, and the memory in the first quarter (after a twentieth as warm-up)
-and in the last. The exit code is 1 if anything failed.
+compares every mask with the server's answer before the load. A broken request must get the
+status given in `broken_requests`, and a reason. With broken requests, 200 connections are opened
+every minute and left idle, and for half a minute there is a version that cannot be loaded.
+Prints the server's memory every minute, and finally requests per second, latencies of whole
+requests, the longest answer of `/ready`, and the memory in the first quarter (after a twentieth as
+warm-up) and in the last. The exit code is 1 if anything failed.
 """
 
 import argparse
@@ -17,6 +19,7 @@ import http.client
 import itertools
 import json
 import random
+import shutil
 import signal
 import socket
 import statistics
@@ -26,13 +29,19 @@ import sys
 import threading
 import time
 import zlib
+from functools import partial
+from io import BytesIO
 from pathlib import Path
+
+from PIL import Image
 
 SERVE = "import sys; from fcn_keras.cli import main; sys.exit(main())"
 SUFFIXES = {".jpg", ".jpeg", ".png"}
 PREDICT = "/v1/models/fcn:predict"
 HUGE_MIB = 200
 BOMB_SIDE = 30_000
+IDLE = 200
+SIDE = 1182  # of the largest image that is taken as JSON
 
 
 def main() -> int:
@@ -57,7 +66,8 @@ def main() -> int:
             if not line:
                 return 1  # it has printed why
             port = int(line.split("/")[2].rpartition(":")[2])
-            load = Load(port, photos, arguments.broken, arguments.pause)
+            base = Path(arguments.model_base_path)
+            load = Load(port, base, photos, arguments.broken, arguments.pause)
             memory = load.run(arguments.clients, arguments.seconds, server.pid)
             server.send_signal(signal.SIGTERM)
             print(server.stdout.read(), end="")
@@ -70,9 +80,11 @@ def main() -> int:
 
 
 class Load:
-    def __init__(self, port: int, photos: list[bytes], broken: float, pause: float):
+    def __init__(self, port: int, base: Path, photos: list[bytes], broken: float, pause: float):
         self.port, self.share, self.pause = port, broken, pause
-        self.latencies, self.failures, self.refused = [], [], 0
+        self.latencies, self.failures, self.refused, self.longest = [], [], 0, 0.0
+        versions = [int(path.name) for path in base.iterdir() if path.name.isdecimal()]
+        self.bad_version, self.idle = base / str(max(versions) + 1), []
         self.bodies = [body_of(photo) for photo in photos]
         with contextlib.closing(connect(port)) as connection:
             self.expected = [mask_of(*ask(connection, body)) for body in self.bodies]
@@ -82,17 +94,44 @@ class Load:
         """Puts load on the server; returns its memory in MiB, twice per second."""
         end = time.monotonic() + seconds
         threads = [threading.Thread(target=self.client, args=(n, end)) for n in range(clients)]
+        threads.append(threading.Thread(target=self.poll, args=(end,)))
         for thread in threads:
             thread.start()
         memory = []
         while time.monotonic() < end:
+            if self.broken and len(memory) % 60 == 0:
+                self.disturb(len(memory) % 120 == 0)
             memory.append(resident_mib(server))
             if len(memory) % 120 == 0:
                 print(f"{len(memory) // 120} min: {memory[-1]:.0f} MiB", flush=True)
             time.sleep(0.5)
         for thread in threads:
             thread.join()
+        self.disturb(False)
         return memory
+
+    def poll(self, end: float) -> None:
+        """Asks whether the server is ready, as a liveness probe does."""
+        while time.monotonic() < end:
+            start = time.perf_counter()
+            try:
+                with contextlib.closing(connect(self.port)) as connection:
+                    connection.request("GET", "/ready")
+                    if (code := connection.getresponse().status) != 200:
+                        self.failures.append(f"/ready: {code}")
+            except OSError as error:
+                self.failures.append(f"/ready: {error!r}")
+            self.longest = max(self.longest, time.perf_counter() - start)
+            time.sleep(0.1)
+
+    def disturb(self, begin: bool) -> None:
+        """Leaves connections idle and adds a version that cannot be loaded, or removes it."""
+        shutil.rmtree(self.bad_version, ignore_errors=True)
+        if begin:
+            address = ("127.0.0.1", self.port)
+            self.idle = [socket.create_connection(address) for _ in range(IDLE)]
+            self.bad_version.mkdir()
+            (self.bad_version / "saved_model.pb").write_bytes(b"no model")
 
     def client(self, number: int, end: float) -> None:
         rng, connection = random.Random(number), connect(self.port)
@@ -117,9 +156,11 @@ class Load:
         if mask_of(*answer) != self.expected[index]:
             self.failures.append(f"A different mask than before for photograph {index}.")
 
-    def send_broken(self, connection, name: str, body: bytes | None) -> None:
-        code, text = ask(connection, body) if body is not None else ask_huge(self.port)
-        if 400 <= code < 500 and json.loads(text)["error"]:
+    def send_broken(self, connection, name: str, codes, send) -> None:
+        code, text = send(connection)
+        # A request that is not HTTP gets its reason in plain text.
+        reason = json.loads(text)["error"] if text.startswith(b"{") and code != 200 else text
+        if code in codes and (reason or not code):
             self.refused += 1
         else:
             self.failures.append(f"{name}: {code} {text[:200]}")
@@ -135,21 +176,35 @@ def ask(connection, body: bytes) -> tuple[int, bytes]:
     return response.status, response.read()
 
 
-def ask_huge(port: int) -> tuple[int, bytes]:
-    """Sends a body above any limit; the server may answer and close before it is all sent."""
-    with socket.create_connection(("127.0.0.1", port), 120) as raw:
-        head = f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nContent-Length: {HUGE_MIB << 20}\r\n\r\n"
+def ask_raw(connection, *sent: bytes, pause=0.0, end=False) -> tuple[int, bytes]:
+    """Sends this on a connection of its own, whose side may then end.
+
+    The answer may come, and the end too, before all is out. Status 0 stands for no answer.
+    """
+    with socket.create_connection((connection.host, connection.port), 120) as raw:
         with contextlib.suppress(ConnectionError):
-            raw.sendall(head.encode())
-            for _ in range(HUGE_MIB):
-                raw.sendall(bytes(2**20))
+            for each in sent:
+                raw.sendall(each)
+                time.sleep(pause)
+            if end:
+                raw.shutdown(socket.SHUT_WR)
         response = http.client.HTTPResponse(raw)
-        response.begin()
+        try:
+            response.begin()
+        except ConnectionError:
+            return 0, b""
         return response.status, response.read()
 
 
-def body_of(data: bytes) -> bytes:
-    return json.dumps({"instances": [{"b64": base64.b64encode(data).decode()}]}).encode()
+def body_of(*files: bytes) -> bytes:
+    rows = [{"b64": base64.b64encode(data).decode()} for data in files]
+    return json.dumps({"instances": rows}).encode()
+
+
+def pixels(height: int, width: int, value: str = "255", signature: str = "predict_images") -> bytes:
+    row = "[" + ",".join([f"[{value},{value},{value}]"] * width) + "]"
+    rows = ",".join([row] * height)
+    return f'{{"signature_name": "{signature}", "instances": [[{rows}]]}}'.encode()
 
 
 def mask_of(code: int, text: bytes) -> str:
@@ -158,20 +213,49 @@ def mask_of(code: int, text: bytes) -> str:
     return json.loads(text)["predictions"][0]["mask_png_bytes"]["b64"]
 
 
-def broken_requests(photo: bytes) -> list[tuple[str, bytes | None]]:
+def broken_requests(photo: bytes) -> list[tuple]:
+    """Each one's name, the statuses that are right, and how to send it."""
     whole = body_of(photo)
+    bodies = {
+        "truncated photograph": body_of(photo[: len(photo) // 3]),
+        "text file": body_of(b"This is a text.\n" * 100),
+        "no bytes": body_of(b""),
+        "decompression bomb": body_of(png_bomb()),
+        "JPEG of 3,000 scans": body_of(jpeg_of_scans(3000)),
+        "more than 512 million pixels": body_of(*[png_bomb()[:100]] * 100),
+        "wrong JSON": whole[:-2],
+        "wrong base64": whole.replace(b'"b64": "', b'"b64": "*'),
+        "nested lists": b'{"instances": ' + b"[" * 10**6,
+        "half a character": b'{"signature_name": "\\ud800", "instances": [1]}',
+        "million instances": b'{"instances": [' + b"{}," * 10**6 + b"{}]}",
+        "30 MiB of pixels": pixels(1500, 1500),
+        "30 MiB of empty lists": b'{"instances": [' + b"[]," * 10**7 + b"[]]}",
+        "a text behind pixels": pixels(SIDE, SIDE)[:-3] + b',"x"]]}',
+        "1e999": pixels(1, 1, "1e999", "predict_float_images"),
+    }
+    ready = b"GET /ready HTTP/1.1\r\nHost: x\r\n"
+    post = f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nContent-Length: ".encode()
+    huge = [post + b"%d\r\n\r\n" % (HUGE_MIB << 20), *[bytes(2**20)] * HUGE_MIB]
+    refused = range(400, 500)
     return [
-        ("truncated photograph", body_of(photo[: len(photo) // 3])),
-        ("text file", body_of(b"This is a text.\n" * 100)),
-        ("no bytes", body_of(b"")),
-        ("decompression bomb", body_of(png_bomb())),
-        ("wrong JSON", whole[:-2]),
-        ("wrong base64", whole.replace(b'"b64": "', b'"b64": "*')),
-        ("nested lists", b'{"instances": ' + b"[" * 10**6),
-        ("half a character", b'{"signature_name": "\\ud800", "instances": [1]}'),
-        ("million instances", b'{"instances": [' + b"{}," * 10**6 + b"{}]}"),
-        (f"{HUGE_MIB} MiB", None),
+        *((name, refused, partial(ask, body=body)) for name, body in bodies.items()),
+        ("pixels within the limit", [200], partial(ask, body=pixels(SIDE, SIDE))),
+        (f"{HUGE_MIB} MiB", refused, lambda each: ask_raw(each, *huge)),
+        ("header of 70 kB", [400], lambda each: ask_raw(each, ready + b"A: %070000d\r\n\r\n" % 0)),
+        ("no HTTP", [400], lambda each: ask_raw(each, b"\x16\x03\x01\0\r\n\r\n")),
+        ("half-closed", [200], lambda each: ask_raw(each, ready + b"\r\n", end=True)),
+        ("half a body", [0], lambda each: ask_raw(each, post + b"9\r\n\r\n{", end=True)),
+        ("dripped", [0], lambda each: ask_raw(each, *[b"G", b"E", b"T"], pause=0.3, end=True)),
     ]
+
+
+def jpeg_of_scans(count: int) -> bytes:
+    """A progressive JPEG whose last scan is repeated until there are so many."""
+    file = BytesIO()
+    Image.new("RGB", (64, 64)).save(file, "JPEG", progressive=True)
+    data, start = file.getvalue(), b"\xff\xda\0"
+    last = data[data.rindex(start) : -2]
+    return data[:-2] + last * (count - data.count(start)) + data[-2:]
 
 
 def png_bomb() -> bytes:
@@ -202,6 +286,7 @@ def report(load: Load, memory: list[float], seconds: float) -> None:
         cuts = statistics.quantiles(load.latencies, n=100, method="inclusive")
         print("latency " + ", ".join(f"p{n} {cuts[n - 1] * 1000:.0f} ms" for n in (50, 95, 99)))
     first, last = statistics.median(memory[:quarter]), statistics.median(memory[-quarter:])
+    print(f"longest answer of /ready {load.longest * 1000:.0f} ms")
     print(f"memory {first:.0f} MiB in the first quarter, {last:.0f} MiB in the last")
     print(f"{len(load.failures)} failures", *load.failures[:5], sep="\n  ")
 

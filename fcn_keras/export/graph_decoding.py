@@ -10,7 +10,8 @@ import tensorflow as tf
 
 from fcn_keras.files.images import MAX_SCANS, SCAN_START
 
-MAX_HEADERS = 10_000  # JPEG segments or PNG chunks that are searched for EXIF data
+# That are searched for EXIF data; a segment may be a single byte of filling, a chunk has 12.
+MAX_SEGMENTS, MAX_CHUNKS = 1_000, 10_000
 ORIENTATION_TAG, SHORT, LONG = 0x0112, 3, 4
 
 
@@ -133,7 +134,7 @@ def _find_jpeg_exif(file_bytes) -> tf.Tensor:
         inside = position < tf.size(file_bytes, tf.int64)
         return (found < 0) & inside & (marker != 0xFFDA) & (marker != 0xFFD9)
 
-    return _search(search, unfinished, start=2)
+    return _search(search, unfinished, 2, MAX_SEGMENTS)
 
 
 def _find_png_exif(file_bytes) -> tf.Tensor:
@@ -147,13 +148,13 @@ def _find_png_exif(file_bytes) -> tf.Tensor:
     def unfinished(position, _):  # the last one counts
         return position < tf.size(file_bytes, tf.int64)
 
-    return _search(search, unfinished, start=8)
+    return _search(search, unfinished, 8, MAX_CHUNKS)
 
 
-def _search(body, condition, start: int) -> tf.Tensor:
+def _search(body, condition, start: int, most: int) -> tf.Tensor:
     none = tf.constant(-1, tf.int64)
     start = tf.constant(start, tf.int64)
-    return tf.while_loop(condition, body, (start, none), maximum_iterations=MAX_HEADERS)[1]
+    return tf.while_loop(condition, body, (start, none), maximum_iterations=most)[1]
 
 
 def _orientation(file_bytes, exif) -> tf.Tensor:

@@ -8,8 +8,12 @@ import tensorflow as tf
 from fcn_keras.data.split import LabelSet
 from fcn_keras.export.graph_decoding import count_pixels, decode_photograph
 
-MAX_QUERIES = 1024  # each repeats the metadata, so a short request could ask for gigabytes
+# Files and queries per request: each file is searched and segmented separately, and each query
+# repeats the metadata, so a short request could take hours or gigabytes.
+MAX_ROWS = 1024
 MAX_REQUEST_PIXELS = 512_000_000  # a file of a few hundred bytes may have millions
+STRIDE = 32  # of the network, which rounds sides up: an image of 1×1 takes as much as 32×32
+MAX_BATCH_PIXELS = 2**24
 
 
 def add_signatures(
@@ -24,12 +28,12 @@ def add_signatures(
 
     | signature | inputs | outputs |
     |---|---|---|
-    | `serving_default` | `image_bytes`: string `(B,)`, JPEG or PNG files of any sizes | `mask_png_bytes`: string `(B,)`, grey PNGs of class ids at the upright photographs' sizes; `class_fractions`: float32 `(B, C)` |
-    | `predict_images` | `images`: uint8 `(B, H, W, 3)` | `mask`: uint8 `(B, H, W)` |
-    | `predict_float_images` | `images`: float32 `(B, H, W, 3)` in 0..255 | `mask`: uint8 `(B, H, W)` |
-    | `predict_probabilities` | `images`: uint8 `(B, H, W, 3)` | `probabilities`: float32 `(B, H, W, C)` |
+    | `serving_default` | `image_bytes`: string `(B,)`, `B` at most `MAX_ROWS`, JPEG or PNG files of any sizes | `mask_png_bytes`: string `(B,)`, grey PNGs of class ids at the upright photographs' sizes; `class_fractions`: float32 `(B, C)` |
+    | `predict_images` | `images`: uint8 `(B, H, W, 3)`, `B` times the sides, rounded up to multiples of 32, at most `MAX_BATCH_PIXELS` | `mask`: uint8 `(B, H, W)` |
+    | `predict_float_images` | `images`: float32, otherwise as above, in 0..255 | `mask`: uint8 `(B, H, W)` |
+    | `predict_probabilities` | `images`: uint8, as above | `probabilities`: float32 `(B, H, W, C)` |
     | `labels` | none | `names`: string `(C,)`; `palette`: uint8 `(C, 3)` |
-    | `about` | `query`: int32 `(B,)`, ignored, `B` at most `MAX_QUERIES` | `names`: string `(B, C)`; `palette`: uint8 `(B, C, 3)`; `metadata`: string `(B,)`, JSON |
+    | `about` | `query`: int32 `(B,)`, ignored, `B` at most `MAX_ROWS` | `names`: string `(B, C)`; `palette`: uint8 `(B, C, 3)`; `metadata`: string `(B,)`, JSON |
 
     TF Serving's REST API refuses signatures without inputs (`json_tensor.cc`), and
     its batching those whose outputs lack one row per input; hence `about`.
@@ -63,15 +67,13 @@ def add_signatures(
         return tf.io.encode_png(mask[..., None]), fractions
 
     def segment_files(image_bytes):
+        image_bytes = _limited(
+            image_bytes, tf.size(image_bytes), MAX_ROWS, "image_bytes has", "files"
+        )
         each = tf.map_fn(count_pixels, image_bytes, fn_output_signature=tf.float64)
         # A file that is too large by itself is refused with its number.
         pixels = tf.cast(tf.reduce_sum(tf.minimum(each, max_pixels)), tf.int64)
-        few = tf.debugging.Assert(
-            pixels <= pixel_limit,
-            [tf.strings.join(["image_bytes have ", tf.strings.as_string(pixels), pixel_message])],
-        )
-        with tf.control_dependencies([few]):
-            image_bytes = tf.identity(image_bytes)
+        image_bytes = _limited(image_bytes, pixels, pixel_limit, "image_bytes have", "pixels")
         masks, fractions = tf.map_fn(
             segment_file,
             (tf.range(tf.size(image_bytes)), image_bytes),
@@ -84,28 +86,21 @@ def add_signatures(
         return {"mask_png_bytes": masks, "class_fractions": fractions}
 
     def predict_images(images):
-        return {"mask": mask_of(images)}
+        return {"mask": mask_of(_few(images))}
 
     def predict_probabilities(images):
-        return {"probabilities": tf.nn.softmax(logits_of(images))}
+        return {"probabilities": tf.nn.softmax(logits_of(_few(images)))}
 
     def label_set():
         palette = tf.constant(labels.palette, tf.uint8)
         return {"names": tf.constant(labels.names), "palette": palette}
 
     def about(query):
-        few = tf.debugging.Assert(
-            tf.size(query) <= MAX_QUERIES,
-            [tf.strings.join(["query has ", tf.strings.as_string(tf.size(query)), limit])],
-        )
-        with tf.control_dependencies([few]):
-            query = tf.identity(query)
+        query = _limited(query, tf.size(query), MAX_ROWS, "query has", "numbers")
         answer = {**label_set(), "metadata": tf.constant(metadata)}
         return {name: tf.repeat(value[None], tf.size(query), 0) for name, value in answer.items()}
 
     pixel_limit = max(MAX_REQUEST_PIXELS, max_pixels)
-    pixel_message = f" pixels; at most {pixel_limit} pixels in one request are accepted."
-    limit = f" numbers; at most {MAX_QUERIES} are answered."
     files = tf.TensorSpec([None], tf.string, name="image_bytes")
     images = tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")
     floats = tf.TensorSpec([None, None, None, 3], tf.float32, name="images")
@@ -115,6 +110,22 @@ def add_signatures(
     archive.add_endpoint("predict_probabilities", predict_probabilities, [images])
     archive.add_endpoint("labels", label_set, [])
     archive.add_endpoint("about", about, [tf.TensorSpec([None], tf.int32, name="query")])
+
+
+def _few(images):
+    """The images, if the network has the memory for them."""
+    count, *sides = tf.unstack(tf.shape(images, tf.int64)[:3])
+    height, width = (-(-side // STRIDE) * STRIDE for side in sides)
+    pixels = "pixels with their sides rounded up to multiples of 32"
+    return _limited(images, count * height * width, MAX_BATCH_PIXELS, "images have", pixels)
+
+
+def _limited(tensor, count, most: int, owner: str, what: str):
+    """The tensor, or an error where there is more of something than `most`."""
+    start, end = f"{owner} ", f" {what}; at most {most} in one request are accepted."
+    message = tf.strings.join([start, tf.strings.as_string(count), end])
+    with tf.control_dependencies([tf.debugging.Assert(count <= most, [message])]):
+        return tf.identity(tensor)
 
 
 def _bounded(mask_of, image, max_side: int):

@@ -39,7 +39,7 @@ def run(app, listener: socket.socket, ready: str, stopping: Callable[[], None], 
         app,
         loop="asyncio",
         ws="none",
-        log_level="warning",
+        log_level="error",  # a warning is a line for each request that is no HTTP
         access_log=False,
         server_header=False,
         timeout_keep_alive=HEAD_SECONDS,

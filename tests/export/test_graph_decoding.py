@@ -171,3 +171,11 @@ def test_endless_headers_end(decode):
     data = CASES["jpeg, orientation 6"]
     padded = data[:2] + b"\xff\xfe\0\2" * 250_000 + data[2:]
     assert decode(padded).shape == (75, 101, 3)
+
+
+@pytest.mark.parametrize("header", [b"\xff", b"\xff\xd0", b"\xff\xfe\0\2"])
+def test_few_headers_are_searched(decode, header):
+    """Each takes as long as a photograph's row, and filling is a byte each."""
+    data = CASES["jpeg, orientation 6"]
+    for count, shape in ((900, (101, 75, 3)), (1001, (75, 101, 3))):
+        assert decode(data[:2] + header * count + data[2:]).shape == shape

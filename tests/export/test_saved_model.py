@@ -253,6 +253,27 @@ def test_many_pixels_in_one_request_are_refused_before_any_is_decoded(signatures
         segment(signatures, *[data] * 512)
 
 
+def test_many_files_in_one_request_are_refused(signatures):
+    """Each takes time, however small it is."""
+    for count, reason in ((1025, "image_bytes has 1025 files; at most 1024"), (1024, "neither a")):
+        with pytest.raises(tf.errors.InvalidArgumentError, match=reason):
+            segment(signatures, *[b""] * count)
+
+
+@pytest.mark.parametrize("name", ["images", "float_images", "probabilities"])
+@pytest.mark.parametrize("shape", [(2**14 + 1, 1, 1), (1, 1, 2**19 + 1), (1, 2**19 + 1, 1)])
+def test_small_images_count_as_the_network_pads_them(signatures, name, shape):
+    """Of a MiB of JSON, images of 1x1 would take a gigabyte."""
+    signature = signatures[f"predict_{name}"]
+    dtype = tf.float32 if name == "float_images" else tf.uint8
+    with pytest.raises(tf.errors.InvalidArgumentError, match="images have 16778240 pixels with"):
+        signature(images=tf.zeros((*shape, 3), dtype))
+    [answer] = signature(
+        images=tf.zeros((*[max(side // 16, 1) for side in shape], 3), dtype)
+    ).values()
+    assert answer.shape[:3] == [max(side // 16, 1) for side in shape]
+
+
 def export_command(run, output, *flags):
     return [*FCN_KERAS, "export", "--model", run, "--output", output, *flags]
 

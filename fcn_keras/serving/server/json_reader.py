@@ -24,7 +24,8 @@ BLOCK = 2**16  # characters that are scanned together
 FIRST_BLOCK = 2**9
 TOO_LONG = "a number with too many digits"
 
-NUMBERS_FOLLOW = re.compile(r"\[[\[ \t\n\r]*+[-0-9NI]")
+# No more than a tensor's lists are looked through, which would take long for each of thousands.
+NUMBERS_FOLLOW = re.compile(rf"(?:\[[ \t\n\r]*+){{1,{MAX_RANK}}}+[-0-9NI]")
 FEW_NUMBERS = re.compile(  # faster than NumPy
     r"\[(?:[ \t\n\r]*+-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?+(?:[Ee][-+]?[0-9]++)?+[ \t\n\r]*+,?)"
     r"{1,50}+(?<!,)\]"

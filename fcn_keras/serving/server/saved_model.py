@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -48,8 +49,10 @@ def public_reason(error: Exception, folder: Path) -> str:
         folder: The version's, which may have spaces in its name.
     """
     reason = first_line(error)
-    for known in (folder.resolve(), folder.absolute(), folder):
-        reason = reason.replace(f"{known}/", "").replace(str(known), folder.name)
+    for known in map(os.fsencode, (folder.resolve(), folder.absolute(), folder)):
+        # TensorFlow shows some as Python writes bytes: b'/a/\xfc/saved_model.pb'.
+        for text in (os.fsdecode(known), repr(known)[2:-1]):
+            reason = reason.replace(f"{text}/", "").replace(text, folder.name)
     return FOLDERS.sub("", reason)
 
 

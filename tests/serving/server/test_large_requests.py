@@ -57,6 +57,7 @@ BODIES = {  # a form of 30 MiB and its answer
         "must be ASCII",
     ),
     "escaped slashes": ('{"instances": [{"b64": "' + r"AA\/A" * 6 * MIB + '"}]}', 400, ""),
+    "open lists": ('{"instances": ' + "[" * 30 * MIB, 400, "recursion depth"),
     "spaces": ('{"instances": [' + " " * 30 * MIB + "]}", 400, "at least one item"),
 }
 
@@ -121,6 +122,8 @@ def test_others_are_answered_meanwhile(server, name, tmp_path):
 
 def test_no_step_is_long():
     """No call that keeps other threads waiting has more than a few thousand numbers."""
+    ranks = [bool(json_reader.NUMBERS_FOLLOW.match("[ " * rank + "1")) for rank in range(12)]
+    assert ranks == [1 <= rank <= json_reader.MAX_RANK for rank in range(12)]
     reader = Reader(f"[{listed(ROW, 1)}]".encode())
     assert reader.value.shape[2:] == (1000, 3)
     sizes = [len(block) for block in reader.value.blocks()]

@@ -382,7 +382,7 @@ def test_missing_packages_are_named(base, capfd, monkeypatch):
 
 @pytest.mark.parametrize("linked", [False, True])
 def test_no_route_tells_where_the_models_are(tmp_path, linked):
-    base = tmp_path / "a secret place" / "inner"
+    base = tmp_path / "a secret place \xfc" / "inner"
     base.mkdir(parents=True)
     save_version(base, 1)
     for version in range(2, 8):
@@ -418,16 +418,17 @@ def test_no_route_tells_where_the_models_are(tmp_path, linked):
 @pytest.mark.parametrize(
     ("said", "expected"),
     [
-        ("No file /srv/a b/3/assets/x.txt; No such", "No file assets/x.txt; No such"),
+        ("No file /srv/\xe4 b/3/assets/x.txt; No such", "No file assets/x.txt; No such"),
+        ("b'/srv/\\xc3\\xa4 b/3/x.pb': bad", "b'x.pb': bad"),
         ("b'/home/me/x.pb': bad", "b'x.pb': bad"),
         ("file:/home/me/x.pb", "file:x.pb"),
         ("see https://a.org/b/c, map/while/Assert", "see https://a.org/b/c, map/while/Assert"),
         ("{{node a/b}} image/png, 3 / 4", "{{node a/b}} image/png, 3 / 4"),
-        ("/srv/a b/3 is gone", "3 is gone"),
+        ("/srv/\xe4 b/3 is gone", "3 is gone"),
     ],
 )
 def test_reasons_name_files_without_folders(said, expected):
-    assert public_reason(ValueError(said), Path("/srv/a b/3")) == expected
+    assert public_reason(ValueError(said), Path("/srv/\xe4 b/3")) == expected
 
 
 def test_a_model_that_cannot_be_loaded_ends_the_server(tmp_path):
