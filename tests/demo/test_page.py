@@ -249,7 +249,7 @@ def test_a_phones_screen_is_wide_enough(open_page, segmenter, photograph):
 
 def test_the_keyboard_reaches_all_and_the_focus_is_seen(open_page, server):
     page, choosers = open_page(), []
-    page.on("filechooser", choosers.append)  # early: the browser takes a while to intercept them
+    page.on("filechooser", lambda chooser: choosers.append(chooser))  # takes effect later
     where = """() => {
         const element = document.activeElement;
         const part = element.closest("#photograph, #samples, #opacity, #classes, #download");

@@ -17,7 +17,6 @@ from support import c_api
 from support.fake_folder import CLASSES, draw_example
 from support.processes import FCN_KERAS, ROOT
 from tensorflow.core.protobuf import saved_model_pb2
-from tensorflow.python.tools import saved_model_cli
 from tensorflow_serving.apis import prediction_log_pb2
 
 from fcn_keras.cli import main
@@ -50,12 +49,9 @@ def photos(tmp_path_factory):
     return sorted(folder.iterdir())
 
 
-def test_saved_model_cli_lists_the_signatures(exported, capsys):
-    arguments = saved_model_cli.create_parser().parse_args(
-        ["show", "--dir", str(exported), "--all"]
-    )
-    arguments.func(arguments)
-    shown = capsys.readouterr().out
+def test_saved_model_cli_lists_the_signatures(exported):
+    command = [*SAVED_MODEL_CLI, "show", "--dir", exported, "--all"]
+    shown = subprocess.run(command, capture_output=True, text=True, env=QUIET, check=True).stdout
     lines = [line.strip() for line in shown.split("Concrete Functions")[0].splitlines()]
 
     def signature(name):
