@@ -1,6 +1,8 @@
+import fcntl
 import gc
 import json
 import os
+import shutil
 import signal
 import sys
 
@@ -47,46 +49,73 @@ def pytest_collection_finish():
 
 
 @pytest.fixture(scope="session")
-def shapes(tmp_path_factory):
-    """A data set of 6 images for training and 5 for validation. Read-only."""
-    return write_folder(tmp_path_factory.mktemp("data") / "shapes", val=5)
+def built_once(tmp_path_factory):
+    """Builds a folder, which the workers of pytest-xdist share: the first one builds it."""
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+
+    def built_once(name, build):
+        folder, built = base / name, base / f"{name}.built"
+        with (base / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not built.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # of a worker that failed
+                build(folder)
+                built.touch()
+        return folder
+
+    return built_once
 
 
 @pytest.fixture(scope="session")
-def finished_run(shapes, tmp_path_factory):
+def shapes(built_once):
+    """A data set of 6 images for training and 5 for validation. Read-only."""
+    return built_once("shapes", lambda folder: write_folder(folder, val=5))
+
+
+@pytest.fixture(scope="session")
+def finished_run(shapes, built_once):
     """A finished run of two epochs. Read-only: a test that changes it copies it."""
     from fcn_keras.cli import main
 
-    run_dir = tmp_path_factory.mktemp("runs") / "finished"
     flags = "--backbone tiny --output-stride 16 --batch-size 2 --crop 48 64 --scale 1 1".split()
     flags += "--epochs 2 --optimizer adamw --learning-rate 1e-2".split()
-    assert main(["train", "--dataset", str(shapes), "--run-dir", str(run_dir), *flags]) == 0
-    return run_dir
+
+    def build(run_dir):
+        assert main(["train", "--dataset", str(shapes), "--run-dir", str(run_dir), *flags]) == 0
+
+    return built_once("finished", build)
 
 
 @pytest.fixture(scope="session")
-def resumed_run(shapes, tmp_path_factory):
+def resumed_run(shapes, built_once):
     """A run of two epochs that was continued to four, validated in the second and fourth."""
     from fcn_keras.cli import main
 
-    run_dir = tmp_path_factory.mktemp("runs") / "resumed"
     flags = ["--epochs", "2", "--validate-every", "2", "--schedule", "poly"]
-    command = ["train", "--dataset", str(shapes), "--run-dir", str(run_dir), *QUICK, *flags]
-    assert main(command) == 0
-    assert main(["train", "--resume", str(run_dir), "--epochs", "4"]) == 0
-    return run_dir
+
+    def build(run_dir):
+        command = ["train", "--dataset", str(shapes), "--run-dir", str(run_dir), *QUICK, *flags]
+        assert main(command) == 0
+        assert main(["train", "--resume", str(run_dir), "--epochs", "4"]) == 0
+
+    return built_once("resumed", build)
 
 
 @pytest.fixture(scope="session")
-def untrained_run(tmp_path_factory):
+def untrained_run(built_once):
     """A folder with an untrained FCN-8s, whose masks have all classes of the fake data set."""
+    return built_once("untrained", _save_untrained_run)
+
+
+def _save_untrained_run(folder):
     import keras
     import numpy as np
 
     from fcn_keras.data.split import voc_palette
     from fcn_keras.models.fcn import build_fcn
 
-    folder = tmp_path_factory.mktemp("run")
     keras.utils.set_random_seed(1)
     model = build_fcn("tiny", len(CLASSES), 8, weights=None)
     # Its random scores would favour one class everywhere.
@@ -95,18 +124,19 @@ def untrained_run(tmp_path_factory):
     model.get_layer("score_8").bias.assign(-logits.mean(axis=(0, 1, 2)))
     classes = model(image[None].astype("float32")).numpy().argmax(axis=-1)
     assert len(np.unique(classes)) == len(CLASSES)
+    folder.mkdir()
     model.save(folder / "best.keras")
     labels = {"names": CLASSES, "palette": voc_palette(len(CLASSES))}
     (folder / "config.json").write_text(json.dumps({"labels": labels, "git_commit": "abc"}))
-    return folder
 
 
 @pytest.fixture(scope="session")
-def exported(untrained_run, tmp_path_factory):
+def exported(untrained_run, built_once):
     """The version folder that `fcn-keras export` made from `untrained_run`, with side limit 300."""
     from fcn_keras.cli import main
 
-    output = tmp_path_factory.mktemp("models") / "fcn"
-    command = ["export", "--model", str(untrained_run), "--output", str(output)]
-    assert main([*command, "--max-side", "300", "--max-pixels", "1000000"]) == 0
-    return output / "1"
+    def build(output):
+        command = ["export", "--model", str(untrained_run), "--output", str(output)]
+        assert main([*command, "--max-side", "300", "--max-pixels", "1000000"]) == 0
+
+    return built_once("fcn", build) / "1"

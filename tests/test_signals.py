@@ -44,26 +44,22 @@ def require_stopped(process, number, remedy):
     assert process.returncode == 128 + number
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_training_that_is_told_to_stop_says_how_to_go_on(number, shapes, tmp_path):
+@pytest.mark.parametrize("hangups_ignored", [False, True])
+def test_a_training_that_is_told_to_stop_says_how_to_go_on(hangups_ignored, shapes, tmp_path):
+    """What was ignored at the start stays ignored."""
     run = tmp_path / "run"
-    process = start("train", *TRAIN, shapes, "--run-dir", run, "--epochs", "500")
+    command = ["train", *TRAIN, shapes, "--run-dir", run, "--epochs", "500"]
+    process = start(*command, preexec_fn=ignore_hangups if hangups_ignored else heed_signals)
     until_epoch(process, 3)
+    number = signal.SIGHUP
+    if hangups_ignored:
+        process.send_signal(number)
+        until_epoch(process, int(history_of(run)[-1]["epoch"]) + 3)
+        number = signal.SIGTERM
     for _ in range(2):  # as `timeout` sends them
         process.send_signal(number)
     require_stopped(process, number, f"continue with --resume {run}")
     assert len(history_of(run)) >= 2 and not list(run.rglob(".partial-*"))
-
-
-def test_what_was_ignored_at_the_start_stays_ignored(shapes, tmp_path):
-    run = tmp_path / "run"
-    command = ["train", *TRAIN, shapes, "--run-dir", run, "--epochs", "500"]
-    process = start(*command, preexec_fn=ignore_hangups)
-    until_epoch(process, 2)
-    process.send_signal(signal.SIGHUP)
-    until_epoch(process, int(history_of(run)[-1]["epoch"]) + 3)
-    process.send_signal(signal.SIGTERM)
-    require_stopped(process, signal.SIGTERM, f"continue with --resume {run}")
 
 
 def test_a_prediction_that_is_told_to_stop_leaves_whole_files(untrained_run, tmp_path):

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from support.runs import QUICK
 
 from fcn_keras.cli import main
 from fcn_keras.errors import UserError
+from fcn_keras.export.single_file import PROVENANCE_FILE
 from fcn_keras.runs.config import TrainConfig
 from fcn_keras.runs.folder import RunFolder, provenance
 from fcn_keras.runs.paths import absolute, shown, shown_command, shown_text
@@ -45,10 +47,12 @@ def test_a_run_with_relative_paths_goes_on_from_anywhere(
     monkeypatch.chdir("/")
     assert main(["train", "--resume", str(run.path), "--epochs", "2"]) == 0
     capfd.readouterr()
-    assert main(["report", str(run.path)]) == 0
+    assert main(["report", str(run.path), "--images", "1"]) == 0
     assert "Note" not in capfd.readouterr().err
-    assert main(["export", "--model", str(run.path), "--output", str(home / "models")]) == 0
-    about = (home / "models/1/assets.extra/metadata.json").read_text()
+    output = home / "model.keras"
+    export = ["export", "--model", str(run.path), "--output", str(output), "--format", "keras"]
+    assert main(export) == 0
+    about = zipfile.ZipFile(output).read(PROVENANCE_FILE).decode()
     card, page = (run.path / name for name in ("MODEL_CARD.md", "report.html"))
     for text in (card.read_text(), page.read_text(), about):
         assert "someone" not in text and "project" not in text

@@ -46,7 +46,7 @@ TEXTS = {
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     base = tmp_path_factory.mktemp("models")
-    save_version(base, 1)
+    save_version(base, 1, 1.0)
     with serving(base) as server:
         yield server
 
@@ -107,20 +107,19 @@ def test_arrays_of_other_layouts_and_kinds_are_refused(server):
         assert code == 400 and problem in answer["error"]
 
 
-def test_pixels_in_0_to_1_are_computed_and_the_log_says_so_once(tmp_path):
-    save_version(tmp_path / "models", 1, 1.0)
+def test_pixels_in_0_to_1_are_computed_and_the_log_says_so_once(server):
     request = {
         "signature_name": "predict_images",
         "instances": [(PIXELS > 99).astype(int).tolist()],
     }
-    with serving(tmp_path / "models") as server:
-        for instances in ([PIXELS.tolist()], [(0 * PIXELS).tolist()]):
-            assert server.predict({**request, "instances": instances})[0] == 200
-        for _ in range(3):
-            assert server.predict(request) == (200, {"predictions": [MASK.tolist()]})
-        server.stop()
-        wait_for(lambda: server.line("Stopped"))
-        log = "".join(server.lines)
+    for instances in ([PIXELS.tolist()], [(0 * PIXELS).tolist()]):
+        assert server.predict({**request, "instances": instances})[0] == 200
+    assert not server.line("Warning: ")
+    for _ in range(3):
+        assert server.predict(request) == (200, {"predictions": [MASK.tolist()]})
+    server.stop()  # for all of its lines
+    wait_for(lambda: server.line("Stopped"))
+    log = "".join(server.lines)
     assert log.count("Warning: ") == 1 and "predict_images got pixels in 0..1;" in log
     assert "Multiply values in 0..1 by 255." in log
 

@@ -331,33 +331,8 @@ def answers_taken_late(server, asked: int, pause: float) -> int:
     return answers.count(b"HTTP/1.1 200")
 
 
-def test_more_connections_than_open_files(tmp_path):
-    """Idle ones go first, the oldest before others."""
-    save_version(tmp_path, 1)
-    limit = f"import resource; resource.setrlimit(resource.RLIMIT_NOFILE, ({OPEN_FILES},) * 2)"
-    with serving(tmp_path, prelude=limit) as server, contextlib.ExitStack() as stack:
-
-        def connect():
-            address = ("127.0.0.1", server.port)
-            return stack.enter_context(socket.create_connection(address, SECONDS))
-
-        busy = connect()
-        busy.sendall(f"{HEAD}Content-Length: {len(GOOD)}\r\n\r\n".encode() + GOOD[:-1])
-        idle = [connect() for _ in range(4 * OPEN_FILES)]
-        for raw in idle[:9]:
-            assert raw.recv(1) == b""
-        assert server.predict(GOOD)[0] == 200  # at once, as no timeout passes here
-        idle[-1].sendall(f"{GET}\r\n".encode())
-        assert idle[-1].recv(12) == b"HTTP/1.1 200"
-        busy.sendall(GOOD[-1:])
-        assert busy.recv(12) == b"HTTP/1.1 200"
-        assert len([line for line in server.lines if "Warning" in line]) <= 1
-        assert not any("Traceback" in line for line in server.lines)
-
-
 HOG = """
-import os, threading, time, resource; from pathlib import Path
-resource.setrlimit(resource.RLIMIT_NOFILE, (200, 200))
+import os, threading, time; from pathlib import Path
 def hog(signal=Path({signal!r}), held=[]):
     while True:
         time.sleep(0.05)
@@ -372,34 +347,68 @@ threading.Thread(target=hog, daemon=True).start()
 """.strip()
 
 
-def test_no_file_descriptors_left(tmp_path):
-    """The process itself has used them up: one line, and everything works once they are free."""
-    save_version(tmp_path, 1)
-    signal = tmp_path / "signal"
-    prelude = f"exec({HOG.format(signal=str(signal))!r})"
-    with serving(tmp_path, prelude=prelude) as server, contextlib.ExitStack() as stack:
+@pytest.fixture(scope="module")
+def small_server(tmp_path_factory):
+    """A server that may open few files, and opens them all itself while `signal` exists.
+
+    It warns once, and asyncio's pause, after a connection that cannot be accepted, is short.
+    """
+    base = tmp_path_factory.mktemp("models")
+    save_version(base, 1)
+    signal = tmp_path_factory.mktemp("signal") / "hog"
+    prelude = (
+        f"import asyncio, resource; resource.setrlimit(resource.RLIMIT_NOFILE, ({OPEN_FILES},) * 2)"
+        "; asyncio.constants.ACCEPT_RETRY_DELAY = 0.05"
+        f"; from fcn_keras.serving import http; http.QUIET_SECONDS = {SECONDS}"
+        f"; exec({HOG.format(signal=str(signal))!r})"
+    )
+    with serving(base, prelude=prelude) as server, contextlib.ExitStack() as stack:
 
         def connect():
             address = ("127.0.0.1", server.port)
             return stack.enter_context(socket.create_connection(address, SECONDS))
 
-        first = [connect() for _ in range(3)]
-        busy = connect()
-        busy.sendall(f"{HEAD}Content-Length: {len(GOOD)}\r\n\r\n".encode() + GOOD[:-1])
-        assert server.predict(GOOD)[0] == 200
-        signal.touch()
-        wait_for(lambda: len(os.listdir(f"/proc/{server.process.pid}/fd")) == 200)
-        connect()
-        for raw in first:
-            assert raw.recv(1) == b""  # closed in favour of new ones
-        waiting = [connect() for _ in range(50)]
-        wait_for(lambda: server.line("Warning: no connection can be accepted (Too many open"))
-        signal.unlink()
-        assert server.ask("GET", "/ready")[0] == 200 and server.predict(GOOD)[0] == 200
-        busy.sendall(GOOD[-1:])
-        assert busy.recv(12) == b"HTTP/1.1 200"
-        for raw in waiting[-20:]:
-            raw.sendall(f"{GET}\r\n".encode())
-            assert raw.recv(12) == b"HTTP/1.1 200"
-        assert len([line for line in server.lines if "accept" in line]) == 1
-        assert not any("Traceback" in line for line in server.lines)
+        server.connect_raw, server.signal = connect, signal
+        yield server
+
+
+def test_no_file_descriptors_left(small_server):
+    """The process itself has used them up: one line, and everything works once they are free."""
+    server, connect = small_server, small_server.connect_raw
+    first = [connect() for _ in range(3)]
+    busy = connect()
+    busy.sendall(f"{HEAD}Content-Length: {len(GOOD)}\r\n\r\n".encode() + GOOD[:-1])
+    assert server.predict(GOOD)[0] == 200
+    server.signal.touch()
+    wait_for(lambda: len(os.listdir(f"/proc/{server.process.pid}/fd")) == OPEN_FILES)
+    connect()
+    for raw in first:
+        assert raw.recv(1) == b""  # closed in favour of new ones
+    waiting = [connect() for _ in range(50)]
+    wait_for(lambda: server.line("Warning: no connection can be accepted (Too many open"))
+    server.signal.unlink()
+    assert server.ask("GET", "/ready")[0] == 200 and server.predict(GOOD)[0] == 200
+    busy.sendall(GOOD[-1:])
+    assert busy.recv(12) == b"HTTP/1.1 200"
+    for raw in waiting[-20:]:
+        raw.sendall(f"{GET}\r\n".encode())
+        assert raw.recv(12) == b"HTTP/1.1 200"
+    assert len([line for line in server.lines if "accept" in line]) == 1
+    assert not any("Traceback" in line for line in server.lines)
+
+
+def test_more_connections_than_open_files(small_server):
+    """Idle ones go first, the oldest before others."""
+    server, connect = small_server, small_server.connect_raw
+    busy = connect()
+    busy.sendall(f"{HEAD}Content-Length: {len(GOOD)}\r\n\r\n".encode() + GOOD[:-1])
+    idle = [connect() for _ in range(4 * OPEN_FILES)]
+    for raw in idle[:9]:
+        assert raw.recv(1) == b""
+    assert server.predict(GOOD)[0] == 200  # at once, as no timeout passes here
+    idle[-1].sendall(f"{GET}\r\n".encode())
+    assert idle[-1].recv(12) == b"HTTP/1.1 200"
+    busy.sendall(GOOD[-1:])
+    assert busy.recv(12) == b"HTTP/1.1 200"
+    assert len([line for line in server.lines if "Warning" in line]) <= 1
+    assert not any("Traceback" in line for line in server.lines)
