@@ -42,7 +42,7 @@ def decode_photograph(data: tf.Tensor, name: tf.Tensor, max_pixels: int) -> tf.T
         raw_bytes = tf.io.decode_raw(data, tf.uint8)
         file_bytes = tf.cast(raw_bytes, tf.int64)
 
-    scan_limit = f" scans, and at most {MAX_SCANS} are read. Save it as a baseline JPEG."
+    scan_limit = f" scans; at most {MAX_SCANS} are allowed. Save it as a baseline JPEG."
 
     def decode(height, width, decoder):
         sides = [tf.strings.as_string(height), "x", tf.strings.as_string(width)]

@@ -149,7 +149,7 @@ def _open(source, name: str, formats, max_pixels: int) -> Any:
                 raise Image.DecompressionBombError
             if image.format in JPEGS and (scans := file.count(SCAN_START)) > MAX_SCANS:
                 raise UserError(
-                    f"{name}: a JPEG of {scans:,} scans, and at most {MAX_SCANS} are read. Save "
+                    f"{name}: a JPEG of {scans:,} scans; at most {MAX_SCANS} are allowed. Save "
                     "it as a baseline JPEG."
                 )
         return Image.open(io.BytesIO(source) if in_memory else source, formats=formats)

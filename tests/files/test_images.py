@@ -58,7 +58,7 @@ def test_scans_are_counted(options, tmp_path):
     path.write_bytes(data := jpeg_of_scans(101, **options))
     for opened in (images.open_photograph, images.open_header):
         for source in (data, path):
-            with pytest.raises(UserError, match="^a: a JPEG of 101 scans, .* baseline JPEG"):
+            with pytest.raises(UserError, match="^a: a JPEG of 101 scans; .* baseline JPEG"):
                 opened(source, "a")
 
 

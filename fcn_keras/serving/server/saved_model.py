@@ -139,7 +139,7 @@ def _check_scans(name: str, files: np.ndarray) -> None:
         place = "".join(f"[{i}]" for i in index)
         if data.startswith(b"\xff\xd8\xff") and (scans := data.count(SCAN_START)) > MAX_SCANS:
             raise _invalid(
-                f"{name}{place} is a JPEG of {scans} scans, and at most {MAX_SCANS} are read. "
+                f"{name}{place} is a JPEG of {scans} scans; at most {MAX_SCANS} are allowed. "
                 "Save it as a baseline JPEG."
             )
 

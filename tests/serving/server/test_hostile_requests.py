@@ -240,7 +240,7 @@ BODIES = {
 }
 SCANS = {count: jpeg_of_scans(count, progressive=True) for count in (100, 101)}
 for rows in ([b64(SCANS[101])], [b64(PHOTO), b64(SCANS[101])]):
-    reason = f"image_bytes[{len(rows) - 1}] is a JPEG of 101 scans, and at most 100 are read"
+    reason = f"image_bytes[{len(rows) - 1}] is a JPEG of 101 scans; at most 100 are allowed"
     BODIES[f"scans {len(rows)}"] = (json.dumps({"instances": rows}).encode(), 400, reason)
 COMPRESSED = {name for name in BODIES if "gzip" in name or name == "deflate"}
 
