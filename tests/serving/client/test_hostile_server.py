@@ -195,7 +195,7 @@ def png_bomb(side):
         (row(encoded(Image.new("L", (8, 6), 255))), "mask has id 255, but there are 3 classes"),
         (row(png_bomb(60_000)), "mask: more than 178,956,970 pixels"),
         (row(MASK[:50]), "mask: not a readable image"),
-        (row(fractions=[1]), "has other classes than before"),
+        (row(fractions=[1]), "now has different classes"),
     ],
 )
 def test_bad_masks_are_reported_and_not_written(server, tmp_path, capfd, answer, message):
