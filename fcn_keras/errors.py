@@ -7,6 +7,7 @@ import importlib.util
 
 SHOWN_CHARACTERS = 2000  # per message
 LINE_CHARACTERS = 500  # of another exception's text
+SEARCHED_CHARACTERS = 2**20  # for that line
 
 
 class UserError(ValueError):
@@ -27,7 +28,7 @@ def first_line(error) -> str:
     """
     noise = ("Graph execution error", "Detected at node", "<stack traces", "[[", 'File "')
     text = getattr(error, "strerror", None) or getattr(error, "message", None) or error
-    lines = (line.strip() for line in str(text).splitlines())
+    lines = (line.strip() for line in str(text)[:SEARCHED_CHARACTERS].splitlines())
     unnamed = type(error).__name__ if isinstance(error, BaseException) else ""
     line = next((line for line in lines if line and not line.startswith(noise)), unnamed)
     return line if len(line) <= LINE_CHARACTERS else f"{line[:LINE_CHARACTERS]}..."

@@ -10,11 +10,11 @@ import asyncio
 import io
 import ipaddress
 import json
+import re
 import secrets
 import socket
 import sys
 import traceback
-import urllib.parse
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -116,9 +116,10 @@ class Page:
         self._thread.shutdown()
 
     async def __call__(self, scope, receive, send) -> None:
-        headers = {
-            name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
-        }
+        headers: dict[str, str] = {}
+        for name, value in scope["headers"]:
+            key = name.decode("latin-1")
+            headers[key] = "several" if key in headers else value.decode("latin-1")
         try:
             self._check_source(scope["path"], headers)
             if scope["path"] == "/predict":
@@ -138,10 +139,10 @@ class Page:
 
     def _check_source(self, path: str, headers: dict[str, str]) -> None:
         """Refuses requests that other web pages send from a user's browser."""
+        name = re.sub(r":\d*$", "", headers.get("host", "").lower())
         try:
-            name = urllib.parse.urlsplit(f"//{headers.get('host', '')}").hostname or ""
             if name not in self._hosts:  # an attacker's name may resolve to this machine
-                ipaddress.ip_address(name)
+                ipaddress.ip_address(name.strip("[]"))
         except ValueError as error:
             reason = "Open this page at an IP address, or as localhost."
             raise Refusal(403, reason) from error

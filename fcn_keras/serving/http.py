@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import logging
 import socket
 import sys
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from typing import Any
 import uvicorn
 
 from fcn_keras import signals
-from fcn_keras.errors import UserError
+from fcn_keras.errors import UserError, printable
 from fcn_keras.serving.server.connection import HEAD_SECONDS, SPARE_FILES, Connection, close_idle
 
 ACCEPTED = 4  # connections per round; idle ones are closed for them a few rounds later
@@ -35,11 +36,13 @@ def run(app, listener: socket.socket, ready: str, stopping: Callable[[], None], 
     Raises:
         UserError: If another server has started listening at the address meanwhile.
     """
+    # Clients that send what is no HTTP, or leave, could fill a terminal with warnings.
+    logging.getLogger("asyncio").setLevel(logging.ERROR)
     config = uvicorn.Config(
         app,
         loop="asyncio",
         ws="none",
-        log_level="error",  # a warning is a line for each request that is no HTTP
+        log_level="error",  # a warning is one line for each request that is not HTTP
         access_log=False,
         server_header=False,
         timeout_keep_alive=HEAD_SECONDS,
@@ -70,7 +73,7 @@ class _Server(uvicorn.Server):
         for each in sockets or ():
             each.listen(BACKLOG)  # asyncio uses one number for this and `ACCEPTED`
         asyncio.get_running_loop().set_exception_handler(self._handle_problem)
-        print(self._ready, flush=True)
+        print(printable(self._ready), flush=True)
 
     def _handle_problem(self, loop: asyncio.AbstractEventLoop, context: dict) -> None:
         """When no connection can be accepted, asyncio pauses for a second, with a traceback."""

@@ -6,8 +6,8 @@ from support import demo_model
 
 @pytest.fixture(scope="session")
 def run(tmp_path_factory):
-    """A run whose model sees leaves and water by their colours."""
-    return demo_model.save_run(tmp_path_factory.mktemp("demo") / "colours")
+    """A run whose model sees leaves and water by their colours; its name means harm."""
+    return demo_model.save_run(tmp_path_factory.mktemp("demo") / "colours\x1b[31m<b>")
 
 
 @pytest.fixture(scope="session")

@@ -30,7 +30,8 @@ def quiet(server):
     yield
     assert server.process.poll() is None
     assert ask(server, "POST", "/predict?sample=0")[0] == 200
-    assert not re.search("Traceback|FOREIGN|[^\n -~]", server.log[server.log.index("Showing") :])
+    printed = server.log[server.log.index("Showing") :]
+    assert not re.search("Traceback|WARNING|raised|FOREIGN|[^\n -~]", printed)
 
 
 NOISE = np.random.default_rng(0).integers(0, 256, (20, 30, 3)).astype(np.uint8)
@@ -203,7 +204,8 @@ def test_other_web_pages_may_not_ask(server, headers):
 @pytest.mark.parametrize(
     "host",
     ["example.com", "example.com:80", "127.0.0.1.example.com", "localhost.example.com", "", "["]
-    + ["[::1", "localhost.", "127.1.nip.io"],
+    + ["[::1", "localhost.", "127.1.nip.io", "[::1].example.com", "example.com[::1]"]
+    + ["x@localhost", "localhost/x", "localhost:x", "127.0.0.1:80:80"],
 )
 def test_names_of_others_are_refused(server, host):
     """An attacker's name that resolves to this machine would make its pages the page's own."""
@@ -234,6 +236,42 @@ def raw(server, head, *chunks, end=b"."):
             while not (end and answer.endswith(end)) and (more := connection.recv(4096)):
                 answer += more
     return answer
+
+
+@pytest.mark.parametrize("name", ["Origin", "Sec-Fetch-Site"])
+def test_a_header_that_stands_twice_is_not_the_pages_own(server, name):
+    own = {"Origin": server.url, "Sec-Fetch-Site": "same-origin"}[name]
+    host = server.url.removeprefix("http://")
+    head = f"POST /predict?sample=0 HTTP/1.1\r\nHost: {host}\r\n{name}: cross-site\r\n{name}: {own}"
+    assert b" 403 " in raw(server, f"{head}\r\n\r\n".encode()).split(b"\r\n")[0]
+
+
+UPGRADE = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade, close\r\nUpgrade: "
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"\x1b]0;title\x07\r\n\r\n", 400),
+        (b"GET /\x1b[31m HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\n\x1b: a\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n\r\n", 400),
+        (b"A" * 70_000 + b" / HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+        (UPGRADE + b"websocket\r\n\r\n", 200),
+        (UPGRADE + b"h2c, \x1b[31m\r\n\r\n", 200),
+    ],
+)
+def test_what_is_no_plain_request_prints_nothing_either(server, head, status):
+    assert f" {status} ".encode() in raw(server, head, end=None).split(b"\r\n")[0]
+
+
+def test_tiny_chunks_do_not_keep_the_page_from_others(server):
+    head = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+    answer = raw(server, head, b"1\r\nx\r\n" * 1100, end=None)
+    assert b" 400 " in answer.split(b"\r\n")[0] and b"Invalid HTTP" in answer
+    enough = (b"100\r\n" + PHOTO[:1] * 256 + b"\r\n") * 3000 + b"1\r\nx\r\n" * 999
+    answer = raw(server, head, enough + b"0\r\n\r\n", end=b"WEBP.")
+    assert b"not a readable image" in answer
 
 
 def test_a_file_that_is_too_large_is_refused_at_once(server):
@@ -347,6 +385,7 @@ def test_one_prediction_runs_at_a_time_and_those_of_clients_that_left_do_not(slo
 
     running = begin("/predict?sample=1")
     wait_for_prediction(3)
+    running.send(b"GET ")  # after which it could not be seen that the client leaves
     running.close()  # a running one is given up, too
     start = time.monotonic()
     assert ask(slow, "POST", "/predict?sample=0")[0] == 200

@@ -124,7 +124,7 @@ def test_a_photograph_gets_the_overlay_shares_and_mask_of_predict(
     upload(page, photograph)
     wait_for_picture(page, expected_picture(segmenter, photograph))
     assert re.search(r"street.jpg: 120 × 200 pixels in \d+\.\d\d s", page.inner_text("#message"))
-    assert page.title() == f"{run.name} · fcn_keras"
+    assert page.title() == f"{run.name} · fcn_keras".replace("\x1b", " ")
     legend = page.locator("#classes label").all_inner_texts()
     shares = np.bincount(segmenter(photograph).ravel(), minlength=3) / (120 * 200)
     order = np.argsort(-shares)
@@ -228,6 +228,24 @@ def test_wrong_files_get_a_message_and_a_good_one_works_after_them(
     drop(page, "good.jpg", whole, "image/jpeg")
     wait_for_picture(page, expected_picture(segmenter, photograph))
     assert not page.query_selector(ALERT)
+
+
+def test_names_are_text(open_page, server, browser, photograph):
+    html = "<img src=x onerror=alert(1)>"
+    page = open_page()
+    model = page.evaluate("fetch('model.json').then((answer) => answer.json())")
+    for each in model["classes"]:
+        each["name"] = html
+    about = {**model, "title": html, "samples": [html] * len(model["samples"])}
+    page.route("**/model.json", lambda route: route.fulfill(json=about))
+    page.reload()
+    page.click("#samples button >> nth=0")
+    page.wait_for_selector(DRAWN)
+    assert html in page.inner_text("#message") and html in page.title()
+    assert all(html in text for text in page.locator("#classes label").all_inner_texts())
+    assert page.locator("#heading b").inner_text() == html
+    assert page.get_attribute("#samples button >> nth=0", "title") == f"Sample {html}"
+    assert not page.query_selector("[onerror]")
 
 
 def test_a_phones_screen_is_wide_enough(open_page, segmenter, photograph):

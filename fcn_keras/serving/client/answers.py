@@ -59,6 +59,8 @@ def checked_labels(names: list, palette: list):
         raise ValueError("not colours")
     if not all(isinstance(name, str) and len(name) <= LONGEST_NAME for name in names):
         raise ValueError("not names")
+    if len(set(map(str.strip, names)) - {""}) < len(names):
+        raise ValueError("names are empty or duplicate")
     if not all(map(str.isprintable, names)):  # nor are bidirectional controls
         raise ValueError("not names that can be printed")
     return tuple(names), colors

@@ -95,7 +95,7 @@ class GrpcClient:
         """The model's classes; see `RestClient.labels`."""
         outputs = self._ask(ABOUT, ABOUT_INPUTS)
         try:
-            names = [name.decode() for name in outputs["names"].string_val]
+            names = [name.decode() for name in outputs["names"].string_val[: MAX_CLASSES + 1]]
             palette = _small_array(outputs["palette"]).reshape(-1, 3)
             return checked_labels(names, palette.tolist())
         except (KeyError, TypeError, ValueError) as error:

@@ -64,6 +64,7 @@ def colored_mask(mask_png: bytes, photograph: bytes, palette, name: str) -> Imag
             f"{whose} has id {highest}, but there are {len(palette)} classes. Check the model's "
             "name."
         )
+    mask.info.clear()  # a colour profile or a transparent colour would go into the result
     return palette_image(mask, palette)
 
 

@@ -6,6 +6,7 @@ Needs neither TensorFlow nor NumPy. The gRPC client is `serving.client.grpc`.
 from __future__ import annotations
 
 import base64
+import http.cookiejar
 import json
 import threading
 import time
@@ -34,6 +35,9 @@ from fcn_keras.serving.client.answers import (
 from fcn_keras.serving.client.retrying import Answer, TemporaryError, retrying
 
 MAX_ANSWER_BYTES = 256 * 2**20
+MAX_VALUES = (
+    10_000  # per answer; a real one has about 1,000 numbers, and each costs memory and time
+)
 TEMPORARY = {429, 503, 504}  # TensorFlow Serving's for overload, absence and a missed deadline
 
 
@@ -114,10 +118,12 @@ class RestClient:
 
     def _ask_once(self, body: dict) -> dict:
         if not hasattr(self._threads, "session"):
-            self._threads.session = requests.Session()
+            self._threads.session = _Session()
         session = self._threads.session
         try:
             response, content = _within(self.timeout, lambda: self._exchange(session, body))
+        except UserError:
+            raise
         except (
             TimeoutError,
             requests.exceptions.Timeout,
@@ -129,15 +135,14 @@ class RestClient:
             raise UserError(f"{self.url}: not a trusted server ({_reason(error)}).") from error
         except (requests.ConnectionError, urllib3.exceptions.ProtocolError) as error:
             raise unreachable(self.url, _reason(error)) from error
-        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+        except Exception as error:  # whatever else a header may bring about in these packages
             raise UserError(f"{self.url}: {one_line(error)}. Check the address.") from error
         return self._checked(response, content)
 
     def _exchange(self, session: requests.Session, body: dict) -> tuple[requests.Response, bytes]:
         end = time.monotonic() + self.timeout
-        # A redirection would send the photograph to another server.
         with session.post(
-            self._predict_url, json=body, timeout=self.timeout, stream=True, allow_redirects=False
+            self._predict_url, json=body, timeout=self.timeout, stream=True
         ) as response:
             return response, self._read(response, end)
 
@@ -156,6 +161,8 @@ class RestClient:
     def _checked(self, response: requests.Response, content: bytes) -> dict:
         status = f"status {response.status_code}"
         try:
+            if response.is_redirect or sum(map(content.count, (b",", b"[", b"{"))) > MAX_VALUES:
+                raise ValueError("no answer")
             answer = json.loads(content)
             said = answer.get("error")
         except (ValueError, AttributeError, RecursionError):
@@ -180,6 +187,17 @@ class RestClient:
         if 400 <= response.status_code < 500:
             raise refused(self.url, said)
         raise UserError(f"{self.url} failed ({status}, {said}). Look at the server's log.")
+
+
+class _Session(requests.Session):
+    """One that keeps connections, and no cookies."""
+
+    def __init__(self):
+        super().__init__()
+        self.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
+
+    def get_redirect_target(self, resp) -> None:
+        """None: the photograph would be sent to another server, and requests reads all before."""
 
 
 def _within(seconds: float, function: Callable[[], Answer]) -> Answer:

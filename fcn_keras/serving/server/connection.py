@@ -10,6 +10,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 HEAD_SECONDS = 60  # for a request's headers to arrive, since the connection or the last answer
 ANSWER_SECONDS = 300  # for an answer to be taken
 MAX_HEAD_BYTES = 2**16  # of a request's headers
+FEW_CHUNKS, CHUNK_BYTES = 1000, 256  # of a body: reading tiny ones would take seconds
 SPARE_FILES = 32  # below the limit of open files, which connections leave to others
 
 
@@ -17,14 +18,23 @@ class Requests(h11.Connection):
     """H11's, which would take long headers that come at once and end each HTTP/1.0 connection."""
 
     _kept = False
+    _chunks = _bytes = 0
 
     def next_event(self):
         event = super().next_event()
         if isinstance(event, h11.Request | h11.EndOfMessage):
             size = sum(len(name) + len(value) + 4 for name, value in event.headers)
-            if size + len(getattr(event, "target", b"")) > MAX_HEAD_BYTES:
+            if isinstance(event, h11.Request):
+                size += len(event.method) + len(event.target)
+            if size > MAX_HEAD_BYTES:
                 raise h11.RemoteProtocolError("The headers are too long.")
+        if isinstance(event, h11.Data):
+            self._chunks += event.chunk_start
+            self._bytes += len(event.data)
+            if self._chunks > FEW_CHUNKS + self._bytes // CHUNK_BYTES:
+                raise h11.RemoteProtocolError("The chunks are too small.")
         if isinstance(event, h11.Request):
+            self._chunks = self._bytes = 0
             wishes = b",".join(value for name, value in event.headers if name == b"connection")
             self._kept = event.http_version == b"1.0" and b"keep-alive" in wishes.lower()
             if self._kept:
@@ -114,6 +124,12 @@ class Connection(H11Protocol):
 
 class BrowserConnection(Connection):
     """One that ends when its client sends no more: a browser has left and gives up its place."""
+
+    def data_received(self, data: bytes) -> None:
+        if self._has_whole_request:  # nothing more would be read, nor seen when the client leaves
+            self.transport.abort()
+        else:
+            super().data_received(data)
 
     def eof_received(self) -> bool:  # type: ignore[override]
         return False

@@ -18,7 +18,7 @@ from tensorflow.core.framework import tensor_pb2, types_pb2
 from tensorflow_serving.apis import predict_pb2
 
 from fcn_keras.cli import main
-from fcn_keras.errors import LINE_CHARACTERS, UserError
+from fcn_keras.errors import LINE_CHARACTERS, SEARCHED_CHARACTERS, UserError
 from fcn_keras.serving.client import pictures
 from fcn_keras.serving.client import rest as client
 from fcn_keras.serving.client.answers import (
@@ -111,6 +111,21 @@ def raw(content):
         (replying(200, row(fractions=[])), "does not answer like"),
         (replying(200, row(fractions=[0, 1, float("nan")])), "does not answer like"),
         (replying(302, "", Location="http://127.0.0.1:1/"), "not as TensorFlow Serving does"),
+        (replying(307, row(), Location="/"), "not as TensorFlow Serving does"),
+        (replying(302, "", Location="/\xff"), "not as TensorFlow Serving does"),
+        (endless(0, bytes(2**16), OK.replace(b"200", b"302") + b"Location: /\r\n\r\n"), "1 MiB"),
+        (
+            replying(200, '{"predictions": [' + "[]," * 10**5 + "[]]}"),
+            "not as TensorFlow Serving does",
+        ),
+        (
+            replying(200, '{"predictions": [' + "{}," * 10**5 + "{}]}"),
+            "not as TensorFlow Serving does",
+        ),
+        (
+            replying(200, '{"predictions": [' + "0," * 10**5 + "0]}"),
+            "not as TensorFlow Serving does",
+        ),
         (replying(200, "", Retry_After="9" * 5000), "not as TensorFlow Serving does"),
         (replying(400, {"error": "\x1b[2J\x07 no"}), r"\(\\x1b\[2J\\x07 no\)"),
         (replying(400, {"error": {"a": ["\x1b"]}}), "refused the request"),
@@ -214,6 +229,11 @@ def test_bad_masks_are_reported_and_not_written(server, tmp_path, capfd, answer,
         {**ABOUT, "names": ["\x1b[2J", "b", "c"]},
         {**ABOUT, "names": ["a\nb", "b", "c"]},
         {**ABOUT, "names": ["\u202egnp.exe", "b", "c"]},
+        {**ABOUT, "names": ["a\u200b", "b", "c"]},
+        {**ABOUT, "names": ["b", "b", "c"]},
+        {**ABOUT, "names": ["b ", "b", "c"]},
+        {**ABOUT, "names": ["", "b", "c"]},
+        {**ABOUT, "names": [" ", "b", "c"]},
         {**ABOUT, "names": ["\u2066a", "b", "c"]},
         {**ABOUT, "names": ["a\u2028b", "b", "c"]},
         {**ABOUT, "names": ["\ud800", "b", "c"]},
@@ -240,6 +260,30 @@ VALUES = st.recursive(
 COLOURS = st.lists(st.lists(st.integers(-1, 256) | st.floats(), max_size=4) | VALUES, max_size=3)
 
 
+def test_whatever_fails_in_the_packages_below_is_one_line(server, monkeypatch):
+    def fail(*_, **__):
+        raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "\x1b[2J")
+
+    monkeypatch.setattr(client._Session, "post", fail)
+    with pytest.raises(UserError, match=r"can't decode .*\\x1b\[2J. Check the address") as caught:
+        RestClient(server.url, retries=0).segment(PHOTO)
+    assert str(caught.value).isprintable()
+
+
+def test_cookies_are_not_kept(server):
+    server.script = [replying(200, {"outputs": ABOUT}, Set_Cookie=f"a={'x' * 9999}")]
+    asked = RestClient(server.url)
+    asked.labels()
+    assert not asked._threads.session.cookies
+
+
+def test_nothing_but_pixels_is_taken_from_a_mask():
+    options = {"icc_profile": b"profile", "transparency": 2, "dpi": (1, 1)}
+    odd = encoded(Image.new("L", (8, 6), 2), "PNG", **options)
+    mask = pictures.colored_mask(odd, PHOTO, ABOUT["palette"], "a.png")
+    assert encoded(mask) == encoded(pictures.colored_mask(MASK, PHOTO, ABOUT["palette"], "a.png"))
+
+
 @given(VALUES | st.lists(VALUES), VALUES | COLOURS, VALUES | st.lists(st.floats()))
 @example(["a"], [[0, 0, float("inf")]], [10**400])
 def test_checks_pass_or_raise_what_the_clients_expect(names, palette, fractions):
@@ -260,6 +304,7 @@ def test_checks_pass_or_raise_what_the_clients_expect(names, palette, fractions)
 
 @given(st.text(st.characters(codec=None)))
 def test_one_line_is_one(text):
+    assert one_line("\n" * SEARCHED_CHARACTERS + text) == ""  # lines of which each takes memory
     assert one_line(text).isprintable() and len(one_line(text)) <= 10 * LINE_CHARACTERS + 3
 
 
