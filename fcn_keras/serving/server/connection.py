@@ -21,12 +21,10 @@ class Requests(h11.Connection):
     _chunks = _bytes = 0
 
     def next_event(self):
+        before = len(self._receive_buffer)  # of which folded headers and spaces may be the most
         event = super().next_event()
         if isinstance(event, h11.Request | h11.EndOfMessage):
-            size = sum(len(name) + len(value) + 4 for name, value in event.headers)
-            if isinstance(event, h11.Request):
-                size += len(event.method) + len(event.target)
-            if size > MAX_HEAD_BYTES:
+            if before - len(self._receive_buffer) > MAX_HEAD_BYTES:
                 raise h11.RemoteProtocolError("The headers are too long.")
         if isinstance(event, h11.Data):
             self._chunks += event.chunk_start
@@ -36,7 +34,10 @@ class Requests(h11.Connection):
         if isinstance(event, h11.Request):
             self._chunks = self._bytes = 0
             wishes = b",".join(value for name, value in event.headers if name == b"connection")
-            self._kept = event.http_version == b"1.0" and b"keep-alive" in wishes.lower()
+            options = {each.strip() for each in wishes.lower().split(b",")}
+            self._kept = event.http_version == b"1.0" and (
+                b"keep-alive" in options and b"close" not in options
+            )
             if self._kept:
                 self._cstate.keep_alive = True
         return event

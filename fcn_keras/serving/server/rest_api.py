@@ -6,7 +6,10 @@ Paths, forms and status codes are those of its `http_rest_api_handler.cc`. Diffe
 - Messages differ, and bodies have limits (`Limits`, `json_reader`).
 - An integer that does not fit its type is refused, where TF Serving wraps it; `Inf` is not a
   number, `Infinity` is.
-- Long answers are sent in chunks, without `Content-Length`.
+- If a key is given twice, the last value counts, not the first. UTF-16, UTF-32 and half
+  characters are read; text that is not UTF-8 is refused.
+- Long answers are sent in chunks, without `Content-Length`. There are no CORS headers, and
+  requests are not batched.
 """
 
 from __future__ import annotations

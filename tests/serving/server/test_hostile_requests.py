@@ -89,7 +89,11 @@ def test_headers_without_end_are_cut_off(server, sent):
 
 @pytest.mark.parametrize("size", [60_000, 70_000, 150_000])
 @pytest.mark.parametrize(
-    "header", ["A: {}", "Cookie: a\r\nB: {}", "A: " + "b\r\nA: " * 1000 + "{}"]
+    "header",
+    [
+        *("A: {}", "Cookie: a\r\nB: {}", "A: " + "b\r\nA: " * 1000 + "{}"),
+        *("A:" + " " * 40_000 + "{}", "A: b" + "\r\n b" * 10_000 + "{}"),
+    ],
 )
 def test_headers_have_one_limit(server, size, header):
     """Even if they come at once."""
@@ -137,7 +141,7 @@ def test_http_1_0_keeps_a_connection_that_asks_for_it(server, wish):
             assert " 200 " in head and "connection: keep-alive" in head
         head, _ = exchange(raw, get + b"\r\n")  # without keep-alive
         assert "connection: close" in head and raw.recv(1) == b""
-    for connection in ("", "Connection: close\r\n"):
+    for connection in ("", "Connection: close\r\n", "Connection: keep-alive, close\r\n"):
         with socket.create_connection(("127.0.0.1", server.port), SECONDS) as raw:
             head, _ = exchange(raw, get + f"{connection}\r\n".encode())
             assert "connection: close" in head and raw.recv(1) == b""
