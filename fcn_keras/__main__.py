@@ -1,20 +1,36 @@
-"""`python -m fcn_keras` and `fcn-keras`: the command line, including Ctrl-C during its imports."""
+"""`python -m fcn_keras` and `fcn-keras`: the command line, even if Ctrl-C interrupts its imports."""
 
 from __future__ import annotations
 
+import atexit
+import os
 import signal
 import sys
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs a command; returns its exit code."""
+    codes: list[int] = []
+    atexit.register(_leave, codes)  # first, so it is called last
     try:
         from fcn_keras import cli
 
-        return cli.main(argv)
+        codes.append(cli.main(argv))
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
-        return 128 + signal.SIGINT
+        codes.append(128 + signal.SIGINT)
+    return codes[0]
+
+
+def _leave(codes: list[int]) -> None:
+    """Ends the process before the interpreter's teardown.
+
+    There, TensorFlow's threads that still read images would wait forever for Python, or abort.
+    """
+    if codes and "tensorflow" in sys.modules:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(codes[0])
 
 
 if __name__ == "__main__":

@@ -74,7 +74,9 @@ def _run(argv: list[str] | None) -> int:
         return 1
     except (OSError, MemoryError) as error:
         where, reason = getattr(error, "filename", None), getattr(error, "strerror", None)
-        what = ": ".join(str(part) for part in (where, reason or error or "out of memory") if part)
+        what = ": ".join(
+            str(part) for part in (where, reason or str(error) or "out of memory") if part
+        )
         print(f"error: {printable(what)}. Fix this and run again.", file=sys.stderr)
         return 1
     except KeyboardInterrupt as interrupt:

@@ -85,8 +85,7 @@ def _defaults(field: dataclasses.Field) -> str:
         if value != field.default:
             recipes.setdefault(_text(value), []).append(name)
     texts = [] if field.default is None or field.name == "recipe" else [_text(field.default)]
-    for text, [*names, last] in recipes.items():
-        texts.append(f"{', '.join(names)} and {last} {text}" if names else f"{last} {text}")
+    texts += [f"{', '.join(names)}: {text}" for text, names in recipes.items()]
     return f" ({'; '.join(texts)})" if texts else ""
 
 

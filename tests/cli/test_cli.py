@@ -51,8 +51,8 @@ def test_help_shows_each_recipe_s_values(capsys, monkeypatch):
             continue
         texts = dict.fromkeys(RECIPES, default)
         for other in others:
-            names = re.match(rf"(?:(?:{'|'.join(RECIPES)})(?:, | and | ))+", other).group()
-            texts |= dict.fromkeys(re.findall(r"\w+(?=,| )", names), other[len(names) :])
+            names, _, text = other.partition(": ")
+            texts |= dict.fromkeys(names.split(", "), text)
         for name in RECIPES:
             value = getattr(TrainConfig.from_recipe(name), field.name)
             if isinstance(value, bool):
@@ -99,6 +99,24 @@ def test_wrong_paths_are_told_before_tensorflow_is_imported(tmp_path):
     lines = done.stderr.splitlines()
     assert len(lines) == len(commands) and lines[1].startswith("error: model.h5: only .keras")
     assert all(line.startswith("error: no/such") for line in lines[:1] + lines[2:])
+
+
+def test_a_process_with_tensorflow_ends_before_the_teardown_that_may_abort_or_hang():
+    code = (
+        "import atexit, os, sys, types\n"
+        "from fcn_keras.__main__ import main\n"
+        "class Thread:\n"
+        "    def __del__(self, write=os.write): write(2, b'torn down')\n"
+        "sys.kept = Thread()\n"
+        "sys.modules['tensorflow'] = types.ModuleType('tensorflow')\n"
+        "atexit.register(print, 'handled')\n"
+        "sys.exit(main(['report', 'no/such']))"
+    )
+    done = run_process("-c", code)
+    assert done.returncode == 1 and done.stdout == "handled\n"
+    assert done.stderr.startswith("error: no/such") and "torn down" not in done.stderr
+    without = code.replace("sys.modules['tensorflow']", "unused")
+    assert "torn down" in run_process("-c", without).stderr
 
 
 def test_public_names_exist():

@@ -138,8 +138,8 @@ def test_a_missing_package_is_named(runtime, package, monkeypatch, untrained_run
     ("options", "message"),
     [
         ({"runtime": "torch"}, "runtime must be one of .* Received: 'torch'"),
-        ({"runtime": "onnx", "precision": "bfloat16"}, "The runtime onnx does not take"),
-        ({"precision": "float32"}, "The runtime keras does not take .* Received: 'float32'"),
+        ({"runtime": "onnx", "precision": "bfloat16"}, "The runtime onnx does not support"),
+        ({"precision": "float32"}, "The runtime keras does not support .* Received: 'float32'"),
         ({"runtime": "tensorflow", "precision": "int8"}, "precision must be one of .* 'int8'"),
     ],
 )
