@@ -1,4 +1,4 @@
-"""`python -m fcn_keras` and `fcn-keras`: the command line, even if Ctrl-C interrupts its imports."""
+"""`python -m fcn_keras` and `fcn-keras`: the command line, even if Ctrl-C stops its imports."""
 
 from __future__ import annotations
 

@@ -109,8 +109,9 @@ def test_a_process_with_tensorflow_ends_before_the_teardown_that_may_abort_or_ha
         "    def __del__(self, write=os.write): write(2, b'torn down')\n"
         "sys.kept = Thread()\n"
         "sys.modules['tensorflow'] = types.ModuleType('tensorflow')\n"
+        "code = main(['report', 'no/such'])\n"
         "atexit.register(print, 'handled')\n"
-        "sys.exit(main(['report', 'no/such']))"
+        "sys.exit(code)"
     )
     done = run_process("-c", code)
     assert done.returncode == 1 and done.stdout == "handled\n"
