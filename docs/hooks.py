@@ -47,7 +47,7 @@ def notebook_markdown(path: Path) -> tuple[str, dict[str, bytes]]:
             parts.append(source)
         elif cell["cell_type"] == "code" and source:
             parts.append(_fenced(source, "python"))
-            for place, output in enumerate(cell["outputs"]):
+            for place, output in enumerate(_joined(cell["outputs"])):
                 data = output.get("data", {})
                 for kind in ("png", "jpeg"):
                     if f"image/{kind}" in data:
@@ -61,6 +61,16 @@ def notebook_markdown(path: Path) -> tuple[str, dict[str, bytes]]:
                     if text.strip():
                         parts.append(_fenced(re.sub(r"\x1b\[[\d;]*m", "", text).rstrip(), "text"))
     return "\n\n".join(parts) + "\n", pictures
+
+
+def _joined(outputs: list[dict]) -> list[dict]:
+    """The outputs, with texts that were printed one after the other as one."""
+    joined: list[dict] = []
+    for output in outputs:
+        if joined and "text" in output and "text" in joined[-1]:
+            output = {"text": "".join([*joined.pop()["text"], *output["text"]])}
+        joined.append(output)
+    return joined
 
 
 def _fenced(text: str, language: str) -> str:

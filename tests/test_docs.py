@@ -102,7 +102,8 @@ def test_formulas_become_mathml(hooks):
 
 def test_a_notebook_becomes_markdown_without_being_run(hooks, tmp_path):
     outputs = [
-        {"output_type": "stream", "name": "stdout", "text": ["\x1b[31mred\x1b[0m\n", "text\n"]},
+        {"output_type": "stream", "name": "stdout", "text": ["\x1b[31mred\x1b[0m\n"]},
+        {"output_type": "stream", "name": "stdout", "text": ["text\n"]},
         {
             "output_type": "display_data",
             "data": {"image/png": base64.b64encode(PNG).decode(), "text/plain": ["<Figure>"]},

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from fcn_keras.cli.early import check_model
 from fcn_keras.cli.listening import add_listening_flags, listening, url_of
 from fcn_keras.cli.shared import add_model_flags, load_segmenter
-from fcn_keras.errors import require_packages
+from fcn_keras.errors import printable, require_packages
 
 
 def add(commands) -> None:
@@ -35,6 +36,7 @@ def add(commands) -> None:
 def _demo(arguments) -> int:
     require_packages("fcn-keras demo", "demo", "uvicorn", load=False)
     with listening(arguments.host, arguments.port) as listener:
+        print(f"Loading {printable(arguments.model)} ...", file=sys.stderr, flush=True)
         segmenter, samples = _load(arguments)
         from fcn_keras.demo.server import serve
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import socket
+import sys
 import urllib.parse
 
 from fcn_keras.cli.listening import add_listening_flags, listening, url_of
 from fcn_keras.cli.shared import import_tensorflow
-from fcn_keras.errors import UserError, require_packages
+from fcn_keras.errors import UserError, printable, require_packages
 from fcn_keras.runs.config import flag
 from fcn_keras.serving.server.model_versions import ModelVersions
 
@@ -72,6 +73,7 @@ def _serve(arguments) -> int:
         from fcn_keras.serving.server.saved_model import load_model
         from fcn_keras.serving.server.server import Limits, serve
 
+        print(f"Loading {printable(arguments.model_base_path)} ...", file=sys.stderr, flush=True)
         leave_out_of_collections()
         versions.start(load_model, arguments.poll_seconds)
         body_bytes = int(arguments.max_body_mb * 2**20)

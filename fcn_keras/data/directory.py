@@ -176,6 +176,9 @@ def _find(folder: Path, name: str, suffixes: tuple[str, ...], kind: str) -> Path
             )
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder. Restore it or choose another.")
+    without, extension = os.path.splitext(name)
+    if extension in IMAGE_SUFFIXES and any(_is_file(folder / f"{without}{s}") for s in suffixes):
+        raise UserError(f"{LIST_FOLDER}: {name} is listed with its extension. List {without}.")
     raise UserError(
         f"{folder / name}{suffixes[0]}: the {kind} is missing. Add it, or remove it "
         f"from the lists in {LIST_FOLDER}."

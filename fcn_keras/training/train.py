@@ -297,6 +297,7 @@ def _data(config: TrainConfig, splits: tuple[Split, Split], epochs_done: int, st
 
 def _finish(run: RunFolder, splits: tuple[Split, Split], history: list[dict]) -> None:
     val_split = splits[1]
+    print(f"Measuring {run.best.name} on {len(val_split)} validation images ...", flush=True)
     segment = Segmenter.load(run.path)
     scores = evaluate(segment, val_split)
     examples = val_split.spread(PREDICTION_COLUMNS)

@@ -52,6 +52,10 @@ def test_classes_may_have_colours(folder):
         ),
         (lambda d: (d / "classes.txt").write_bytes(b"\xff\xfe"), "classes.txt: not UTF-8"),
         (lambda d: (d / "JPEGImages/train_2.jpg").unlink(), "train_2.jpg: the image is missing"),
+        (
+            lambda d: (d / "ImageSets/Segmentation/train.txt").write_text("train_2.jpg\n"),
+            "train_2.jpg is listed with its extension. List train_2.",
+        ),
         (lambda d: (d / "SegmentationClass/train_0.png").unlink(), "train_0.png: the mask is miss"),
         (
             lambda d: (d / "ImageSets/Segmentation/train.txt").unlink(),
