@@ -148,12 +148,12 @@ class Frontend:
 
     def _end_prediction(self) -> None:
         self._taken -= 1
-        if self._trim:
-            self._trim.cancel()
-        loop = asyncio.get_running_loop()
-        self._trim = loop.call_later(
-            TRIM_SECONDS, loop.run_in_executor, self._writers, give_back_memory
-        )
+        if not self._trim:  # under constant load, too, once in a while
+            self._trim = asyncio.get_running_loop().call_later(TRIM_SECONDS, self._give_back)
+
+    def _give_back(self) -> None:
+        self._trim = None
+        asyncio.get_running_loop().run_in_executor(self._writers, give_back_memory)
 
     def _answer(
         self, call: rest_api.Call, body: RequestBody, content: bytes

@@ -1,10 +1,12 @@
 """Bodies and answers of millions of values: memory stays flat, and the server keeps answering."""
 
+import asyncio
 import contextlib
 import json
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from support.toy_server import PHOTO, b64, resident_mib, save_version, serving, 
 from tensorflow.core.framework import types_pb2
 
 from fcn_keras.serving.server import answers, json_reader, json_tensor, rest_codec
+from fcn_keras.serving.server import server as server_module
 from fcn_keras.serving.server.json_reader import MAX_NUMBERS, MAX_VALUES, Reader, RequestError
 
 MIB = 2**20
@@ -77,6 +80,24 @@ def server(tmp_path_factory):
         assert server.predict({"instances": [b64(PHOTO)]})[0] == 200
         yield server
         assert server.stop() == 0
+
+
+def test_memory_is_given_back_under_constant_load_too(monkeypatch):
+    calls = []
+    monkeypatch.setattr(server_module, "TRIM_SECONDS", 0.05)
+    monkeypatch.setattr(server_module, "give_back_memory", lambda: calls.append(1))
+
+    async def load():
+        frontend = server_module.Frontend(
+            SimpleNamespace(name="fcn"), server_module.Limits(1, 1, 1)
+        )
+        for _ in range(100):
+            frontend._end_prediction()
+            await asyncio.sleep(0.01)
+        frontend.close()
+
+    asyncio.run(load())
+    assert 2 <= len(calls) <= 20  # not for each of the 100 requests
 
 
 def test_memory_is_bounded_and_given_back(server, bodies):
