@@ -11,7 +11,6 @@ import io
 import ipaddress
 import json
 import re
-import secrets
 import socket
 import sys
 import traceback
@@ -20,6 +19,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from fcn_keras.data.split import LabelSet
+from fcn_keras.demo.messages import (
+    MAX_BODY,
+    Refusal,
+    as_form,
+    check_method,
+    check_size,
+    read_file,
+    refuse,
+    send_parts,
+)
 from fcn_keras.demo.prediction import Answer, segment
 from fcn_keras.demo.samples import Sample
 from fcn_keras.errors import UserError, printable
@@ -28,25 +37,14 @@ from fcn_keras.inference.segmenter import Segmenter
 from fcn_keras.serving import http
 from fcn_keras.serving.server.connection import BrowserConnection
 
-MAX_BODY = 256 * 2**20  # bytes of one photograph's file
 MAX_HELD = 2 * MAX_BODY  # bytes of the photographs and answers of all requests together
 WAITING = 64  # requests that wait for the running one
-BODY_SECONDS = 300  # for a whole photograph to arrive
 STOP_SECONDS = 60  # for a prediction to end when the server does
 FOLDER = Path(__file__).parent
 FILES = {
     "/": ("page.html", "text/html; charset=utf-8"),
     "/page.js": ("page.js", "text/javascript; charset=utf-8"),
     "/style.css": ("style.css", "text/css; charset=utf-8"),
-}
-HEADERS = {
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
-    "img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Referrer-Policy": "same-origin",
-    "X-Content-Type-Options": "nosniff",
 }
 
 
@@ -76,14 +74,6 @@ def serve(
     http.run(page, listener, ready, lambda: None, http=BrowserConnection, **options)
     page.close()
     print("Stopped.", flush=True)
-
-
-class Refusal(Exception):
-    """A request that gets a status and a line instead of what it asked for."""
-
-    def __init__(self, status: int, reason: str, **headers: str):
-        super().__init__(reason)
-        self.status, self.headers = status, headers
 
 
 class Page:
@@ -123,19 +113,19 @@ class Page:
         try:
             self._check_source(scope["path"], headers)
             if scope["path"] == "/predict":
-                _check_method(scope, "POST")
+                check_method(scope, "POST")
                 query = scope["query_string"].decode("latin-1")
                 await self._predict(query, headers, receive, send)
             elif scope["path"] in self._files:
-                _check_method(scope, "GET", "HEAD")
+                check_method(scope, "GET", "HEAD")
                 kind, content = self._files[scope["path"]]
-                await _send(send, 200, kind, [content])
+                await send_parts(send, 200, kind, [content])
             else:
                 raise Refusal(404, "Not found.")
         except asyncio.CancelledError:
-            await _refuse(send, Refusal(503, "The server is stopping."))
+            await refuse(send, Refusal(503, "The server is stopping."))
         except Refusal as refusal:
-            await _refuse(send, refusal)
+            await refuse(send, refusal)
 
     def _check_source(self, path: str, headers: dict[str, str]) -> None:
         """Refuses requests that other web pages send from a user's browser."""
@@ -160,7 +150,7 @@ class Page:
         if "content-length" in headers and "transfer-encoding" in headers:
             # A proxy may see the body end elsewhere than this server does.
             raise Refusal(400, "Both Content-Length and Transfer-Encoding.", Connection="close")
-        _check_size(int(headers.get("content-length", 0)))
+        check_size(int(headers.get("content-length", 0)))
         if self._requests > WAITING:
             raise Refusal(503, "Too many photographs are waiting. Try again later.")
         held = 0
@@ -174,12 +164,12 @@ class Page:
         self._requests += 1
         photograph = io.BytesIO()
         try:
-            await _read(receive, photograph, hold)
+            await read_file(receive, photograph, hold)
             answer = await self._until_gone(receive, photograph, self._samples.get(query))
-            kind, parts = _multipart(answer)
+            kind, parts = as_form(answer)
             photograph.close()
             hold(sum(map(len, parts)))
-            await _send(send, 200, kind, parts)
+            await send_parts(send, 200, kind, parts)
         except ConnectionError:
             pass  # the client has gone
         finally:
@@ -235,64 +225,3 @@ def _about(title: str, labels: LabelSet, samples: Sequence[Sample]) -> bytes:
     ]
     names = [sample.name for sample in samples]
     return json.dumps({"title": title, "classes": classes, "samples": names}).encode()
-
-
-def _check_method(scope, *allowed: str) -> None:
-    if scope["method"] not in allowed:
-        raise Refusal(405, "Method not allowed.", Allow=", ".join(allowed))
-
-
-def _check_size(size: int) -> None:
-    if size > MAX_BODY:
-        raise Refusal(413, f"The file is larger than {MAX_BODY // 2**20} MiB.")
-
-
-async def _read(receive, photograph: io.BytesIO, hold) -> None:
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise ConnectionError
-                photograph.write(message["body"])
-                _check_size(photograph.tell())
-                hold(photograph.tell())
-                if not message["more_body"]:
-                    return
-    except TimeoutError as error:
-        raise Refusal(408, f"The file took more than {BODY_SECONDS} s.") from error
-
-
-def _multipart(answer: Answer) -> tuple[str, list[bytes]]:
-    """An answer as a form, which browsers can read: its type and its parts."""
-    facts = {
-        "size": answer.size,
-        "shown": answer.shown_size,
-        "seconds": answer.seconds,
-        "shares": list(answer.shares.items()),
-    }
-    boundary, parts = secrets.token_hex(16), []
-    for name, kind, content in (
-        ("facts", "application/json", json.dumps(facts).encode()),
-        ("picture", "application/octet-stream", answer.picture),
-        ("mask", "image/png", answer.mask),
-    ):
-        disposition = f'form-data; name="{name}"; filename="{name}"'
-        head = f"--{boundary}\r\nContent-Disposition: {disposition}\r\nContent-Type: {kind}\r\n\r\n"
-        parts += [head.encode(), content, b"\r\n"]
-    return f"multipart/form-data; boundary={boundary}", [*parts, f"--{boundary}--\r\n".encode()]
-
-
-async def _refuse(send, refusal: Refusal) -> None:
-    kind, reason = "text/plain; charset=utf-8", str(refusal).encode(errors="replace")
-    await _send(send, refusal.status, kind, [reason], **refusal.headers)
-
-
-async def _send(send, status: int, kind: str, parts: list[bytes], **more: str) -> None:
-    """Sends parts one after the other; the last call returns when the client has taken them."""
-    headers = {**HEADERS, "Content-Type": kind, "Content-Length": str(sum(map(len, parts))), **more}
-    encoded = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
-    await send({"type": "http.response.start", "status": status, "headers": encoded})
-    for part in parts:
-        await send({"type": "http.response.body", "body": part, "more_body": True})
-    await send({"type": "http.response.body"})

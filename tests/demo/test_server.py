@@ -11,7 +11,7 @@ from support.image_files import encoded
 
 pytest.importorskip("uvicorn")
 
-from fcn_keras.demo import server
+from fcn_keras.demo import messages, server
 from fcn_keras.demo.samples import Sample
 
 PHOTO = encoded(Image.new("RGB", (30, 20)))
@@ -63,7 +63,7 @@ class Client:
 
 
 def test_a_file_that_trickles_is_given_up(monkeypatch):
-    monkeypatch.setattr(server, "BODY_SECONDS", 0.05)
+    monkeypatch.setattr(messages, "BODY_SECONDS", 0.05)
     page = make_page()
     assert asyncio.run(Client().predict(page)) == (408, b"The file took more than 0.05 s.")
     assert (page._requests, page._held) == (0, 0)
