@@ -35,9 +35,7 @@ from fcn_keras.serving.client.answers import (
 from fcn_keras.serving.client.retrying import Answer, TemporaryError, retrying
 
 MAX_ANSWER_BYTES = 256 * 2**20
-MAX_VALUES = (
-    10_000  # per answer; a real one has about 1,000 numbers, and each costs memory and time
-)
+MAX_VALUES = 10_000  # per answer; a real one has about 1,000, and each takes memory and time
 TEMPORARY = {429, 503, 504}  # TensorFlow Serving's for overload, absence and a missed deadline
 
 
