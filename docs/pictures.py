@@ -1,4 +1,4 @@
-"""Makes the manual's pictures anew, from a run of `python train.py`.
+"""Makes the pictures of the manual from a run of `python train.py`.
 
 python docs/pictures.py runs/FOLDER      writes docs/images, with Debian's chromium
 """
