@@ -122,7 +122,7 @@ def _pair(
 
 
 def _stamp(path: Path) -> list[int] | None:
-    """A file's size and time of change, as JSON returns them; None if there is none."""
+    """A file's size and modification time, as JSON returns them; None if there is none."""
     try:
         status = path.stat()
     except OSError:

@@ -15,7 +15,7 @@ import numpy as np
 from fcn_keras.data.decoding import decode_image, decode_mask
 from fcn_keras.data.split import Split
 from fcn_keras.data.voc.labels import VOC_LABELS
-from fcn_keras.errors import UserError, first_line
+from fcn_keras.errors import UserError, first_line, printable
 
 HOME = "~/tensorflow_datasets"
 # Unfinished downloads, archives and records, as TFDS names them.
@@ -84,9 +84,10 @@ def _prepared_builder(root: Path, augmented: bool):
     config = "voc2012_aug" if augmented else "voc2012"
     places = _places(root)
     for place in places:
-        builder = _builder(root, place, config)
-        if _is_current(builder):
-            return builder
+        with contextlib.suppress(UserError):  # raised below if they are where one can write
+            builder = _builder(root, place, config)
+            if _is_current(builder):
+                return builder
     failures = []
     for place in places:
         try:
@@ -143,17 +144,15 @@ def _prepare(root: Path, place: Path, config: str):
         builder = _builder(root, place, config)
         if _is_current(builder):  # by another run, meanwhile
             return builder
-        if place != root:
-            print(f"Note: {root} cannot be written. Its records go to {place}", file=sys.stderr)
         _remove_unfinished(place)
         records = builder.data_path
+        note = f"{root} cannot be written. Its records go to {place}" if place != root else ""
         if records.exists():
-            print(
-                f"Note: {builder.changed_file()} has changed. {place} gets new records.",
-                file=sys.stderr,
-            )
+            note = f"{builder.changed_file()} has changed. The records in {place} are made again."
             shutil.rmtree(records.rename(records.with_name("incomplete.outdated")))
             builder = _builder(root, place, config)
+        if note:
+            print("Note:", printable(note), file=sys.stderr)
         with contextlib.redirect_stdout(io.StringIO()):  # its bars, on stderr, say enough
             builder.download_and_prepare(
                 download_config=tfds.download.DownloadConfig(try_download_gcs=False)
