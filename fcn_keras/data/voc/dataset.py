@@ -107,8 +107,8 @@ def _places(root: Path) -> list[Path]:
     if os.path.isdir(root / "VOCdevkit"):  # else it is to be downloaded into root
         for base in filter(None, (os.environ.get("TFDS_DATA_DIR"), HOME)):
             with contextlib.suppress(RuntimeError):  # a user without a home
-                base = Path(base).expanduser().absolute()
-                places.append(Path(base, "voc2012_records", *root.resolve().parts[1:]))
+                records = Path(base).expanduser().absolute() / "voc2012_records"
+                places.append(records.joinpath(*root.resolve().parts[1:]))
     return list(dict.fromkeys(places))
 
 
