@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
@@ -13,6 +13,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from fcn_keras.data.decoding import decode_image, decode_mask
+from fcn_keras.data.split import LabelSet
 from fcn_keras.data.voc.download import SBD, VOC, find_or_download
 from fcn_keras.data.voc.labels import VOC_LABELS
 from fcn_keras.errors import UserError, require_packages
@@ -24,6 +25,9 @@ class Voc2012Segmentation(tfds.core.GeneratorBasedBuilder):
 
     Examples keep the order of `info.metadata["ids"][split]`, so that the ids
     of a split are known without reading its records.
+
+    Args:
+        root: The folder that holds `VOCdevkit`. Default: the records' own.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -35,6 +39,10 @@ class Voc2012Segmentation(tfds.core.GeneratorBasedBuilder):
             name="voc2012_aug", description="Train with SBD's images, less VOC's val; VOC's val."
         ),
     ]
+
+    def __init__(self, *, root: str | os.PathLike | None = None, **kwargs):
+        super().__init__(**kwargs)
+        self.root = Path(root or self.data_dir_root)
 
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
@@ -52,49 +60,45 @@ class Voc2012Segmentation(tfds.core.GeneratorBasedBuilder):
             disable_shuffling=True,  # keeps the lists' order
         )
 
-    def changed_lists(self) -> list[Path]:
-        """Split lists in the data folder that differ from those the records were made from."""
-        made_of = self.info.metadata["lists"]
-        paths = {Path(self.data_dir_root) / name: digest for name, digest in made_of.items()}
-        return [
-            path
-            for path, digest in paths.items()
-            if path.exists() and _digest(_read_list(path)) != digest
-        ]
+    def changed_file(self) -> Path | None:
+        """The first list, photograph or mask that has changed since the records were made.
+
+        Files that are gone do not count, as the records are enough.
+        """
+        # Older records have digests of their lists, which equal no stamp.
+        made_of = self.info.metadata.get("files") or self.info.metadata["lists"]
+        stamps = ((self.root / name, stamp) for name, stamp in made_of.items())
+        return next((path for path, stamp in stamps if _stamp(path) not in (None, stamp)), None)
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager):
         archives = (VOC, SBD) if self.builder_config.name == "voc2012_aug" else (VOC,)
         if SBD in archives:
             _loadmat()  # fails before the long download
-        folders = [find_or_download(self.data_dir_root, one, dl_manager) for one in archives]
-        lists = {
-            f"{archive.folder}/{name}": _read_list(folder / name)
-            for archive, folder in zip(archives, folders)
-            for name in archive.lists
-        }
-        voc_train, voc_val, *sbd_lists = lists.values()
+        folders = [find_or_download(self.root, one, dl_manager) for one in archives]
+        files = [
+            folder / name for archive, folder in zip(archives, folders) for name in archive.lists
+        ]
+        voc_train, voc_val, *sbd_lists = map(_read_list, files)
         # SBD's lists share images with VOC's val, which must stay unseen.
         train = dict.fromkeys(sum(sbd_lists, start=voc_train))
         ids = {"train": [name for name in train if name not in set(voc_val)], "val": voc_val}
         self.info.metadata["ids"] = ids
-        self.info.metadata["lists"] = {name: _digest(names) for name, names in lists.items()}
         voc_ids = {*voc_train, *voc_val}
-        return {part: self._generate_examples(ids[part], voc_ids, *folders) for part in ids}
+        pairs = {name: _pair(name, voc_ids, *folders) for part in ids for name in ids[part]}
+        files += [path for pair in pairs.values() for path in pair]
+        # Before they are read: a change meanwhile is noticed by the next run.
+        stamps = {os.path.relpath(path, self.root): _stamp(path) for path in files}
+        self.info.metadata["files"] = stamps
+        return {part: self._generate_examples(ids[part], pairs) for part in ids}
 
     def _generate_examples(
-        self, ids: list[str], voc_ids: set[str], voc: Path, sbd: Path | None = None
+        self, ids: list[str], pairs: dict[str, tuple[Path, Path]]
     ) -> Iterator[tuple[int, dict]]:
         for key, image_id in enumerate(ids):
-            image_path = voc / "JPEGImages" / f"{image_id}.jpg"
-            if sbd and not image_path.exists():
-                image_path = sbd / "img" / f"{image_id}.jpg"
+            image_path, mask_path = pairs[image_id]
             image = _read_bytes(image_path)
-            if image_id in voc_ids:
-                mask_path = voc / "SegmentationClass" / f"{image_id}.png"
-                mask = decode_mask(_read_bytes(mask_path), VOC_LABELS, str(mask_path))
-            else:
-                mask_path = Path(sbd or "", "cls", f"{image_id}.mat")
-                mask = _decode_sbd_mask(_read_bytes(mask_path), str(mask_path))
+            decode = _decode_sbd_mask if mask_path.suffix == ".mat" else decode_mask
+            mask = decode(_read_bytes(mask_path), VOC_LABELS, str(mask_path))
             size = decode_image(image, str(image_path)).shape[:2]
             if size != mask.shape:
                 raise UserError(
@@ -105,15 +109,32 @@ class Voc2012Segmentation(tfds.core.GeneratorBasedBuilder):
             yield key, {"image": image, "mask": mask_png, "image_id": image_id}
 
 
+def _pair(
+    image_id: str, voc_ids: set[str], voc: Path, sbd: Path | None = None
+) -> tuple[Path, Path]:
+    """The paths of a photograph and of its mask, VOC's if there is one."""
+    image_path = voc / "JPEGImages" / f"{image_id}.jpg"
+    if sbd and not image_path.exists():
+        image_path = sbd / "img" / f"{image_id}.jpg"
+    if image_id in voc_ids:
+        return image_path, voc / "SegmentationClass" / f"{image_id}.png"
+    return image_path, Path(sbd or "", "cls", f"{image_id}.mat")
+
+
+def _stamp(path: Path) -> list[int] | None:
+    """A file's size and modification time, as JSON returns them; None if there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return [status.st_size, status.st_mtime_ns]
+
+
 def _read_list(path: Path) -> list[str]:
     names = list(dict.fromkeys(_read_bytes(path).decode("utf-8", "replace").split()))
     if not names:
         raise UserError(f"{path}: lists no images. Unpack the archive again.")
     return names
-
-
-def _digest(names: list[str]) -> str:
-    return hashlib.sha256("\n".join(names).encode()).hexdigest()
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -125,7 +146,7 @@ def _read_bytes(path: Path) -> bytes:
         ) from error
 
 
-def _decode_sbd_mask(data: bytes, name: str) -> np.ndarray:
+def _decode_sbd_mask(data: bytes, labels: LabelSet, name: str) -> np.ndarray:
     try:
         mask = np.asarray(_loadmat()(io.BytesIO(data))["GTcls"][0]["Segmentation"][0])
     except UserError:
@@ -135,7 +156,7 @@ def _decode_sbd_mask(data: bytes, name: str) -> np.ndarray:
             f"{name}: not an SBD mask ({type(error).__name__}). Unpack {SBD.file} again."
         ) from error
     # By decode_mask, which checks the ids.
-    return decode_mask(encode_image(Image.fromarray(mask.astype(np.uint8))), VOC_LABELS, name)
+    return decode_mask(encode_image(Image.fromarray(mask.astype(np.uint8))), labels, name)
 
 
 def _loadmat():

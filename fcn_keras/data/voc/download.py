@@ -62,13 +62,14 @@ SBD = Archive(
 def find_or_download(
     root: Path, archive: Archive, dl_manager: tfds.download.DownloadManager
 ) -> Path:
-    """The folder of the archive's data: the user's, one unpacked earlier, or a new one.
+    """The folder of the archive's data: the user's, one beside the records, or a new one.
 
     Raises:
         UserError: If it is incomplete, cannot be downloaded, or has the wrong checksum.
     """
-    unpacked = Path(dl_manager.download_dir, "extracted").glob(f"TAR*/{archive.folder}")
-    for folder in [Path(root, archive.folder), *sorted(unpacked)]:
+    records = Path(dl_manager.download_dir).parent
+    unpacked = records.glob(f"downloads/extracted/TAR*/{archive.folder}")
+    for folder in [root / archive.folder, records / archive.folder, *sorted(unpacked)]:
         if (folder / archive.lists[0]).exists():
             return folder
     if Path(root, archive.folder).exists():
@@ -76,10 +77,12 @@ def find_or_download(
             f"{Path(root, archive.folder, archive.lists[0])}: not found. "
             f"Unpack {archive.file} again."
         )
-    return Path(_download(root, archive, dl_manager), archive.folder)
+    return _download(root, records, archive, dl_manager) / archive.folder
 
 
-def _download(root: Path, archive: Archive, dl_manager: tfds.download.DownloadManager) -> Path:
+def _download(
+    root: Path, records: Path, archive: Archive, dl_manager: tfds.download.DownloadManager
+) -> Path:
     reasons = []
     for url in archive.urls:
         reason = _why_unreachable(url)
@@ -87,7 +90,7 @@ def _download(root: Path, archive: Archive, dl_manager: tfds.download.DownloadMa
             if not reason:
                 path = Path(dl_manager.download(url))
                 _check_md5(path, archive)
-                return dl_manager.extract(path)
+                return Path(dl_manager.extract(path))
         except NonMatchingChecksumError as error:
             # The first line names the address and the file.
             raise UserError(
@@ -100,7 +103,7 @@ def _download(root: Path, archive: Archive, dl_manager: tfds.download.DownloadMa
         f"{root} has no {archive.folder}, and {archive.file} cannot be downloaded "
         f"({'; '.join(reasons)}). On a machine with internet "
         f"access download {' or '.join(archive.urls)} ({archive.checksum}),",
-        f"copy it here, unpack it with: tar -xf {archive.file} -C {root} "
+        f"copy it here, unpack it with: tar -xf {archive.file} -C {records} "
         f"and run again with --data-dir {root}",
     )
 

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import hashlib
 import http.server
+import json
 import os
 import shutil
 import socket
@@ -27,6 +28,7 @@ from support.fake_voc import SBD_IDS, VOC_IDS, fake_image, fake_mask, write_sbd,
 from tensorflow_datasets.core.download import checksums
 
 from fcn_keras.data.voc import builder as builder_module
+from fcn_keras.data.voc import dataset
 from fcn_keras.data.voc import download as voc_download
 from fcn_keras.data.voc.builder import Voc2012Segmentation
 from fcn_keras.data.voc.dataset import voc_split
@@ -85,6 +87,29 @@ def _use_archive(monkeypatch, name, url, **changes):
 
 def _nothing_prepared(root):
     return not list(Path(root).glob("voc2012_segmentation/*/1.0.0"))
+
+
+@pytest.fixture
+def read_only(tmp_path, monkeypatch):
+    """A folder that cannot be written, the same folder to write to, and an empty home."""
+    writable, shown = tmp_path / "disk", tmp_path / "data"
+    write_voc_devkit(writable)
+    shown.mkdir()
+    monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    with contextlib.ExitStack() as unmount:
+        for command in (["--bind", writable, shown], ["-o", "remount,ro,bind", shown]):
+            if shutil.which("mount") is None or subprocess.run(["mount", *command]).returncode:
+                pytest.skip("mounting is not permitted")
+            if command[0] == "--bind":
+                unmount.callback(subprocess.run, ["umount", shown], check=True)
+        yield shown, writable, tmp_path / "home" / "tensorflow_datasets"
+
+
+def _records(*places):
+    """The folders of records below `places`, with what tells new ones from old ones."""
+    infos = (path for place in places for path in place.rglob("voc2012*/1.0.0/dataset_info.json"))
+    return {path.parents[3]: path.stat().st_mtime_ns for path in infos}
 
 
 def test_classes_and_colors_are_those_of_voc():
@@ -178,17 +203,184 @@ def test_data_dir_from_the_environment(prepared, monkeypatch):
     assert voc_split("val").ids == VOC_IDS["val"]
 
 
-def test_changed_lists_are_noticed(prepared, tmp_path):
+def test_changed_lists_are_noticed(prepared, tmp_path, capfd):
     shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
     sbd_list = tmp_path / "benchmark_RELEASE" / "dataset" / "train.txt"
     sbd_list.write_text("2007_000032\n")
     assert voc_split("train", tmp_path).ids == VOC_IDS["train"]  # not from SBD's list
-    with pytest.raises(UserError, match=r"benchmark_RELEASE/dataset/train.txt: changed") as error:
-        voc_split("train", tmp_path, augmented=True)
-    records = tmp_path / "voc2012_segmentation" / "voc2012_aug" / "1.0.0"
-    assert str(records) in str(error.value)
-    shutil.rmtree(records)
     assert voc_split("train", tmp_path, augmented=True).ids == AUG_TRAIN[:3] + AUG_TRAIN[4:]
+    assert f"{sbd_list} has changed" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("changed", ["rewritten", "touched", "other photograph"])
+def test_a_changed_file_is_noticed(tmp_path, capfd, changed):
+    voc = write_voc_devkit(tmp_path)
+    path = voc / "SegmentationClass" / "2007_000039.png"
+    index, expected = VOC_IDS["train"].index(path.stem), fake_mask(path.stem)
+    earlier = voc_split("train", tmp_path)
+    if changed == "rewritten":
+        expected = np.full_like(expected, 7)
+        times = path.stat().st_atime_ns, path.stat().st_mtime_ns
+        Image.fromarray(expected).save(path)  # of another size
+        os.utime(path, ns=times)
+    elif changed == "touched":
+        path.touch()
+    else:
+        path = voc / "JPEGImages" / "2007_000042.jpg"  # of val; one set of records has both
+        Image.open(path).save(path, quality=5)
+    before = _records(tmp_path)
+    np.testing.assert_array_equal(voc_split("train", tmp_path).read(index)[1], expected)
+    assert f"{path} has changed" in capfd.readouterr().err
+    assert _records(tmp_path).keys() == before.keys() and _records(tmp_path) != before
+    assert voc_split("train", tmp_path).ids == earlier.ids
+    assert not capfd.readouterr().err and not list(tmp_path.rglob("*incomplete*"))
+
+
+def test_a_file_that_is_gone_is_in_the_records(tmp_path, capfd):
+    voc = write_voc_devkit(tmp_path)
+    voc_split("train", tmp_path)
+    capfd.readouterr()
+    shutil.rmtree(voc / "JPEGImages")
+    assert voc_split("train", tmp_path).read(0)
+    assert not capfd.readouterr().err
+
+
+def test_records_that_do_not_say_what_they_were_made_of_are_replaced(tmp_path, capfd):
+    write_voc_devkit(tmp_path)
+    voc_split("train", tmp_path)
+    [path] = tmp_path.rglob("1.0.0/metadata.json")
+    made_of = json.loads(path.read_text())
+    made_of["lists"] = {"VOCdevkit/VOC2012/ImageSets/Segmentation/val.txt": "digest"}
+    del made_of["files"]  # as before 0.2.0
+    path.write_text(json.dumps(made_of))
+    assert voc_split("train", tmp_path).read(0)
+    assert "val.txt has changed" in capfd.readouterr().err
+    assert "files" in json.loads(path.read_text())
+
+
+def test_records_of_read_only_data_are_elsewhere(read_only, capfd):
+    shown, writable, home = read_only
+    place = Path(home, "voc2012_records", *shown.parts[1:])
+    image, _ = voc_split("train", shown).read(0)
+    err = capfd.readouterr().err
+    assert err.count("Note:") == 1
+    assert f"Note: {shown} cannot be written. Its records go to {place}\n" in err
+    first = _records(home, writable)
+    assert list(first) == [place]
+
+    for _ in range(2):
+        np.testing.assert_array_equal(voc_split("train", shown).read(0)[0], image)
+    assert not capfd.readouterr().err
+    assert _records(home, writable) == first
+
+    Image.new("RGB", image.shape[1::-1]).save(
+        writable / "VOCdevkit" / "VOC2012" / "JPEGImages" / f"{VOC_IDS['train'][0]}.jpg"
+    )
+    assert not voc_split("train", shown).read(0)[0].any()
+    err = capfd.readouterr().err
+    assert err.count("Note:") == 1 and "2007_000032.jpg has changed" in err
+    second = _records(home, writable)
+    assert second.keys() == first.keys() and second != first
+    assert not list(home.rglob("*incomplete*"))
+
+
+def test_records_beside_read_only_data(read_only, monkeypatch, tmp_path, capfd):
+    shown, writable, home = read_only
+    voc_split("train", writable)
+    capfd.readouterr()
+    assert voc_split("train", shown).ids == VOC_IDS["train"]
+    assert not capfd.readouterr().err and not home.exists()
+    path = writable / "VOCdevkit" / "VOC2012" / "ImageSets" / "Segmentation" / "train.txt"
+    path.write_text("2007_000039\n")
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
+    for _ in range(2):
+        assert voc_split("train", shown).ids == ("2007_000039",)
+    place = Path(tmp_path, "tfds", "voc2012_records", *shown.parts[1:])
+    assert set(_records(writable, tmp_path / "tfds")) == {writable, place}
+    assert not home.exists() and capfd.readouterr().err.count("Note:") == 1
+
+
+def test_incomplete_records_beside_read_only_data(read_only):
+    shown, writable, home = read_only
+    (writable / "voc2012_segmentation" / "voc2012" / "1.0.0").mkdir(parents=True)
+    assert voc_split("train", shown).ids == VOC_IDS["train"]
+    assert len(_records(home)) == 1
+
+
+def test_read_only_data_have_one_place(read_only, tmp_path):
+    shown, _, home = read_only
+    (tmp_path / "link").symlink_to(shown)
+    for path in (shown, shown / "VOCdevkit" / "..", tmp_path / "link"):
+        voc_split("train", path)
+    assert list(_records(home.parent)) == [Path(home, "voc2012_records", *shown.parts[1:])]
+
+
+@pytest.mark.parametrize("variable", [None, "below"])
+def test_no_folder_can_be_written(read_only, monkeypatch, variable):
+    shown, _, _ = read_only
+    monkeypatch.setenv("HOME", str(shown / "home"))
+    if variable:
+        monkeypatch.setenv("TFDS_DATA_DIR", str(shown / variable))
+    with pytest.raises(UserError) as error:
+        voc_split("train", shown)
+    message = str(error.value)
+    assert len(message.splitlines()) == 1
+    assert message.startswith(f"VOC cannot be prepared in {shown} (Read-only file system) or ")
+    assert message.count("Read-only file system") == (3 if variable else 2)
+    assert message.endswith("Set TFDS_DATA_DIR to a writable folder with a few GB free.")
+
+
+def test_data_that_are_missing_are_not_downloaded_elsewhere(read_only):
+    shown, writable, home = read_only
+    shutil.rmtree(writable / "VOCdevkit")
+    with pytest.raises(UserError, match=rf"in {shown} \(Read-only.*\. Choose as --data-dir a"):
+        voc_split("train", shown)
+    assert not home.exists()
+
+
+def test_sbd_beside_the_records_of_read_only_data(read_only, monkeypatch):
+    shown, _, home = read_only
+    place = Path(home, "voc2012_records", *shown.parts[1:])
+    _use_archive(monkeypatch, "SBD", "http://127.0.0.1:1/benchmark.tgz")
+    with pytest.raises(UserError, match=f"-C {place} and run again with --data-dir {shown}$"):
+        voc_split("train", shown, augmented=True)
+    write_sbd(place)  # as the message asks
+    assert voc_split("train", shown, augmented=True).ids == AUG_TRAIN
+
+
+def test_a_user_without_a_home(tmp_path, monkeypatch):
+    write_voc_devkit(tmp_path)
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", mock.Mock(side_effect=KeyError))
+    assert voc_split("train", tmp_path).ids == VOC_IDS["train"]
+
+
+def test_a_run_that_waited_takes_the_records_of_the_other(tmp_path, monkeypatch, capfd):
+    path = write_voc_devkit(tmp_path) / "JPEGImages" / "2007_000032.jpg"
+    voc_split("train", tmp_path)
+    path.touch()
+    alone, others = dataset._alone, []
+
+    def after_the_other(place):
+        monkeypatch.setattr(dataset, "_alone", alone)
+        others.append((voc_split("train", tmp_path), _records(tmp_path)))
+        return alone(place)
+
+    monkeypatch.setattr(dataset, "_alone", after_the_other)
+    assert voc_split("train", tmp_path).ids == VOC_IDS["train"]
+    [(other, records)] = others
+    assert _records(tmp_path) == records
+    assert capfd.readouterr().err.count("has changed") == 1
+    np.testing.assert_array_equal(other.read(0)[1], fake_mask("2007_000032"))
+
+
+def test_records_replaced_while_in_use_are_noticed(tmp_path):
+    path = write_voc_devkit(tmp_path) / "ImageSets" / "Segmentation" / "train.txt"
+    earlier = voc_split("train", tmp_path)  # opens its files at the first read
+    path.write_text("\n".join(reversed(VOC_IDS["train"])))
+    assert voc_split("train", tmp_path).ids == tuple(reversed(VOC_IDS["train"]))
+    with pytest.raises(UserError, match="2007_000032 cannot be read .*Run again"):
+        earlier.read(0)
 
 
 @pytest.mark.parametrize(
@@ -254,7 +446,7 @@ def test_folder_that_cannot_be_written(tmp_path):
     else:
         root = tmp_path / "locked"
         root.mkdir(mode=0o500)
-    with pytest.raises(UserError, match=f"{root}: VOC cannot be prepared there.*--data-dir"):
+    with pytest.raises(UserError, match=rf"VOC cannot be prepared in {root} \(.*--data-dir"):
         voc_split("train", root)
 
 
@@ -284,7 +476,7 @@ def test_damaged_records(prepared, tmp_path):
     shutil.copytree(prepared / "voc2012_segmentation", tmp_path / "voc2012_segmentation")
     (shard,) = tmp_path.glob("voc2012_segmentation/voc2012/1.0.0/*train.array_record*")
     shard.write_bytes(shard.read_bytes()[:100])
-    with pytest.raises(UserError, match="Delete this folder"):
+    with pytest.raises(UserError, match="delete this folder"):
         voc_split("train", tmp_path).read(0)
 
 
