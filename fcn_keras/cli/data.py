@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from fcn_keras.cli.early import check_local_place
-from fcn_keras.cli.shared import print_next, progress
+from fcn_keras.cli.shared import print_next, print_problems, progress
 from fcn_keras.errors import printable
 
 
@@ -69,9 +69,7 @@ def _check(arguments) -> int:
         for name, image_count, pixel_count in zip(names, images, pixels):
             share = pixel_count / max(1, pixels.sum())
             print(f"  {name:{width}}  {image_count:6}  {pixel_count:11}  {share:6.2%}")
-    for problem in report.problems:
-        print(f"problem: {printable(problem)}", file=sys.stderr)
-    print(_count(report.problems))
+    print_problems(report.problems)
     if report.problems:
         return 1
     print_next(("train", "--dataset", arguments.directory))
@@ -93,16 +91,10 @@ def _convert(arguments) -> int:
     )
     for path in done.unpaired:
         print(f"left out, as it has no partner: {printable(str(path))}", file=sys.stderr)
-    for problem in done.problems:
-        print(f"problem: {printable(problem)}", file=sys.stderr)
     if done.problems:
-        print(f"{_count(done.problems)} Nothing was written.")
+        print_problems(done.problems, " Nothing was written.")
         return 1
     sizes = ", ".join(f"{name} {size}" for name, size in done.sizes.items())
     print(f"{arguments.output}: {sizes} images.")
     print_next(("data", "check", arguments.output), ("train", "--dataset", arguments.output))
     return 0
-
-
-def _count(problems: list[str]) -> str:
-    return "1 problem." if len(problems) == 1 else f"{len(problems)} problems."

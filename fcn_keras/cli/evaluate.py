@@ -1,4 +1,4 @@
-"""`fcn-keras evaluate`: model + data set -> metrics."""
+"""`fcn-keras evaluate`: model or masks, and a data set -> metrics."""
 
 from __future__ import annotations
 
@@ -11,24 +11,35 @@ from fcn_keras.cli.shared import (
     add_runtime_flags,
     add_split_flags,
     load_segmenter,
+    print_problems,
     progress,
     selected_split,
 )
 from fcn_keras.errors import UserError
 from fcn_keras.files.writing import require_replaceable, write_file
+from fcn_keras.runs.config import flag
 
 SOFTWARE = "fcn-keras evaluate"  # in the picture's metadata
+# Flags that concern a model's predictions.
+MODEL_FLAGS = ("tile", "blend", "overlap", "scales", "flip", "runtime", "precision")
 
 
 def add(commands) -> None:
     parser = commands.add_parser(
         "evaluate",
-        help="compute a model's metrics on a data set",
+        help="compute the metrics of a model, or of masks, on a data set",
         description="Prints the four metrics of Long et al. and the IoU of every class, on whole "
         "images at their original size. --crop 320 480 --void background is d2l's protocol.",
     )
     parser.set_defaults(command=_evaluate, parser=parser)
-    add_model_flags(parser)
+    predictions = parser.add_mutually_exclusive_group(required=True)
+    predictions.add_argument(
+        "--masks",
+        metavar="DIR",
+        help="folder of predicted masks, one for each image, as predict or another program wrote "
+        "them",
+    )
+    add_model_flags(parser, predictions)
     add_runtime_flags(parser)
     parser.add_argument(
         "--dataset", required=True, help="sample, voc2012, voc2012_aug or a folder in VOC's layout"
@@ -41,7 +52,8 @@ def add(commands) -> None:
         type=int,
         nargs=2,
         metavar=("H", "W"),
-        help="evaluate one random but fixed crop per image; smaller images are dropped",
+        help="evaluate one random but fixed crop per image, with --masks the same crop of the "
+        "mask; smaller images are dropped",
     )
     parser.add_argument(
         "--void",
@@ -72,15 +84,24 @@ def _evaluate(arguments) -> int:
         require_replaceable("--confusion", arguments.confusion, SOFTWARE.encode())
     for path in filter(None, (arguments.json, arguments.confusion)):
         check_place(path)
-    check_model(arguments)
+    if arguments.model is None:
+        _check_masks(arguments)
+    else:
+        check_model(arguments)
     check_data(arguments)
-    segmenter = load_segmenter(arguments)
+    segmenter = None if arguments.model is None else load_segmenter(arguments)
     from fcn_keras.evaluation import charts
     from fcn_keras.evaluation.scores import evaluate, format_scores, require_same_classes
-    from fcn_keras.evaluation.subsets import d2l_examples, near_boundaries
+    from fcn_keras.evaluation.subsets import d2l_examples, near_boundaries, with_masks
 
     split = selected_split(arguments)
-    require_same_classes(segmenter.labels, split.labels)
+    if segmenter:
+        require_same_classes(segmenter.labels, split.labels)
+    else:
+        split, segmenter = with_masks(split, arguments.masks), lambda mask: mask
+        if problems := _problems(split):
+            print_problems(problems, " Nothing was evaluated.")
+            return 1
     if arguments.crop or arguments.void == "background":
         split = d2l_examples(split, arguments.crop, arguments.void == "background")
     if arguments.boundary:
@@ -98,3 +119,21 @@ def _evaluate(arguments) -> int:
             lambda path: figure.savefig(path, dpi=120, format="png", metadata=metadata),
         )
     return 0
+
+
+def _check_masks(arguments) -> None:
+    for name in MODEL_FLAGS:
+        if getattr(arguments, name) != arguments.parser.get_default(name):
+            raise UserError(f"{flag(name)} requires --model: masks are evaluated as they are.")
+    if not Path(arguments.masks).is_dir():
+        raise UserError(f"--masks {arguments.masks}: no such folder.")
+
+
+def _problems(split) -> list[str]:
+    problems = []
+    for index in progress(range(len(split))):
+        try:
+            split.read(index)
+        except UserError as error:
+            problems.append(str(error))
+    return problems

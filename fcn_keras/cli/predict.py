@@ -10,7 +10,6 @@ from fcn_keras.cli.shared import (
     add_overwrite_flag,
     add_runtime_flags,
     add_split_flags,
-    import_tensorflow,
     load_segmenter,
     progress,
     selected_split,
@@ -125,8 +124,6 @@ def _images(arguments):
     if not arguments.dataset:
         images = found_images(arguments.paths, arguments.output, FOLDERS)
         return (list(images) if arguments.ray is None else images), None
-    if arguments.dataset.startswith("voc2012"):
-        import_tensorflow()  # TFDS imports it, too
     split = selected_split(arguments)
     return [FoundImage("", name, 0.0) for name in split.ids], split
 

@@ -14,9 +14,13 @@ from fcn_keras.errors import printable
 from fcn_keras.files.silence import silenced
 
 
-def add_model_flags(parser) -> None:
-    parser.add_argument(
-        "--model", required=True, metavar="RUN_OR_FILE", help="run folder or .keras file"
+def add_model_flags(parser, alternatives=None) -> None:
+    """Adds `--model`, which is required or one of a group of alternatives, and what tunes it."""
+    (alternatives or parser).add_argument(
+        "--model",
+        required=alternatives is None,
+        metavar="RUN_OR_FILE",
+        help="run folder or .keras file",
     )
     parser.add_argument(
         "--tile", type=int, metavar="N", help="longest side processed in one piece (1408 pixels)"
@@ -96,11 +100,20 @@ def load_segmenter(arguments, **options):
 
 
 def selected_split(arguments):
-    from fcn_keras.data import load_split
+    from fcn_keras.data import VOC, load_split
 
     require_limit(arguments.limit)
+    if arguments.dataset in VOC:
+        import_tensorflow()  # TFDS imports it, too
     split = load_split(arguments.dataset, arguments.split or "val", arguments.data_dir)
     return split.take(arguments.limit) if arguments.limit else split
+
+
+def print_problems(problems, then: str = "") -> None:
+    """Prints a line for each problem, then how many there are and what follows from that."""
+    for problem in problems:
+        print(f"problem: {printable(problem)}", file=sys.stderr)
+    print(f"{len(problems)} problem{'' if len(problems) == 1 else 's'}.{then}")
 
 
 def print_next(*commands) -> None:

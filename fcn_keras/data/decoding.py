@@ -28,13 +28,14 @@ def decode_image(data: bytes, name: str) -> np.ndarray:
     return np.asarray(open_photograph(data, name))
 
 
-def decode_mask(data: bytes, labels: LabelSet, name: str) -> np.ndarray:
+def decode_mask(data: bytes, labels: LabelSet, name: str, predicted: bool = False) -> np.ndarray:
     """Decodes a mask of palette indices, grey ids, or colours of the label set.
 
     Args:
         data: The bytes of a PNG file.
         labels: Gives the valid ids and, for RGB masks, their colours.
         name: The file's name for error messages.
+        predicted: Whether every pixel must have a class.
 
     Returns:
         uint8 `(H, W)` of class ids, 255 where unlabelled.
@@ -49,33 +50,36 @@ def decode_mask(data: bytes, labels: LabelSet, name: str) -> np.ndarray:
         step = GREY_STEPS.get(_raw_mode(image), 1)
         image.load()
         if image.mode in ("RGB", "RGBA"):
-            return _ids_of_colors(np.asarray(image.convert("RGB")), labels, name)
+            return _ids_of_colors(np.asarray(image.convert("RGB")), labels, name, predicted)
         ids = np.asarray(image.getchannel("L") if image.mode == "LA" else image)
     ids = ids.astype(np.uint8) if ids.dtype == bool else ids // step
-    unknown = np.setdiff1d(ids, [*range(len(labels)), labels.ignore_id])
+    void = [] if predicted else [labels.ignore_id]
+    unknown = np.setdiff1d(ids, [*range(len(labels)), *void])
     if unknown.size:
+        others = "".join(f", or {ignore_id} for unlabelled pixels" for ignore_id in void)
         raise UserError(
             f"{name}: the mask has id {unknown[0]}, but there are {len(labels)} classes: use "
-            f"0 to {len(labels) - 1}, or {labels.ignore_id} for unlabelled pixels."
+            f"0 to {len(labels) - 1}{others}."
         )
     return ids.astype(np.uint8)
 
 
-def _ids_of_colors(rgb: np.ndarray, labels: LabelSet, name: str) -> np.ndarray:
+def _ids_of_colors(rgb: np.ndarray, labels: LabelSet, name: str, predicted: bool) -> np.ndarray:
     codes = rgb.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)
     void = voc_palette()[IGNORE_ID]
-    known = {red << 16 | green << 8 | blue: IGNORE_ID for red, green, blue in [void]}
-    known |= {
-        red << 16 | green << 8 | blue: class_id
-        for class_id, (red, green, blue) in enumerate(labels.palette)
-    }
+    colors = [*([] if predicted else [(IGNORE_ID, void)]), *enumerate(labels.palette)]
+    known = {red << 16 | green << 8 | blue: class_id for class_id, (red, green, blue) in colors}
     mask = np.full(codes.shape, IGNORE_ID, np.uint8)
     for code in np.unique(codes):
         if int(code) not in known:
             color = (int(code) >> 16, int(code) >> 8 & 255, int(code) & 255)
+            remedy = "Use the data set's colours."
+            if not predicted:
+                remedy = (
+                    f"Add it to classes.txt as 'name<TAB>R G B', or paint it {void} for unlabelled."
+                )
             raise UserError(
-                f"{name}: the mask has the colour {color}, which is no class's. Add it to "
-                f"classes.txt as 'name<TAB>R G B', or paint it {void} for unlabelled."
+                f"{name}: the mask has the colour {color}, which is no class's. {remedy}"
             )
         mask[codes == code] = known[int(code)]
     return mask

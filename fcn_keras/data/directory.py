@@ -136,9 +136,10 @@ def read_image(path: Path) -> np.ndarray:
     return decode_image(_read_bytes(path, MAX_BYTES), str(path))
 
 
-def read_mask(path: Path, labels: LabelSet) -> np.ndarray:
+def read_mask(path: Path, labels: LabelSet, predicted: bool = False) -> np.ndarray:
     """Reads a mask file as uint8 `(H, W)`; raises `UserError` if that fails."""
-    return decode_mask(_read_bytes(path, MAX_BYTES), labels, str(path))
+    data = _read_bytes(path, MAX_BYTES, "Write a mask for each image.")
+    return decode_mask(data, labels, str(path), predicted)
 
 
 def require_same_size(image: np.ndarray, mask: np.ndarray, mask_path: Path) -> None:

@@ -181,24 +181,6 @@ def steps_per_epoch(split: Split, batch_size: int) -> int:
     return max(1, len(split) // batch_size)
 
 
-def drop_smaller(split: Split, crop: tuple[int, int]) -> Split:
-    """The examples of at least the crop's height and width, like those d2l trains on.
-
-    Raises:
-        UserError: If none is that large, or one cannot be read.
-    """
-    shapes = [split.read(index)[1].shape for index in range(len(split))]
-    large = [
-        i for i, (height, width) in enumerate(shapes) if height >= crop[0] and width >= crop[1]
-    ]
-    if not large:
-        raise UserError(
-            f"No image of {split.name} is as large as the crop {crop[0]}×{crop[1]}. Use a smaller "
-            "--crop."
-        )
-    return split.select(large)
-
-
 def cached(split: Split, max_bytes: int) -> Split:
     """The same split, keeping the examples read first in memory, up to `max_bytes`."""
     kept: dict[int, tuple[np.ndarray, np.ndarray]] = {}

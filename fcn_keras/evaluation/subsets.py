@@ -1,15 +1,36 @@
-"""Split -> split of the pixels to evaluate on: d2l's, or those near boundaries."""
+"""Split -> split of what to evaluate on: d2l's pixels, those near boundaries, predicted masks."""
 
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageFilter
 
-from fcn_keras.data.pipeline import drop_smaller
-from fcn_keras.data.split import Split
+from fcn_keras.data.directory import read_mask, require_same_size
+from fcn_keras.data.split import Split, drop_smaller
 from fcn_keras.errors import UserError
+from fcn_keras.files.results import result_name
+
+
+def with_masks(split: Split, folder) -> Split:
+    """Examples with predicted masks in place of the images, to be scored as they are.
+
+    Args:
+        split: Where the truth comes from.
+        folder: Holds a mask for each image, named as `predict` names it. It may be written
+            in each way that a data set's mask may, but leaves no pixel unlabelled.
+    """
+
+    def read(index):
+        image, mask = split.read(index)
+        path = Path(folder, result_name(split.ids[index], "mask"))
+        prediction = read_mask(path, split.labels, predicted=True)
+        require_same_size(image, prediction, path)
+        return prediction, mask
+
+    return dataclasses.replace(split, read=read)
 
 
 def d2l_examples(split: Split, crop: tuple[int, int] | None, void_is_background: bool) -> Split:

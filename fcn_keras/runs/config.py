@@ -220,14 +220,14 @@ def split_of(config: TrainConfig, part: str) -> Split:
     Raises:
         UserError: Like `load_split`, or if no training image is as large as the crop.
     """
-    from fcn_keras.data import load_split  # needs NumPy, which `--help` does without
+    # NumPy, which they need, takes longer to import than `--help`.
+    from fcn_keras.data import load_split
+    from fcn_keras.data.split import drop_smaller
 
     split = load_split(config.dataset, part, config.data_dir)
     if config.limit:
         split = split.take(config.limit)
     if config.skip_smaller and part == "train":
-        from fcn_keras.data.pipeline import drop_smaller
-
         split = drop_smaller(split, config.crop)
     return split
 

@@ -5,7 +5,9 @@ import os
 import shutil
 import subprocess
 
+import numpy as np
 import pytest
+from PIL import Image
 from support.processes import FCN_KERAS, ROOT
 
 from fcn_keras.models.backbones import RESNETS
@@ -46,6 +48,7 @@ MODEL = ["--model", "run"]
 OUT = ["--output", "out"]
 PREDICT = ["predict", *MODEL, *OUT]
 EVALUATE = ["evaluate", *MODEL, "--dataset"]
+MASKS = ["evaluate", "--dataset", "data", "--masks"]
 EXPORT = ["export", *MODEL, "--output"]
 TRAIN = ["train", "--dataset"]
 TUNE = ["tune", "--search-dir", "search", "--dataset"]
@@ -81,6 +84,11 @@ MISTAKES = [
     ([*EVALUATE, "data", "--json", "file/x.json"], "file/x.json: cannot be written"),
     ([*EVALUATE, "data", "--confusion", "empty"], "--confusion empty: a folder"),
     (["evaluate", "--model", "damaged", "--dataset", "data"], "config.json: damaged"),
+    ([*MASKS, "no"], "--masks no: no such folder."),
+    ([*MASKS, "file"], "--masks file: no such folder."),
+    ([*MASKS, ADDRESS], f"--masks {ADDRESS}: no such folder."),
+    ([*MASKS, "empty", "--dataset", "missing"], MISSING_DATA),
+    ([*MASKS, "empty", "--tile", "99"], "--tile requires --model"),
     ([*EXPORT, "file"], "file: cannot be written (Not a directory)"),
     ([*EXPORT, "out", "--max-side", "0"], "max_side must be at least 1"),
     ([*EXPORT, "out.tflite", "--format", "onnx"], "Name it out.onnx"),
@@ -204,6 +212,17 @@ def test_a_missing_package_too(place, package, command):
 def test_what_is_right_gets_as_far_as_tensorflow(place, command):
     """Shows that the tests above would notice its import."""
     assert run(place, command).returncode == 99
+
+
+@pytest.mark.parametrize("flags", [[], ["--crop", "32", "32", "--void", "background"]])
+def test_masks_are_evaluated_without_tensorflow(place, tmp_path, flags):
+    data = place / "data"
+    for path in (data / "SegmentationClass").iterdir():
+        ids = np.asarray(Image.open(path))
+        Image.fromarray(np.where(ids == 255, 0, ids)).save(tmp_path / path.name)
+    files = ["--json", "masks.json", "--confusion", "masks.png"]
+    done = run(place, [*MASKS, tmp_path, *files, *flags])
+    assert done.returncode == 0 and "pixel accuracy          1.0000" in done.stdout, done.stderr
 
 
 def test_a_search_needs_no_place_for_a_single_run(place, tmp_path):

@@ -9,6 +9,7 @@ from fcn_keras.data.split import LabelSet
 from fcn_keras.errors import UserError
 
 LABELS = LabelSet(("sky", "tree"), ((10, 20, 30), (40, 50, 60)))
+VOID = np.array([224, 224, 192], np.uint8)
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 9, 3)).astype(np.uint8)
 
 
@@ -58,6 +59,16 @@ def test_coloured_masks_are_looked_up():
     colors = np.array([[(10, 20, 30), (40, 50, 60), (224, 224, 192)]], np.uint8)
     mask = decode_mask(encoded(Image.fromarray(colors)), LABELS, "m")
     assert mask.tolist() == [[0, 1, 255]]
+
+
+@pytest.mark.parametrize("pixels", [np.full((2, 2), 255, np.uint8), np.full((2, 2, 3), VOID)])
+def test_a_predicted_mask_is_labelled_everywhere(pixels):
+    data = encoded(Image.fromarray(pixels))
+    assert (decode_mask(data, LABELS, "m.png") == 255).all()
+    with pytest.raises(
+        UserError, match=r"(id 255.*use 0 to 1|\(224, 224, 192\), which is no class's)\."
+    ):
+        decode_mask(data, LABELS, "m.png", predicted=True)
 
 
 @pytest.mark.parametrize(

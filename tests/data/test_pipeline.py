@@ -129,19 +129,6 @@ def test_cache_reads_once_within_its_budget():
     assert reads == [0, 1, 2, 3, 2, 3]
 
 
-def test_drop_smaller():
-    sizes = [(8, 8), (7, 9), (9, 8), (8, 7)]
-    split = Split(
-        "train",
-        LabelSet(("a",)),
-        ("0", "1", "2", "3"),
-        lambda i: (np.zeros((*sizes[i], 3), np.uint8), np.zeros(sizes[i], np.uint8)),
-    )
-    assert pipeline.drop_smaller(split, (8, 8)).ids == ("0", "2")
-    with pytest.raises(UserError, match="as large as the crop 10×10"):
-        pipeline.drop_smaller(split, (10, 10))
-
-
 def test_bad_file_surfaces_with_its_name(tmp_path):
     folder = write_folder(tmp_path)
     path = folder / "JPEGImages" / "train_3.jpg"

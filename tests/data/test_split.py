@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from fcn_keras.data.split import LabelSet, Split, voc_palette
+from fcn_keras.data.split import LabelSet, Split, drop_smaller, voc_palette
 from fcn_keras.errors import UserError
 
 
@@ -66,3 +66,16 @@ def test_select_and_take():
     assert chosen.ids == ("z", "x") and [chosen.read(0), chosen.read(1)] == [20, 0]
     assert chosen.take(1).ids == ("z",) and chosen.take(9).ids == ("z", "x")
     assert chosen.take(1).read(0) == 20
+
+
+def test_drop_smaller():
+    sizes = [(8, 8), (7, 9), (9, 8), (8, 7)]
+    split = Split(
+        "train",
+        LabelSet(("a",)),
+        ("0", "1", "2", "3"),
+        lambda i: (np.zeros((*sizes[i], 3), np.uint8), np.zeros(sizes[i], np.uint8)),
+    )
+    assert drop_smaller(split, (8, 8)).ids == ("0", "2")
+    with pytest.raises(UserError, match="as large as the crop 10×10"):
+        drop_smaller(split, (10, 10))
