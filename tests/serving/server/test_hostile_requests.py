@@ -277,7 +277,8 @@ def test_memory_stays_flat(server):
     for _ in range(8):
         all_bodies()
         sizes.append(resident_mib(server, "VmRSS"))
-    assert sizes[-1] - max(sizes[:4]) < 20  # buffers grow until they are large enough
+    limit = max(sizes[:4]) + 20  # buffers grow until they are large enough
+    wait_for(lambda: resident_mib(server, "VmRSS") < limit)  # memory is given back each second
 
 
 @pytest.mark.parametrize("head", [HEAD.replace(":predict", ""), GET])
