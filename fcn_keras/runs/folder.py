@@ -8,8 +8,10 @@ import datetime
 import itertools
 import json
 import math
+import os
 import sys
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from fcn_keras.data.split import LabelSet
@@ -22,6 +24,7 @@ from fcn_keras.runs.paths import absolute, shown_settings
 from fcn_keras.runs.software import software
 
 LABELS_FILE = "labels.json"  # in exported .keras files
+MOST_RUNS = 12  # on one page, whose style sheet has as many lines
 # The four metrics of Long et al. 2015: their names in metrics.json and in texts.
 MEASURES = {
     "pixel_accuracy": "pixel accuracy",
@@ -228,6 +231,24 @@ def require_free(run_dir: str | None) -> None:
             f"{path}: already exists and is never overwritten. Choose another --run-dir, or "
             f"continue the run with --resume {path}."
         )
+
+
+def run_names(run_dirs: Sequence) -> list[str]:
+    """The runs' names for a reader: their folders', and as much of the path as tells them apart.
+
+    Raises:
+        UserError: If a run is given twice, or there are more than `MOST_RUNS`.
+    """
+    paths = [Path(os.path.realpath(run_dir)) for run_dir in run_dirs]
+    for index, path in enumerate(paths):
+        if path in paths[:index]:
+            raise UserError(f"{run_dirs[index]}: given twice. Pass each run once.")
+    if len(paths) > MOST_RUNS:
+        raise UserError(f"At most {MOST_RUNS} runs can be compared. Received: {len(paths)}.")
+    depth = 1
+    while len({path.parts[-depth:] for path in paths}) < len(paths):
+        depth += 1
+    return [str(Path(*path.parts[-depth:])) for path in paths]
 
 
 def model_file(run_or_file) -> Path:

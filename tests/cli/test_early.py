@@ -128,6 +128,12 @@ MISTAKES = [
     (["report", "missing"], "missing: not a run folder"),
     (["report", "damaged"], "config.json: damaged"),
     (["report", "unfinished"], "as no epoch is finished"),
+    (["report", "run", "missing"], "missing: not a run folder"),
+    (["report", "run", "./run"], "./run: given twice"),
+    (
+        ["report", "run", "elsewhere", "--output", "run/config.json"],
+        "config.json: exists, but was not written",
+    ),
     (["report", "run", "--images", "21"], "--images must be 0 to 20"),
     (["report", "run", "--dataset", "missing"], MISSING_DATA),
     (["report", "run", "--output", "empty"], "empty: cannot be written (Is a directory)"),
@@ -206,6 +212,7 @@ def test_a_missing_package_too(place, package, command):
         ["train", "--resume", "elsewhere"],
         ["train", "--resume", "run", "--epochs", "9", "--data-dir", "nope"],
         ["report", "run"],
+        ["report", "run", "elsewhere"],
     ],
     ids=" ".join,
 )

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from fcn_keras.data.overlay import at_most
-from fcn_keras.data.split import LabelSet
+from fcn_keras.data.split import LabelSet, Split
 from fcn_keras.errors import UserError
 from fcn_keras.evaluation.scores import (
     ImageScore,
@@ -28,6 +28,7 @@ from fcn_keras.runs.paths import require_relative
 
 MAX_SIDE = 480  # of the pictures
 CHANGED = 0.001  # mean IoU; a larger difference is not a rounding error
+MOVED = "If the data set has moved, pass its new path as --dataset or --data-dir."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,14 +38,18 @@ class Example:
     Args:
         score: Its metrics.
         image: uint8 `(H, W, 3)`.
-        prediction: Class ids `(H, W)`.
-        truth: Class ids `(H, W)`, 255 where unlabelled.
+        masks: By title, class ids `(H, W)`, 255 where unlabelled.
     """
 
     score: ImageScore
     image: np.ndarray
-    prediction: np.ndarray
-    truth: np.ndarray
+    masks: dict[str, np.ndarray]
+
+    @classmethod
+    def of(cls, score: ImageScore, image: np.ndarray, masks: dict[str, np.ndarray]) -> Example:
+        """An example from an image and masks of any size."""
+        image = at_most(image, MAX_SIDE, Image.Resampling.LANCZOS)
+        return cls(score, image, {name: at_most(mask, MAX_SIDE) for name, mask in masks.items()})
 
 
 @dataclasses.dataclass
@@ -108,6 +113,27 @@ def gather(
         UserError: If the folder is not a run, is damaged or has no finished epoch, or a
             data set that was asked for cannot be used.
     """
+    contents = read_run(run_dir)
+    where = located(contents.config, dataset, data_dir)
+    try:
+        segment, val, ranked = measure(contents, where, progress)
+        _add_images(contents, segment, val, ranked, images)
+        contents.counts["val"] = len(val)
+        with contextlib.suppress(UserError):  # the training images may be missing
+            contents.counts["train"] = len(split_of(where, "train"))
+        add_scores(contents, ranked)
+    except UserError as error:
+        if where != contents.config:
+            raise
+        contents.notes.append(
+            f"The model could not be evaluated, so the confusion matrix, accuracies and "
+            f"images are missing: {error} {MOVED}"
+        )
+    return contents
+
+
+def read_run(run_dir) -> Contents:
+    """Reads a run without its model and data set; raises `UserError` like `gather`."""
     run = RunFolder(run_dir)
     config, labels = run.read_config(), run.read_labels()
     history = run.require_history()
@@ -119,25 +145,36 @@ def gather(
             f"{len(history)} of {config.epochs} epochs. "
             f"Continue it with fcn-keras train --resume."
         )
-    moved: dict[str, Any] = {"dataset": dataset, "data_dir": data_dir}
-    where = dataclasses.replace(config, **{key: value for key, value in moved.items() if value})
-    try:
-        kept = {key for key, value in moved.items() if not value}
-        require_relative(where, run.config, kept)
-        _measure(contents, where, images, progress)
-    except UserError as error:
-        if where != config:
-            raise
-        contents.notes.append(
-            f"The model could not be evaluated, so the confusion matrix, accuracies and "
-            f"images are missing: {error} If the data set has moved, pass its new path as "
-            f"--dataset or --data-dir."
-        )
     return contents
 
 
-def _measure(contents: Contents, config: TrainConfig, images: int, progress) -> None:
+def located(config: TrainConfig, dataset: str | None, data_dir: str | None) -> TrainConfig:
+    """The settings with the new place of the data set, if it has moved."""
+    moved: dict[str, Any] = {"dataset": dataset, "data_dir": data_dir}
+    return dataclasses.replace(config, **{key: value for key, value in moved.items() if value})
+
+
+def measure(
+    contents: Contents, config: TrainConfig, progress: Callable
+) -> tuple[Segmenter, Split, list[ImageScore]]:
+    """Evaluates a run's `best.keras`.
+
+    Args:
+        contents: The run.
+        config: Its settings as `located` returns them.
+        progress: As for `gather`.
+
+    Returns:
+        The model, the validation images, and their metrics as from `image_scores`.
+
+    Raises:
+        UserError: If the model or data set cannot be used.
+    """
     labels = contents.labels
+    kept = {
+        key for key in ("dataset", "data_dir") if vars(config)[key] == vars(contents.config)[key]
+    }
+    require_relative(config, contents.run.config, kept)
     val = split_of(config, "val")
     require_same_classes(labels, val.labels)
     segment = Segmenter.load(contents.run.best)
@@ -145,33 +182,31 @@ def _measure(contents: Contents, config: TrainConfig, images: int, progress) -> 
     ranked = image_scores(segment, val, progress)
     if not ranked:
         raise UserError(f"{config.dataset}: no validation image has a labelled pixel.")
+    return segment, val, ranked
 
+
+def _add_images(contents, segment: Segmenter, val: Split, ranked: list[ImageScore], images: int):
     def examples(chosen):
         for score in chosen:
             image, truth = val.read(score.index)
-            masks = (at_most(mask, MAX_SIDE) for mask in (segment(image), truth))
-            yield Example(score, at_most(image, MAX_SIDE, Image.Resampling.LANCZOS), *masks)
+            yield Example.of(score, image, {"prediction": segment(image), "truth": truth})
 
     # No image is among both the worst and the best.
     half = min(images, -(-len(ranked) // 2))
     contents.worst = list(examples(ranked[:half]))
     contents.best = list(examples(ranked[half:][: -images - 1 : -1]))
-    contents.scores = total_scores(labels, ranked)
-    contents.counts["val"] = len(val)
-    with contextlib.suppress(UserError):  # the training images may be missing
-        contents.counts["train"] = len(split_of(config, "train"))
-    _compare(contents, contents.scores)
 
 
-def _compare(contents: Contents, scores: Scores) -> None:
-    """Adds a note if the metrics are no longer those found by training."""
+def add_scores(contents: Contents, ranked: list[ImageScore]) -> None:
+    """Adds the images' metrics, and a note if they are no longer those found by training."""
+    contents.scores = total_scores(contents.labels, ranked)
     if contents.metrics:
         before, where = contents.metrics["mean_iou"], "metrics.json"
     else:
         best = best_epoch(contents.history)
         before = next(r["val_mean_iou"] for r in contents.history if r["epoch"] == best)
         where = "history.csv"
-    now = scores.mean_iou
+    now = contents.scores.mean_iou
     if abs(now - before) > CHANGED:
         contents.notes.append(
             f"The mean IoU is {now:.3f} now but was {before:.3f} in {where}: the validation "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterable
 
 from matplotlib.ticker import MaxNLocator
 
@@ -16,6 +17,9 @@ CHARTS = {
     "pixel_accuracy": "Pixel accuracy",
     "learning_rate": "Learning rate",
 }
+# Prefix of the columns, class in the style sheet, name.
+PARTS = (("", "train", "training"), ("val_", "val", "validation"))
+Curve = tuple[str, str, list[tuple[int, float]]]  # class in the style sheet, name, points
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +27,7 @@ class Line:
     """A curve in the chart's coordinates.
 
     Args:
-        kind: Its class in the style sheet, `train` or `val`.
+        kind: Its class in the style sheet: `train` or `val`, or `run-0`, `run-1` ...
         name: What it is called.
         points: `(x, y, text)` each.
     """
@@ -60,13 +64,34 @@ def charts(history: list[dict]) -> list[Chart]:
     Args:
         history: Rows as in `history.csv`; an epoch without validation has NaN there.
     """
-    found = []
-    for name, title in CHARTS.items():
-        curves = {"train": _points(history, name), "val": _points(history, f"val_{name}")}
-        curves = {kind: points for kind, points in curves.items() if points}
-        if curves:
-            found.append(_chart(title, curves))
-    return found
+    return _charts(
+        (title, [(kind, name, _points(history, prefix + column)) for prefix, kind, name in PARTS])
+        for column, title in CHARTS.items()
+    )
+
+
+def compared_charts(histories: dict[str, list[dict]]) -> list[Chart]:
+    """The charts of several histories, with a line for each.
+
+    Args:
+        histories: By the run's name; the style sheet has a class `run-0`, `run-1` ... for each.
+    """
+    return _charts(
+        (
+            title if column == "learning_rate" else f"{title}, {part}",
+            [
+                (f"run-{number}", name, _points(history, prefix + column))
+                for number, (name, history) in enumerate(histories.items())
+            ],
+        )
+        for column, title in CHARTS.items()
+        for prefix, _, part in PARTS
+    )
+
+
+def _charts(titled: Iterable[tuple[str, list[Curve]]]) -> list[Chart]:
+    found = ((title, [curve for curve in curves if curve[2]]) for title, curves in titled)
+    return [_chart(title, curves) for title, curves in found if curves]
 
 
 def _points(history: list[dict], column: str) -> list[tuple[int, float]]:
@@ -74,8 +99,8 @@ def _points(history: list[dict], column: str) -> list[tuple[int, float]]:
     return [(epoch, value) for epoch, value in pairs if math.isfinite(value)]
 
 
-def _chart(title: str, curves: dict[str, list[tuple[int, float]]]) -> Chart:
-    points = [point for curve in curves.values() for point in curve]
+def _chart(title: str, curves: list[Curve]) -> Chart:
+    points = [point for _, _, curve in curves for point in curve]
     epochs, values = zip(*points)
     x_ticks = _ticks(min(epochs), max(epochs), integer=True)
     y_ticks = _ticks(min(values), max(values))
@@ -89,15 +114,14 @@ def _chart(title: str, curves: dict[str, list[tuple[int, float]]]) -> Chart:
     def y(value):
         return HEIGHT - BOTTOM - (value - y_low) / (y_high - y_low) * (HEIGHT - TOP - BOTTOM)
 
-    names = {"train": "training", "val": "validation"}
     lines = [
-        Line(kind, names[kind], [(x(e), y(v), f"epoch {e}: {v:.4g}") for e, v in curve])
-        for kind, curve in curves.items()
+        Line(kind, name, [(x(e), y(v), f"epoch {e}: {v:.4g}") for e, v in curve])
+        for kind, name, curve in curves
     ]
     ends = [
-        f"{names[kind]} {curve[0][1]:.3g} in epoch {curve[0][0]}, {curve[-1][1]:.3g} in epoch "
+        f"{name} {curve[0][1]:.3g} in epoch {curve[0][0]}, {curve[-1][1]:.3g} in epoch "
         f"{curve[-1][0]}"
-        for kind, curve in curves.items()
+        for _, name, curve in curves
     ]
     return Chart(
         title,

@@ -42,8 +42,8 @@ def _row(example: Example, labels: LabelSet, side: int) -> Row:
     score = example.score
     photo = at_most(example.image, side, Image.Resampling.LANCZOS)
     pictures = [("photo", _jpeg(photo), f"Photograph {score.id}")]
-    for title, mask in (("prediction", example.prediction), ("truth", example.truth)):
-        alt = f"{title.capitalize()} for {score.id}: {_shares(mask, labels)}"
+    for title, mask in example.masks.items():
+        alt = f"{title[0].upper()}{title[1:]} for {score.id}: {_shares(mask, labels)}"
         pictures.append((title, _png(at_most(mask, side), labels), alt))
     return Row(score.id, score.mean_iou, score.pixel_accuracy, pictures)
 

@@ -1,8 +1,5 @@
 """`fcn-keras report`: the page of a real run, read by an HTML parser."""
 
-import base64
-import html.parser
-import io
 import json
 import shutil
 import subprocess
@@ -12,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.fake_folder import CLASSES
+from support.report_page import Page, picture
 
 from fcn_keras.cli import main
 from fcn_keras.data import load_split
@@ -25,48 +23,6 @@ from fcn_keras.inference.segmenter import Segmenter
 from fcn_keras.runs.folder import RunFolder
 
 NASTY = ("<b>ground</b>", 'box" onload="alert(1)', "<script>alert('bar & co')</script>")
-VOID = {"meta", "img", "br", "line", "link", "input", "circle", "polyline"}
-
-
-class Page(html.parser.HTMLParser):
-    """What a page shows: texts by tag, tables, images, and everything that it would load."""
-
-    def __init__(self, path):
-        super().__init__()
-        self.tags, self.texts, self.rows, self.images, self.open = [], {}, [], [], []
-        self.headings, self.loaded, self.inline_code = [], [], []
-        self.feed(path.read_text(encoding="utf-8"))
-        assert not self.open, f"not closed: {self.open}"
-
-    def handle_starttag(self, tag, attributes):
-        attributes = dict(attributes)
-        self.tags.append(tag)
-        self.inline_code += [name for name in attributes if name.startswith("on")]
-        self.loaded += [v for k, v in attributes.items() if k in ("src", "href", "srcset", "data")]
-        if tag == "img":
-            self.images.append(attributes)
-        if tag == "tr":
-            self.rows.append([])
-        if tag in ("th", "td"):
-            self.rows[-1].append("")
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        if tag not in VOID:
-            assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        tag = self.open[-1] if self.open else ""
-        self.texts[tag] = self.texts.get(tag, "") + data
-        if self.rows and {"th", "td"} & set(self.open):
-            self.rows[-1][-1] += data
-
-    def row(self, name):
-        return next(row for row in self.rows if row[0] == name)
-
-    def text(self):
-        return " ".join(text for tag, text in self.texts.items() if tag != "style")
 
 
 @pytest.fixture
@@ -155,11 +111,6 @@ def test_worst_and_best_images_are_those_and_show_the_models_masks(page, finishe
     np.testing.assert_array_equal(prediction, colors[masks[ranked[0]]])
     np.testing.assert_array_equal(truth, colors[split.read(worst)[1]])
     assert np.abs(photo.astype(int) - split.read(worst)[0]).mean() < 20  # JPEG of noise
-
-
-def picture(image):
-    _, data = image["src"].split("base64,")
-    return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB"))
 
 
 def test_settings_and_command_are_those_of_the_run(page, shapes, finished_run):
@@ -294,7 +245,8 @@ def test_long_histories_and_noisy_masks_stay_small():
     labels = LabelSet(tuple(map(str, range(255))))
     noise = rng.integers(0, 255, (480, 480)).astype(np.uint8)
     image = rng.integers(0, 255, (480, 480, 3)).astype(np.uint8)
+    masks = {"prediction": noise, "truth": noise}
     score = type("Score", (), {"id": "x", "mean_iou": 0.5, "pixel_accuracy": 0.5})
-    [rows] = picture_rows([[Example(score, image, noise, noise)] * 8], labels)
+    [rows] = picture_rows([[Example(score, image, masks)] * 8], labels)
     size = sum(len(uri) for row in rows for _, uri, _ in row.pictures)
     assert len(rows) == 8 and BUDGET / 4 < size <= BUDGET
