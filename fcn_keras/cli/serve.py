@@ -68,12 +68,12 @@ def _serve(arguments) -> int:
         arguments.model_name, arguments.model_base_path, labels, arguments.keep_versions
     )
     with listening(arguments.host, arguments.port) as listener:
+        print(f"Loading {printable(arguments.model_base_path)} ...", file=sys.stderr, flush=True)
         import_tensorflow()
         from fcn_keras.serving.server.memory import leave_out_of_collections
         from fcn_keras.serving.server.saved_model import load_model
         from fcn_keras.serving.server.server import Limits, serve
 
-        print(f"Loading {printable(arguments.model_base_path)} ...", file=sys.stderr, flush=True)
         leave_out_of_collections()
         versions.start(load_model, arguments.poll_seconds)
         body_bytes = int(arguments.max_body_mb * 2**20)

@@ -7,12 +7,13 @@ import tensorflow as tf
 
 from fcn_keras.data.split import LabelSet
 from fcn_keras.export.graph_decoding import count_pixels, decode_photograph
+from fcn_keras.models.backbones import STRIDES
 
 # Files and queries per request: each file is searched and segmented separately, and each query
 # repeats the metadata, so a short request could take hours or gigabytes.
 MAX_ROWS = 1024
 MAX_REQUEST_PIXELS = 512_000_000  # a file of a few hundred bytes may have millions
-STRIDE = 32  # of the network, which rounds sides up: an image of 1×1 takes as much as 32×32
+STRIDE = max(STRIDES)  # the network rounds sides up: an image of 1×1 takes as much as 32×32
 MAX_BATCH_PIXELS = 2**24
 
 
@@ -116,7 +117,7 @@ def _few(images):
     """The images, if the network has the memory for them."""
     count, *sides = tf.unstack(tf.shape(images, tf.int64)[:3])
     height, width = (-(-side // STRIDE) * STRIDE for side in sides)
-    pixels = "pixels with their sides rounded up to multiples of 32"
+    pixels = f"pixels with their sides rounded up to multiples of {STRIDE}"
     return _limited(images, count * height * width, MAX_BATCH_PIXELS, "images have", pixels)
 
 
