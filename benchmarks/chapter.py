@@ -1,0 +1,201 @@
+"""d2l's training on photographs: beside PyTorch, and with one thing changed at a time.
+
+    python benchmarks/chapter.py twin --data-dir DIR --weights DIR --peer PYTHON
+    python benchmarks/chapter.py variations --data-dir DIR --weights DIR
+
+`twin` trains recipe voc2012 and the same in `chapter_twin.py`, with other random numbers,
+by turns; `variations` trains the networks of `VARIATIONS`. Both take only photographs that
+are at least as large as a crop, as d2l does, and are scored by the same code on the same
+masks. Finished runs in --out are kept. DIR of --data-dir contains `VOCdevkit`, all of VOC
+2012 or a part; DIR of --weights a ResNet-18 as timm's model.safetensors. PYTHON is that of
+an environment with torch, torchvision, safetensors and Pillow.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+from kept_runs import finished_run, row, table
+from PIL import Image
+
+from fcn_keras.cli import main as fcn_keras
+from fcn_keras.cli.shared import import_tensorflow
+from fcn_keras.data import load_split
+from fcn_keras.errors import UserError
+from fcn_keras.evaluation.scores import evaluate
+from fcn_keras.evaluation.subsets import d2l_examples, with_masks
+from fcn_keras.runs.config import split_of
+
+CROP, BATCH = (320, 480), 32
+# A name: settings, and the network that it starts from.
+VARIATIONS = {
+    "FCN-32s": ({}, None),
+    "170 steps": ({"epochs": 17}, None),
+    "Xavier": ({"upsampling_initializer": "glorot_uniform"}, None),
+    "frozen BatchNorm": ({"freeze": "batchnorm"}, None),
+    "FCN-16s": ({"output_stride": 16}, None),
+    "FCN-8s": ({"output_stride": 8}, None),
+    "FCN-16s after FCN-32s": ({"output_stride": 16}, "FCN-32s"),
+    "FCN-8s after that": ({"output_stride": 8}, "FCN-16s after FCN-32s"),
+}
+# What `finished_run` reads besides; the recipe's own values.
+KEPT = {"dataset": "voc2012", "limit": None, "crop": None, "batch_size": None}
+FIGURES = ("training loss", "pixel accuracy", "mean IoU", "accuracy, crops", "mean IoU, crops")
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(required=True, metavar="TABLE")
+    for name, make_table, seeds in (("twin", twin, range(5)), ("variations", variations, range(3))):
+        command = commands.add_parser(name)
+        command.set_defaults(make_table=make_table)
+        command.add_argument("--data-dir", type=Path, required=True, help="contains VOCdevkit")
+        command.add_argument("--weights", type=Path, required=True, help="of ResNet-18")
+        command.add_argument("--seeds", type=int, nargs="+", default=[*seeds])
+        command.add_argument("--epochs", type=int, default=5)
+        command.add_argument("--out", type=Path, default=Path("runs", "chapter"))
+        if name == "twin":
+            command.add_argument("--peer", default=sys.executable, help="Python with torchvision")
+        else:
+            command.add_argument("--names", nargs="+", choices=VARIATIONS, default=[*VARIATIONS])
+    arguments = parser.parse_args(argv, argparse.Namespace(recipe="voc2012", **KEPT))
+    import_tensorflow()
+    try:
+        write_crops(arguments)
+        print(arguments.make_table(arguments))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def twin(arguments) -> str:
+    """Ours and PyTorch's by seed, their means and the spread."""
+    figures = {"fcn_keras": [], "PyTorch": []}
+    for seed in arguments.seeds:
+        figures["fcn_keras"].append(ours(arguments, "FCN-32s", seed))
+        figures["PyTorch"].append(theirs(arguments, seed))
+    lines = [row("", *FIGURES, "seconds per step")]
+    for name, of_seeds in figures.items():
+        lines += [row(f"{name}, {seed}", *one) for seed, one in zip(arguments.seeds, of_seeds)]
+        lines.append(row(name, *map(mean_and_deviation, zip(*of_seeds))))
+    return table(lines)
+
+
+def variations(arguments) -> str:
+    """The means over seeds of each variation."""
+    lines = [row("", *FIGURES, "seconds per step")]
+    for name in arguments.names:
+        figures = [ours(arguments, name, seed) for seed in arguments.seeds]
+        lines.append(row(name, *map(mean_and_deviation, zip(*figures))))
+    return table(lines)
+
+
+def ours(arguments, name: str, seed: int) -> list[float]:
+    """Trains a variation, then predicts and scores it."""
+    run = trained(arguments, name, seed)
+    masks = [run.path / "masks" / str(number) for number in (0, 1)]
+    for folder, data in zip(masks, data_sets(arguments)):
+        model = ["--model", str(run.path), "--output", str(folder), "--skip-existing"]
+        if fcn_keras(["predict", *model, *data]):
+            raise UserError(f"{run.path}: its masks could not be predicted.")
+    history = run.read_history()
+    steps = len(split_of(run.read_config(), "train")) // BATCH
+    # The last epoch validates, too.
+    seconds = statistics.median(epoch["seconds"] for epoch in history[:-1] or history) / steps
+    return [history[-1]["loss"], *scores(arguments, masks), seconds]
+
+
+def trained(arguments, name: str, seed: int):
+    """The finished run of a variation, after those that it starts from."""
+    settings, source = VARIATIONS[name]
+    init_from = source and str(trained(arguments, source, seed).path)
+    weights = "none" if source else str(arguments.weights)
+    epochs = settings.get("epochs", arguments.epochs)
+    return finished_run(
+        arguments,
+        f"{name.lower().replace(' ', '-')}-s{seed}",
+        seed=seed,
+        **{**settings, "epochs": epochs, "validate_every": epochs},
+        weights=weights,
+        init_from=init_from,
+        data_dir=str(arguments.data_dir),
+        skip_smaller=True,
+    )
+
+
+def theirs(arguments, seed: int) -> list[float]:
+    """Trains PyTorch's network, predicts with it, and scores its masks."""
+    out = arguments.out / f"pytorch-s{seed}"
+    if not (out / "metrics.json").is_file():
+        command = [arguments.peer, str(Path(__file__).with_name("chapter_twin.py"))]
+        voc = arguments.data_dir / "VOCdevkit" / "VOC2012"
+        flags = {"data": voc, "weights": arguments.weights, "out": out, "seed": seed}
+        flags["epochs"] = arguments.epochs
+        for flag, value in flags.items():
+            command += [f"--{flag}", str(value)]
+        code = subprocess.run([*command, "--predict", str(voc), str(crops(arguments))]).returncode
+        if code:
+            raise UserError(f"--peer {arguments.peer}: chapter_twin.py ended with {code}.")
+    found = json.loads((out / "metrics.json").read_text())
+    seconds = statistics.median(found["seconds_per_step"])
+    return [found["loss"][-1], *scores(arguments, [out / "0", out / "1"]), seconds]
+
+
+def data_sets(arguments) -> list[list[str]]:
+    """Flags of what is evaluated: whole photographs without void, crops with void as background."""
+    whole = ["--dataset", "voc2012", "--data-dir", str(arguments.data_dir)]
+    return [whole, ["--dataset", str(crops(arguments))]]
+
+
+def crops(arguments) -> Path:
+    return arguments.out.resolve() / "crops"
+
+
+def write_crops(arguments) -> None:
+    """Writes d2l's validation crops in VOC's layout, so that both networks see nothing else."""
+    folder, lists = crops(arguments), Path("ImageSets", "Segmentation")
+    if (folder / lists / "val.txt").is_file():
+        return
+    split = load_split("voc2012", "val", str(arguments.data_dir))
+    examples = d2l_examples(split, CROP, void_is_background=True)
+    for part in ("JPEGImages", "SegmentationClass", lists):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    for index, name in enumerate(examples.ids):
+        image, mask = examples.read(index)
+        Image.fromarray(image).save(folder / "JPEGImages" / f"{name}.png")
+        Image.fromarray(mask).save(folder / "SegmentationClass" / f"{name}.png")
+    (folder / "classes.txt").write_text("\n".join(split.labels.names) + "\n")
+    (folder / lists / "train.txt").write_text("")
+    (folder / lists / "val.txt").write_text("\n".join(examples.ids) + "\n")
+
+
+def scores(arguments, masks: list[Path]) -> list[float]:
+    """Pixel accuracy and mean IoU of whole photographs and of crops.
+
+    The mean is over the classes in the truth: a class that is only predicted would count
+    as 0, however few its pixels.
+    """
+    splits = (
+        load_split("voc2012", "val", str(arguments.data_dir)),
+        load_split(str(crops(arguments)), "val"),
+    )
+    figures = []
+    for split, folder in zip(splits, masks):
+        found = evaluate(lambda mask: mask, with_masks(split, folder))
+        present = found.confusion.any(axis=1)
+        figures += [found.pixel_accuracy, float(found.class_iou[present].mean())]
+    return figures
+
+
+def mean_and_deviation(values) -> str:
+    """The mean ± the standard deviation."""
+    spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.3f}{spread}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
