@@ -13,6 +13,7 @@ an environment with torch, torchvision, safetensors and Pillow.
 
 import argparse
 import json
+import shutil
 import statistics
 import subprocess
 import sys
@@ -27,19 +28,20 @@ from fcn_keras.data import load_split
 from fcn_keras.errors import UserError
 from fcn_keras.evaluation.scores import evaluate
 from fcn_keras.evaluation.subsets import d2l_examples, with_masks
+from fcn_keras.files.writing import atomic_folder
 from fcn_keras.runs.config import split_of
+from fcn_keras.training.train import resume
 
 CROP, BATCH = (320, 480), 32
-# A name: settings, and the network that it starts from.
 VARIATIONS = {
-    "FCN-32s": ({}, None),
-    "170 steps": ({"epochs": 17}, None),
-    "Xavier": ({"upsampling_initializer": "glorot_uniform"}, None),
-    "frozen BatchNorm": ({"freeze": "batchnorm"}, None),
-    "FCN-16s": ({"output_stride": 16}, None),
-    "FCN-8s": ({"output_stride": 8}, None),
-    "FCN-16s after FCN-32s": ({"output_stride": 16}, "FCN-32s"),
-    "FCN-8s after that": ({"output_stride": 8}, "FCN-16s after FCN-32s"),
+    "FCN-32s": {},
+    "170 steps": {"resumed": "FCN-32s", "epochs": 17},
+    "Xavier": {"upsampling_initializer": "glorot_uniform"},
+    "frozen BatchNorm": {"freeze": "batchnorm"},
+    "FCN-16s": {"output_stride": 16},
+    "FCN-8s": {"output_stride": 8},
+    "FCN-16s after FCN-32s": {"output_stride": 16, "init_from": "FCN-32s"},
+    "FCN-8s after that": {"output_stride": 8, "init_from": "FCN-16s after FCN-32s"},
 }
 # What `finished_run` reads besides; the recipe's own values.
 KEPT = {"dataset": "voc2012", "limit": None, "crop": None, "batch_size": None}
@@ -110,21 +112,22 @@ def ours(arguments, name: str, seed: int) -> list[float]:
 
 
 def trained(arguments, name: str, seed: int):
-    """The finished run of a variation, after those that it starts from."""
-    settings, source = VARIATIONS[name]
-    init_from = source and str(trained(arguments, source, seed).path)
-    weights = "none" if source else str(arguments.weights)
-    epochs = settings.get("epochs", arguments.epochs)
-    return finished_run(
-        arguments,
-        f"{name.lower().replace(' ', '-')}-s{seed}",
-        seed=seed,
-        **{**settings, "epochs": epochs, "validate_every": epochs},
-        weights=weights,
-        init_from=init_from,
-        data_dir=str(arguments.data_dir),
-        skip_smaller=True,
-    )
+    """The finished run of a variation, after that which it starts from."""
+    settings = {"epochs": arguments.epochs, **VARIATIONS[name]}
+    folder = f"{name.lower().replace(' ', '-')}-s{seed}"
+    epochs = settings["validate_every"] = settings["epochs"]
+    if begun := settings.pop("resumed", None):
+        source, path = trained(arguments, begun, seed).path, arguments.out / folder
+        if not path.exists():
+            with atomic_folder(path) as partial:
+                shutil.copytree(source, partial, ignore=shutil.ignore_patterns("masks"))
+        return resume(path, epochs=epochs, validate_every=epochs)
+    settings["weights"] = str(arguments.weights)
+    if source := settings.get("init_from"):
+        run = trained(arguments, source, seed)
+        settings |= {"weights": "none", "init_from": str(run.path)}
+    where = {"data_dir": str(arguments.data_dir), "skip_smaller": True, "seed": seed}
+    return finished_run(arguments, folder, **where, **settings)
 
 
 def theirs(arguments, seed: int) -> list[float]:
