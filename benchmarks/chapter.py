@@ -25,6 +25,7 @@ from PIL import Image
 from fcn_keras.cli import main as fcn_keras
 from fcn_keras.cli.shared import import_tensorflow
 from fcn_keras.data import load_split
+from fcn_keras.data.voc.labels import VOC_LABELS
 from fcn_keras.errors import UserError
 from fcn_keras.evaluation.scores import evaluate
 from fcn_keras.evaluation.subsets import d2l_examples, with_masks
@@ -58,6 +59,14 @@ def main(argv: list[str] | None = None) -> int:
         command.add_argument("--weights", type=Path, required=True, help="of ResNet-18")
         command.add_argument("--seeds", type=int, nargs="+", default=[*seeds])
         command.add_argument("--epochs", type=int, default=5)
+        command.add_argument(
+            "--classes",
+            nargs="+",
+            choices=VOC_LABELS.names,
+            default=VOC_LABELS.names,
+            metavar="NAME",
+            help="classes whose mean IoU is printed; a part of VOC may lack some (all)",
+        )
         command.add_argument("--out", type=Path, default=Path("runs", "chapter"))
         if name == "twin":
             command.add_argument("--peer", default=sys.executable, help="Python with torchvision")
@@ -177,20 +186,13 @@ def write_crops(arguments) -> None:
 
 
 def scores(arguments, masks: list[Path]) -> list[float]:
-    """Pixel accuracy and mean IoU of whole photographs and of crops.
-
-    The mean is over the classes in the truth: a class that is only predicted would count
-    as 0, however few its pixels.
-    """
-    splits = (
-        load_split("voc2012", "val", str(arguments.data_dir)),
-        load_split(str(crops(arguments)), "val"),
-    )
+    """Pixel accuracy and mean IoU of whole photographs and of crops."""
+    whole = load_split("voc2012", "val", str(arguments.data_dir))
     figures = []
-    for split, folder in zip(splits, masks):
+    for split, folder in zip((whole, load_split(str(crops(arguments)), "val")), masks):
         found = evaluate(lambda mask: mask, with_masks(split, folder))
-        present = found.confusion.any(axis=1)
-        figures += [found.pixel_accuracy, float(found.class_iou[present].mean())]
+        chosen = [split.labels.names.index(name) for name in arguments.classes]
+        figures += [found.pixel_accuracy, float(found.class_iou[chosen].mean())]
     return figures
 
 
