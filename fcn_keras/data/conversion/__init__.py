@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fcn_keras.data.conversion import folders
+from fcn_keras.data.conversion import folders, label_studio, labelme
 from fcn_keras.data.conversion.source import Example, Findings, Options, Source
 from fcn_keras.data.decoding import decode_image
 from fcn_keras.data.directory import (
@@ -32,7 +32,8 @@ from fcn_keras.files.images import LYING, orientation, palette_image
 from fcn_keras.files.writing import atomic_folder
 
 # In the order in which a source is compared with them: some contain what others look for.
-FORMATS = {"folders": folders}
+FORMATS = {"folders": folders, "labelme": labelme, "label-studio": label_studio}
+STARTS = {b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png"}  # of files
 # EXIF's orientations, as the operations that turn the stored pixels upright.
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -220,11 +221,12 @@ def _title(example: Example) -> Path:
 
 def _write_example(root: Path, example: Example, labels: LabelSet, new_ids) -> np.ndarray:
     """Writes a photograph and its mask; returns the mask."""
-    title, suffix = _title(example), ".jpg"
-    if isinstance(example.image, bytes):
-        data = example.image
-    else:
+    title = _title(example)
+    if isinstance(example.image, Path):
         data, suffix = read_file(example.image), example.image.suffix
+    else:
+        data = example.image()
+        suffix = next((suffix for start, suffix in STARTS.items() if data.startswith(start)), "")
     image, turn = decode_image(data, str(title)), orientation(data, str(title))
     upright = example.upright is not False or turn not in TURNS
     size = image.shape[:2] if upright or turn not in LYING else image.shape[1::-1]

@@ -30,7 +30,7 @@ class Example:
 
     Args:
         name: Its id in the new data set, unique there; "/" separates subfolders.
-        image: Its file, or the content of one.
+        image: Its file, or a function that returns the content of one.
         place: The file that describes its mask, for messages.
         draw: Takes the photograph's height and width; returns its mask, uint8 `(H, W)` of
             class ids, 255 where unlabelled. A fault is raised as `UserError`; several are
@@ -42,7 +42,7 @@ class Example:
     """
 
     name: str
-    image: Path | bytes
+    image: Path | Callable[[], bytes]
     place: Path
     draw: Callable[[int, int], np.ndarray]
     split: str | None = None
