@@ -52,23 +52,28 @@ def read(place: Path, options: Options, findings: Findings) -> Source:
     photographs = Photographs(options.images or (place if place.is_dir() else place.parent))
     counts: dict[str, tuple[int, Path]] = {}
     found: list[tuple[str, Path, Path, list[Region]]] = []
+    seen: dict[Path, str] = {}
     for file in files_below(place, {".json"}):
         for title, task in _tasks(file, findings):
             try:
                 annotation = _annotation(title, task, findings)
                 if annotation is None:
                     continue
-                regions = _regions(title, annotation, findings)
-                found.append((title, file, _image(task, photographs), regions))
+                regions, image = _regions(title, annotation, findings), _image(task, photographs)
+                if other := seen.get(image):
+                    raise ValueError(f"{other} has the same image. Remove one.")
             except ValueError as error:
                 findings.problems.append(f"{title}: {error}")
                 continue
+            seen[image] = title
+            found.append((title, file, image, regions))
             for region in regions:
                 count, first = counts.get(region.label, (0, file))
                 counts[region.label] = count + 1, first
     if not found and not findings.problems:
         raise UserError(f"{place}: no annotated task of Label Studio. {EXPORT}")
-    _note_doubles(found, findings)
+    if empty := [title for title, _, _, regions in found if not regions]:
+        findings.notes.append(f"{len(empty)} annotated tasks have no areas, such as {empty[0]}.")
     labels, ids, background = label_set(counts, "background", options, findings)
     stems = Counter(image.stem for _, _, image, _ in found)
     examples = []
@@ -78,16 +83,6 @@ def read(place: Path, options: Options, findings: Findings) -> Source:
         draw = functools.partial(_draw, regions, ids, background, findings)
         examples.append(Example(name, image, file, draw, upright=True))  # as browsers show it
     return Source(labels, examples)
-
-
-def _note_doubles(found, findings: Findings) -> None:
-    seen: dict[Path, str] = {}
-    for title, _, image, _ in found:
-        if seen.setdefault(image, title) != title:
-            findings.problems.append(f"{title}: {seen[image]} has the same image. Remove one.")
-    empty = [title for title, _, _, regions in found if not regions]
-    if empty:
-        findings.notes.append(f"{len(empty)} annotated tasks have no areas, such as {empty[0]}.")
 
 
 def _tasks(file: Path, findings: Findings) -> Iterator[tuple[str, dict]]:
@@ -145,7 +140,7 @@ def _time(annotation: dict) -> float:
     with contextlib.suppress(TypeError, ValueError, OverflowError):
         if isinstance(value, (int, float)):
             return float(value)
-        time = datetime.datetime.fromisoformat(value)
+        time = datetime.datetime.fromisoformat(str(value))
         return (time if time.tzinfo else time.replace(tzinfo=datetime.UTC)).timestamp()
     return 0.0
 

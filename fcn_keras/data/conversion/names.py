@@ -143,7 +143,15 @@ def label_set(
         background = _background(labels.names)
     else:
         background = _background(good) or background
-        labels = _sorted(good, background)
+        names = [background, *sorted({*good} - {background})]
+        if len(names) > MAX_CLASSES:
+            findings.problems.append(
+                f"{found[names[1]][1]}: {len(names) - 1} different labels, such as "
+                f"{few(names[1:])}; {MAX_CLASSES} classes are the most, with the background. "
+                "Rename some in the tool that wrote them."
+            )
+            good, names = [], [background]
+        labels = LabelSet(tuple(names))
         findings.notes.append(
             f"the classes are {background} and the labels sorted by name: "
             f"{', '.join(labels.names[:SHOWN])}. For another order, list them in a file and name "
@@ -170,16 +178,6 @@ def _background(names) -> str:
     """The first of `BACKGROUNDS` that is among names, in any case; empty if none is."""
     spelled = {name.lower(): name for name in reversed(names)}
     return next((spelled[name] for name in BACKGROUNDS if name in spelled), "")
-
-
-def _sorted(names, background: str) -> LabelSet:
-    names = (background, *sorted({*names} - {background}))
-    if len(names) > MAX_CLASSES:
-        raise UserError(
-            f"{len(names) - 1} different labels, such as {few(names[1:])}; with the background, "
-            f"{MAX_CLASSES} classes are the most. Merge some in the tool that wrote them."
-        )
-    return LabelSet(names)
 
 
 def _listed(path: Path) -> LabelSet:

@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw
 
 Points = Sequence[tuple[float, float]]
 MAX_COORDINATE = 1_000_000  # pixels, far beyond any photograph
+REACH = 10  # how far shapes may go, in longer sides of the photograph
 MAX_POINTS = 100_000  # Pillow compares each with each row
 MAX_RADIUS = 20_000  # the squares of larger ones overflow in Pillow
 ELLIPSE_POINTS = 360
@@ -102,7 +103,9 @@ class Canvas:
     def _require_inside(self, points: Points) -> None:
         width, height = self._image.size
         xs, ys = zip(*points)
-        if max(map(abs, xs + ys)) > MAX_COORDINATE:  # Pillow's integers would overflow
-            raise ValueError(f"its coordinates go beyond {MAX_COORDINATE:,}")
+        if max(map(abs, xs + ys)) > REACH * max(
+            width, height
+        ):  # far larger ones overflow in Pillow
+            raise ValueError(f"it is more than {REACH} times as large as the photograph")
         if max(xs) < 0 or max(ys) < 0 or min(xs) >= width or min(ys) >= height:
             raise ValueError(f"it is outside of the photograph of {width}×{height} pixels")
