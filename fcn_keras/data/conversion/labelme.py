@@ -63,7 +63,7 @@ def read(place: Path, options: Options, findings: Findings) -> Source:
     images: dict[Path, Path | None] = {}
     others: dict[Path, tuple[str, str]] = {}
     counts: dict[str, tuple[int, Path]] = {}
-    moved, empty = [], []
+    moved, empty, related = [], [], []
     for file in files_below(place, {".json"}):
         try:
             content = load(file)
@@ -76,6 +76,7 @@ def read(place: Path, options: Options, findings: Findings) -> Source:
             images[file], is_moved = _image(file, content, root, photographs, options)
             moved += [file] if is_moved else []
             empty += [] if content["shapes"] else [file]
+            related += [file] if any("kie_linking" in shape for shape in _objects(content)) else []
         except UserError as error:
             text = str(error)
             findings.problems.append(text if text.startswith(str(file)) else f"{file}: {text}")
@@ -89,6 +90,10 @@ def read(place: Path, options: Options, findings: Findings) -> Source:
         findings.notes.append(
             f"imagePath is wrong in {len(moved)} files, such as {moved[0]}: its photograph was "
             f"found at {images[moved[0]]}."
+        )
+    if related:
+        findings.notes.append(
+            f"X-AnyLabeling wrote {len(related)} files, such as {related[0]}: drawn as in labelme."
         )
     if empty:
         findings.notes.append(f"{len(empty)} files, such as {empty[0]}, have no shapes.")
@@ -131,11 +136,14 @@ def _other_format(content) -> tuple[str, str] | None:
 
 def _labels(file: Path, content: dict) -> list[str]:
     """The labels of all shapes; what is wrong with a shape itself is found as it is drawn."""
-    shapes = content.get("shapes")
-    if not isinstance(shapes, list):
+    if not isinstance(content.get("shapes"), list):
         raise UserError(f"{file}: 'shapes' is not a list. Save the file again in labelme.")
-    labels = [shape.get("label") for shape in shapes if isinstance(shape, dict)]
+    labels = [shape.get("label") for shape in _objects(content)]
     return [label.strip() for label in labels if isinstance(label, str)]
+
+
+def _objects(content: dict) -> list[dict]:
+    return [shape for shape in content["shapes"] if isinstance(shape, dict)]
 
 
 def _image(
@@ -156,7 +164,7 @@ def _image(
         if image is None and not embedded:
             raise UserError(
                 f"{file}: its photograph {path or file.stem!r} is not in {photographs.root}. Name "
-                "the folder of photographs by --images."
+                "its folder by --images, or remove the file."
             )
     return (None, False) if embedded else (image, bool(path) and not options.images)
 

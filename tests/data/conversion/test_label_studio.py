@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -323,7 +323,6 @@ KEYS = "id type value x width points rle radiusX rotation rectanglelabels labels
 KEYS += "image_rotation annotations result data file_upload updated_at was_cancelled task image"
 
 
-@settings(max_examples=30)
 @given(st.lists(st.tuples(st.integers(0, 30), st.sampled_from(KEYS.split()), VALUES), max_size=4))
 def test_any_json_is_read_or_refused(changes):
     content = [task(annotation(result(HALF, id="r"), result(painted(ALPHA), kind="brush")))]

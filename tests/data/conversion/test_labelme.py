@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -290,6 +290,13 @@ def test_relatives_are_refused_by_name_or_left_out(content, name, tmp_path):
     assert read(tmp_path)[2].left_out == {f"as it is {name}": [str(tmp_path / "z.json")]}
 
 
+def test_x_anylabelings_files_are_read_and_told(tmp_path):
+    corners = [[2, 3], [6, 3], [6, 8], [2, 8]]
+    write(tmp_path, "a", [shape(points=corners, kie_linking=[], flags=None, score=None)])
+    masks, _, findings = read(tmp_path)
+    assert masks["a"].sum() == 5 * 6 and "X-AnyLabeling wrote 1 files" in findings.notes[0]
+
+
 def test_it_is_recognized(tmp_path):
     assert not labelme.recognizes(tmp_path) and not labelme.recognizes(tmp_path / "gone")
     (tmp_path / ".a.json").write_text('{"shapes": []}')
@@ -306,7 +313,6 @@ VALUES = st.sampled_from(
 KEYS = st.sampled_from(("label", "points", "shape_type", "mask", "imagePath", "imageData"))
 
 
-@settings(max_examples=30)
 @given(
     st.lists(st.tuples(KEYS | st.sampled_from(("shapes", "imageWidth")), VALUES), max_size=3),
     st.lists(st.dictionaries(KEYS, VALUES, max_size=4), max_size=2),
