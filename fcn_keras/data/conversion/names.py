@@ -127,7 +127,8 @@ def label_set(
         findings: Gets a problem for each label that is no class, and notes.
 
     Returns:
-        The classes, the id of each label, and the id of pixels outside of all shapes.
+        The classes, the id of each label (others are not labelled), and the id of pixels outside
+        of all shapes.
     """
     good = []
     for label, (_, place) in found.items():
@@ -157,7 +158,7 @@ def label_set(
             f"{', '.join(labels.names[:SHOWN])}. For another order, list them in a file and name "
             "it by --classes."
         )
-    ids = {name: number for number, name in enumerate(labels.names)} | {IGNORED: IGNORE_ID}
+    ids = {name: number for number, name in enumerate(labels.names)}
     for label in good:
         if label not in ids:
             count, place = found[label]
@@ -182,9 +183,8 @@ def _background(names) -> str:
 
 def _listed(path: Path) -> LabelSet:
     labels = read_class_list(path)
-    if labels.names[0] == IGNORED and len(labels) > 1:
-        return LabelSet(labels.names[1:])
-    return labels
+    names = tuple(name for name in labels.names if name != IGNORED)
+    return LabelSet(names) if 0 < len(names) < len(labels) else labels
 
 
 def _note_instances(

@@ -97,9 +97,10 @@ def test_run_lengths_are_decoded():
             decode_rle(data[:end], len(values))
     with pytest.raises(ValueError, match="but needs 7 of 8"):
         decode_rle(data, 7)
-    longer = bits(5, 32) + bits(7, 5) + bits(2, 4) * 4 + "1" + "00" + "111" + bits(9, 8)
-    data = bytes(int(longer[i : i + 8].ljust(8, "0"), 2) for i in range(0, len(longer), 8))
-    assert decode_rle(data, 5).tolist() == [9] * 5  # a run of eight
+    for block in ("1" + "00" + "111" + bits(9, 8), "0" + "00" + "111" + bits(9, 8) * 5):
+        text = bits(5, 32) + bits(7, 5) + bits(2, 4) * 4 + block
+        data = bytes(int(text[i : i + 8].ljust(8, "0"), 2) for i in range(0, len(text), 8))
+        assert decode_rle(data, 5).tolist() == [9] * 5  # although the block has eight
 
 
 def test_paint_counts_where_it_is_not_transparent(tmp_path):
@@ -219,10 +220,10 @@ def test_images_are_found_by_their_names(image, tmp_path):
 
 def test_images_of_one_name_keep_their_folders(tmp_path):
     for folder in ("x", "y"):
-        write(tmp_path / folder, photographs=["a.png"])
-    tasks = [task(annotation(), data={"image": f"s3://b/{folder}/a.png"}) for folder in "xy"]
+        write(tmp_path / "local" / folder, photographs=["a.png"])
+    tasks = [task(annotation(), data={"image": f"s3://b/far/{folder}/a.png"}) for folder in "xy"]
     file = write(tmp_path, *tasks, photographs=[])
-    assert [*read(file)[0]] == ["x/a", "y/a"]
+    assert [*read(file)[0]] == ["local/x/a", "local/y/a"]
     file = write(tmp_path, task(annotation()), photographs=[])
     assert "may be" in read(file)[2].problems[0]
 

@@ -217,6 +217,8 @@ BROKEN = {
     "absurd": shape(points=[[LARGE, 2], [3, 4]]),
     "huge integer": shape(points=[[10**400, 2], [3, 4]]),
     "outside": shape(points=[[300, 400], [310, 420], [305, 430]], kind="polygon"),
+    "outside on the left": shape(points=[[-9, 3], [-5, 3], [-5, 9]], kind="polygon"),
+    "above": shape(points=[[3, -9], [3, -5], [9, -5]], kind="polygon"),
     "radius": shape(points=[[0, 0], [90_000, 0]], kind="circle"),
     "circle of three": shape(points=SQUARE, kind="circle"),
     "unknown kind": shape(kind="cuboid"),
@@ -248,12 +250,11 @@ FILES = {
     "not UTF-8": b'{"shapes": ["\xff"]}',
     "shapes missing": b'{"imagePath": "a.png"}',
     "shapes of another type": b'{"shapes": {}}',
-    "no photograph": b'{"shapes": [], "imagePath": "../../etc/passwd"}',
     "data that is no text": b'{"shapes": [], "imageData": [1]}',
     "data that is no base64": b'{"shapes": [], "imageData": "A"}',
     "data that is no image": b'{"shapes": [], "imageData": "AAAA"}',
-    "label with a line break": b'{"shapes": [{"label": "a\\nb"}], "imagePath": "b.png"}',
-    "another size": b'{"shapes": [], "imagePath": "b.png", "imageWidth": 3, "imageHeight": 3}',
+    "label with a line break": b'{"shapes": [{"label": "a\\nb"}], "imagePath": "c.png"}',
+    "another size": b'{"shapes": [], "imagePath": "c.png", "imageWidth": 3, "imageHeight": 3}',
     "the same photograph": b'{"shapes": [], "imagePath": "b.png"}',
 }
 
@@ -261,6 +262,7 @@ FILES = {
 @pytest.mark.parametrize("what", FILES)
 def test_a_faulty_file_is_a_problem(what, tmp_path):
     write(tmp_path, "b", [shape()])
+    Image.new("RGB", (30, 20)).save(tmp_path / "c.png")
     (tmp_path / "c.json").write_bytes(FILES[what])
     done = convert(tmp_path, tmp_path / "new")
     assert any(problem.startswith(f"{tmp_path}/c.json: ") for problem in done.findings.problems)
