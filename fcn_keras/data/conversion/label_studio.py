@@ -23,7 +23,7 @@ import numpy as np
 
 from fcn_keras.data.conversion.names import Photographs, files_below, json_heads, label_set
 from fcn_keras.data.conversion.rle_pack import decode_rle
-from fcn_keras.data.conversion.shapes import Canvas, checked_number, checked_points
+from fcn_keras.data.conversion.shapes import Canvas, checked_number, checked_points, most_faults
 from fcn_keras.data.conversion.source import Example, Findings, Options, Source
 from fcn_keras.data.split import IGNORE_ID
 from fcn_keras.errors import UserError, few
@@ -77,10 +77,10 @@ def read(place: Path, options: Options, findings: Findings) -> Source:
     labels, ids, background = label_set(counts, "background", options, findings)
     stems = Counter(image.stem for _, _, image, _ in found)
     examples = []
-    for _, file, image, regions in found:
+    for title, file, image, regions in found:
         path = image.relative_to(photographs.root).with_suffix("")
         name = path.name if stems[path.name] == 1 else path.as_posix()
-        draw = functools.partial(_draw, regions, ids, background, findings)
+        draw = functools.partial(_draw, title, regions, ids, background, findings)
         examples.append(Example(name, image, file, draw, upright=True))  # as browsers show it
     return Source(labels, examples)
 
@@ -88,7 +88,7 @@ def read(place: Path, options: Options, findings: Findings) -> Source:
 def _tasks(file: Path, findings: Findings) -> Iterator[tuple[str, dict]]:
     """The tasks of a file, each with its name for messages."""
     try:
-        with damage_as_user_errors(f"{file}: not readable as Label Studio's JSON"):
+        with damage_as_user_errors(f"{file}: not readable as Label Studio's JSON", EXPORT):
             text = read_text(file, MAX_BYTES).removeprefix("\ufeff")
             content = json.loads(text, object_hook=_packed)
     except UserError as error:
@@ -226,6 +226,7 @@ def _regions(title: str, annotation: dict, findings: Findings) -> list[Region]:
 
 
 def _draw(
+    title: str,
     regions: list[Region],
     ids: Mapping[str, int],
     background: int,
@@ -233,7 +234,7 @@ def _draw(
     height: int,
     width: int,
 ) -> np.ndarray:
-    canvas = Canvas(height, width, background)
+    canvas, faults = Canvas(height, width, background), []
     for region in regions:
         try:
             if None not in region.size and region.size != (width, height):
@@ -247,7 +248,8 @@ def _draw(
                 )
             _draw_region(canvas, region, ids.get(region.label, IGNORE_ID), height, width, findings)
         except ValueError as error:
-            findings.problems.append(f"{region.title}: {error}. Fix it in Label Studio.")
+            faults.append(f"{region.title}: {error}. Fix it in Label Studio.")
+    findings.problems += most_faults(faults, title)
     return canvas.mask()
 
 

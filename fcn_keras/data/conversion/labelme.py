@@ -26,7 +26,7 @@ from fcn_keras.data.conversion.names import (
     label_set,
     split_of,
 )
-from fcn_keras.data.conversion.shapes import MAX_POINTS, Canvas, checked_points
+from fcn_keras.data.conversion.shapes import MAX_POINTS, Canvas, checked_points, most_faults
 from fcn_keras.data.conversion.source import Example, Findings, Options, Source
 from fcn_keras.data.split import IGNORE_ID
 from fcn_keras.errors import UserError
@@ -113,7 +113,8 @@ def read(place: Path, options: Options, findings: Findings) -> Source:
 
 
 def _load(file: Path) -> Any:
-    with damage_as_user_errors(f"{file}: not readable as labelme's JSON"):
+    remedy = "Save it again in labelme, without image data if it is large."
+    with damage_as_user_errors(f"{file}: not readable as labelme's JSON", remedy):
         return json.loads(read_text(file, MAX_BYTES).removeprefix("\ufeff"))
 
 
@@ -200,15 +201,16 @@ def _draw(
             f"{file}: drawn on {declared[0]}×{declared[1]} pixels, but the photograph has "
             f"{width}×{height} (width×height). Use the photograph that was labelled."
         )
-    canvas = Canvas(height, width, background)
+    canvas, faults = Canvas(height, width, background), []
     for number, shape in enumerate(content["shapes"], 1):
         try:
             _draw_shape(canvas, shape, ids)
         except ValueError as error:
             label = reprlib.repr(shape.get("label") if isinstance(shape, dict) else shape)
-            findings.problems.append(
+            faults.append(
                 f"{file}: shape {number} ({label}): {error}. Fix or remove it in labelme."
             )
+    findings.problems += most_faults(faults, file)
     return canvas.mask()
 
 

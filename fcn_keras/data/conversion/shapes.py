@@ -18,6 +18,7 @@ REACH = 10  # how far shapes may go, in longer sides of the photograph
 MAX_POINTS = 100_000  # Pillow compares each with each row
 MAX_RADIUS = 20_000  # the squares of larger ones overflow in Pillow
 ELLIPSE_POINTS = 360
+MAX_FAULTS = 100
 
 
 def checked_points(value, least: int, most: int = MAX_POINTS) -> list[tuple[float, float]]:
@@ -42,6 +43,12 @@ def checked_number(value, most: float = MAX_COORDINATE) -> float:
     if not -most <= value <= most:  # nor is NaN
         raise ValueError(f"{reprlib.repr(value)} is not between -{most:,} and {most:,}")
     return float(value)
+
+
+def most_faults(faults: list[str], place) -> list[str]:
+    """The faults of one image's shapes: those beyond `MAX_FAULTS` become a count."""
+    more = len(faults) - MAX_FAULTS
+    return faults[:MAX_FAULTS] + [f"{place}: {more} more faulty shapes."] * (more > 0)
 
 
 class Canvas:

@@ -244,6 +244,11 @@ def test_all_faulty_shapes_are_listed_and_nothing_is_written(tmp_path):
         assert problem.endswith(" in labelme.") and "\n" not in problem, what
 
 
+def test_of_very_many_faults_the_rest_is_counted(tmp_path):
+    write(tmp_path, "a", [[]] * 1000)
+    assert read(tmp_path)[2].problems[100:] == [f"{tmp_path}/a.json: 900 more faulty shapes."]
+
+
 FILES = {
     "no JSON": b"{",
     "nested": b"[" * 100_000,
