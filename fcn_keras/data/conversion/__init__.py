@@ -226,7 +226,7 @@ def _write_example(root: Path, example: Example, labels: LabelSet, new_ids) -> n
         data, suffix = read_file(example.image), example.image.suffix
     else:
         data = example.image()
-        suffix = next((suffix for start, suffix in STARTS.items() if data.startswith(start)), "")
+        suffix = next((end for start, end in STARTS.items() if data.startswith(start)), ".other")
     image, turn = decode_image(data, str(title)), orientation(data, str(title))
     upright = example.upright is not False or turn not in TURNS
     size = image.shape[:2] if upright or turn not in LYING else image.shape[1::-1]

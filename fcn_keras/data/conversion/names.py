@@ -23,10 +23,18 @@ HEAD_BYTES, HEADS = 1 << 16, 20
 
 
 def files_below(place: Path, suffixes: Collection[str]) -> Iterator[Path]:
-    """A file itself, or those below a folder with such suffixes, none of them hidden."""
+    """A file itself, or those below a folder with such suffixes, none of them hidden.
+
+    Of links to the same folder, the first is followed.
+    """
     if place.is_file():
         yield place
-    for folder, folders, files in os.walk(place):
+    seen = set()
+    for folder, folders, files in os.walk(place, followlinks=True):
+        if (real := os.path.realpath(folder)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
         for name in sorted(files):
             path = Path(folder, name)

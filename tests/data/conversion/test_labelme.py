@@ -173,6 +173,27 @@ def test_photographs_elsewhere_are_found(tmp_path):
     assert [*read(file, images=tmp_path / "photos")[0]] == ["a"]
 
 
+def test_linked_folders_are_searched_once(tmp_path):
+    write(tmp_path / "far", "a", [shape()])
+    (tmp_path / "data").mkdir()
+    for name in ("one", "two"):
+        (tmp_path / "data" / name).symlink_to(tmp_path / "far")
+    (tmp_path / "far/loop").symlink_to(tmp_path / "data")
+    masks, _, findings = read(tmp_path / "data")
+    assert [*masks] == ["one/a"] and not findings.problems
+
+
+def test_a_photograph_inside_of_another_format_becomes_a_png(tmp_path):
+    pixels = np.full((20, 30, 3), 9, np.uint8)
+    data = base64.b64encode(encode(pixels, "BMP")).decode()
+    for name in ("a.v1", "b.v1"):
+        write(tmp_path, name, [shape()], photograph=False, imageData=data)
+    convert(tmp_path, tmp_path / "new")
+    for name in ("a.v1", "b.v1"):
+        written = Image.open(tmp_path / f"new/JPEGImages/{name}.png")
+        assert written.format == "PNG" and (np.asarray(written) == pixels).all()
+
+
 def test_a_mask_beside_is_not_taken_for_a_photograph_elsewhere(tmp_path):
     write(tmp_path / "json", "a", [], imagePath="gone.jpg", photograph=False)
     (tmp_path / "masks").mkdir()
