@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
+from pathlib import Path
 
 from fcn_keras.cli.early import check_local_place
 from fcn_keras.cli.shared import print_next, print_problems, progress
 from fcn_keras.errors import printable
+
+SHOWN = 5  # of what was left out for one reason
 
 
 def add(commands) -> None:
@@ -31,24 +35,39 @@ def _add_check(data) -> None:
 def _add_convert(data) -> None:
     convert = data.add_parser(
         "convert",
-        help="make a data set from a folder of images and a folder of masks",
-        description="Writes a new folder in VOC's layout from images and masks of the same names. "
-        "Masks hold class ids, or the colours given in the list of classes. From labelme's export, "
-        "use JPEGImages, SegmentationClass (SegmentationClassPNG in older versions) and "
-        "class_names.txt. If there are problems, they are listed and nothing is written.",
+        help="make a data set from what a labelling tool wrote",
+        description="Writes a new folder in VOC's layout. SOURCE is what a labelling tool "
+        "exported; or --images and --masks are two folders whose files have the same names, with "
+        "masks of class ids or of the colours in the list of classes. If there are problems, they "
+        "are listed and nothing is written.",
     )
     convert.set_defaults(command=_convert, parser=convert)
-    convert.add_argument("--images", required=True, metavar="DIR", help="folder of JPEG/PNG images")
-    convert.add_argument("--masks", required=True, metavar="DIR", help="folder of PNG masks")
+    convert.add_argument("source", nargs="?", metavar="SOURCE", help="exported file or folder")
+    convert.add_argument(
+        "--format", default="auto", metavar="NAME", help="format of SOURCE (auto: found out)"
+    )
+    convert.add_argument("--images", metavar="DIR", help="folder of photographs")
+    convert.add_argument("--masks", metavar="DIR", help="folder of PNG masks")
     convert.add_argument(
         "--classes",
-        required=True,
         metavar="FILE",
         help="class list: one name per line, id 0 first; a tab and a colour 'R G B' may follow",
+    )
+    convert.add_argument(
+        "--map",
+        action="append",
+        default=[],
+        metavar="OLD,OLD=NEW",
+        help="merge or rename classes; without NEW their pixels become unlabelled",
     )
     convert.add_argument("--output", required=True, metavar="DIR", help="new folder to write")
     convert.add_argument(
         "--val", type=float, default=0.2, metavar="SHARE", help="share of validation images (0.2)"
+    )
+    convert.add_argument(
+        "--group-by",
+        metavar="PATTERN",
+        help="regular expression; images whose names contain the same match stay in one split",
     )
     convert.add_argument(
         "--seed", type=int, default=0, metavar="N", help="seed for choosing validation images (0)"
@@ -78,23 +97,45 @@ def _check(arguments) -> int:
 
 def _convert(arguments) -> int:
     check_local_place(arguments.output, folder=True)
-    from fcn_keras.data.conversion import convert_masks
+    from fcn_keras.data.conversion import convert
+    from fcn_keras.data.conversion.source import Options
 
-    done = convert_masks(
-        arguments.images,
-        arguments.masks,
-        arguments.classes,
+    if arguments.source is None and not (arguments.images and arguments.masks):
+        arguments.parser.error("give a SOURCE, or --images and --masks")
+    given = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(Options)}
+    paths = {name: given[name] and Path(given[name]) for name in ("images", "masks", "classes")}
+    done = convert(
+        arguments.source,
         arguments.output,
-        arguments.val,
-        arguments.seed,
-        progress,
+        arguments.format,
+        Options(**{**given, **paths}),
+        mapping=arguments.map,
+        val=arguments.val,
+        group_by=arguments.group_by,
+        seed=arguments.seed,
+        progress=progress,
     )
-    for path in done.unpaired:
-        print(f"left out, as it has no partner: {printable(str(path))}", file=sys.stderr)
-    if done.problems:
-        print_problems(done.problems, " Nothing was written.")
+    for reason, places in done.findings.left_out.items():
+        for place in places[:SHOWN]:
+            print(f"left out, {reason}: {printable(place)}", file=sys.stderr)
+        if len(places) > SHOWN:
+            print(f"left out, {reason}: {len(places) - SHOWN} more", file=sys.stderr)
+    for note in done.findings.notes:
+        print(f"Note: {printable(note)}", file=sys.stderr)
+    if done.findings.problems:
+        print_problems(done.findings.problems, " Nothing was written.")
         return 1
     sizes = ", ".join(f"{name} {size}" for name, size in done.sizes.items())
-    print(f"{arguments.output}: {sizes} images.")
+    print(f"{arguments.output}: {sizes} images. Format: {done.format}.")
+    _print_classes(done.labels.names, done.pixels)
     print_next(("data", "check", arguments.output), ("train", "--dataset", arguments.output))
     return 0
+
+
+def _print_classes(names, pixels) -> None:
+    """The share of each class's pixels; the last of `pixels` are unlabelled."""
+    names = [*names, "(unlabelled)"]
+    width = max(map(len, names))
+    print(f"  {'class':{width}}       pixels   share")
+    for name, count in zip(names, pixels):
+        print(f"  {name:{width}}  {count:11}  {count / max(1, pixels.sum()):6.2%}")

@@ -133,13 +133,18 @@ def split_names(root) -> list[str]:
 
 def read_image(path: Path) -> np.ndarray:
     """Reads an image file as uint8 `(H, W, 3)`; raises `UserError` if that fails."""
-    return decode_image(_read_bytes(path, MAX_BYTES), str(path))
+    return decode_image(read_file(path), str(path))
 
 
 def read_mask(path: Path, labels: LabelSet, predicted: bool = False) -> np.ndarray:
     """Reads a mask file as uint8 `(H, W)`; raises `UserError` if that fails."""
-    data = _read_bytes(path, MAX_BYTES, "Write a mask for each image.")
+    data = read_file(path, "Write a mask for each image.")
     return decode_mask(data, labels, str(path), predicted)
+
+
+def read_file(path: Path, remedy: str = "") -> bytes:
+    """The bytes of an image's or mask's file; raises `UserError` if that fails."""
+    return _read_bytes(path, MAX_BYTES, remedy)
 
 
 def require_same_size(image: np.ndarray, mask: np.ndarray, mask_path: Path) -> None:

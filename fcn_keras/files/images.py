@@ -74,11 +74,17 @@ def open_header(source, name: str, formats=FORMATS) -> Any:
 def upright_size(source, name: str) -> tuple[int, int]:
     """The width and height of `open_photograph`'s image; a JPEG is not decoded for this."""
     with bad_files_named(name):
+        width, height = _open(source, name, FORMATS, MAX_PIXELS).size
+        return (height, width) if orientation(source, name) in LYING else (width, height)
+
+
+def orientation(source, name: str) -> int:
+    """How `open_photograph` turns an image: EXIF's number, 1 if it does not."""
+    with bad_files_named(name):
         image = _open(source, name, FORMATS, MAX_PIXELS)
         if image.format not in JPEGS:  # EXIF data may come after the pixels
             image.load()
-        width, height = image.size
-        return (height, width) if _read_orientation(image) in LYING else (width, height)
+        return _read_orientation(image)
 
 
 def to_rgb(image: Image.Image, name: str) -> Image.Image:

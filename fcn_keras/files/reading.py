@@ -39,11 +39,11 @@ def parse_json(data: bytes) -> Any:
     return json.loads(data.decode())
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, limit: int = MAX_BYTES) -> str:
     """The text of a small file; raises `OSError` or `ValueError`."""
     size = path.stat().st_size
-    if size > MAX_BYTES:
-        raise ValueError(f"{size} bytes, more than the limit of {MAX_BYTES >> 20} MiB")
+    if size > limit:
+        raise ValueError(f"{size} bytes, more than the limit of {limit >> 20} MiB")
     return path.read_bytes().decode()
 
 

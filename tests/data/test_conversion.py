@@ -1,5 +1,7 @@
 """`fcn-keras data convert` on labelme's exports and on coloured masks."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -7,7 +9,8 @@ from support.fake_folder import draw_example, save_palette_png
 
 from fcn_keras.cli import main
 from fcn_keras.data import load_split
-from fcn_keras.data.conversion import convert_masks
+from fcn_keras.data.conversion import convert
+from fcn_keras.data.conversion.source import Options
 from fcn_keras.errors import UserError
 
 NAMES = ("_background_", "box", "bar")
@@ -124,8 +127,9 @@ def test_the_seed_draws_the_validation_images(tmp_path):
     def val(seed, share=0.3):
         output = tmp_path / f"{seed}-{share}-{len(list(tmp_path.iterdir()))}"
         export = tmp_path / "export"
-        source = export / "JPEGImages", export / "SegmentationClass", export / "class_names.txt"
-        done = convert_masks(*source, output, share, seed)
+        parts = ("JPEGImages", "SegmentationClass", "class_names.txt")
+        source = Options(*(export / part for part in parts))
+        done = convert(None, output, options=source, val=share, seed=seed)
         ids = {name: load_split(str(output), name).ids for name in ("train", "val")}
         assert done.sizes == {name: len(found) for name, found in ids.items()}
         assert sum(done.sizes.values()) == 20
@@ -156,7 +160,9 @@ def test_mistakes_are_named(changes, message, tmp_path, monkeypatch):
         "classes": export / "class_names.txt",
     }
     with pytest.raises(UserError, match=message):
-        convert_masks(**{**source, **changes}, output=tmp_path / "data")
+        given = {name: changes.pop(name, path) for name, path in source.items()}
+        paths = {name: Path(path) for name, path in given.items()}
+        convert(None, tmp_path / "data", options=Options(**paths), **changes)
     assert not (tmp_path / "data").exists()
 
 

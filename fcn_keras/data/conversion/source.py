@@ -1,0 +1,97 @@
+"""What a reader of a format hands over: photographs, and how the mask of each is made.
+
+A format is a module with two functions:
+
+    recognizes(place: Path) -> bool                        whether a path looks like this format
+    read(place: Path, options, findings) -> Source         raises `UserError` if nothing can be read
+
+and `OPTIONS`, the fields of `Options` that it uses. `read` opens lists and descriptions, but no
+photograph and no mask: `Example.draw` does that, one image at a time.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from fcn_keras.data.split import LabelSet
+
+# Other programs' names of splits.
+SPLITS = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """A photograph of a source.
+
+    Args:
+        name: Its id in the new data set, unique there; "/" separates subfolders.
+        image: Its file, or a function that returns the content of one.
+        place: The file that describes its mask, for messages.
+        draw: Takes the photograph's height and width; returns its mask, uint8 `(H, W)` of
+            class ids, 255 where unlabelled. A fault is raised as `UserError`; several are
+            added to the source's `Findings`.
+        split: The source's own split, by the name that `split_name` gives it; `None` if there
+            is none.
+        upright: Whether labels refer to the photograph as EXIF turns it (`True`) or to its
+            pixels as they are stored (`False`); `None` if the format does not say.
+    """
+
+    name: str
+    image: Path | Callable[[], bytes]
+    place: Path
+    draw: Callable[[int, int], np.ndarray]
+    split: str | None = None
+    upright: bool | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """The photographs of a source, and the classes that its masks use."""
+
+    labels: LabelSet
+    examples: Sequence[Example]
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What a person may say about a source; each is a flag of `data convert`.
+
+    Args:
+        images: The folder of photographs, if they are not where the source says.
+        masks: The folder of masks.
+        classes: A file that lists the classes.
+    """
+
+    images: Path | None = None
+    masks: Path | None = None
+    classes: Path | None = None
+
+
+@dataclasses.dataclass
+class Findings:
+    """What is noticed about a source while it is read.
+
+    `problems` has one line for each fault: nothing is written if there are any. `left_out` has,
+    for each reason, the places of what the new data set will lack. `notes` tell what was decided
+    where the source leaves a choice.
+    """
+
+    problems: list[str] = dataclasses.field(default_factory=list)
+    left_out: dict[str, list[str]] = dataclasses.field(
+        default_factory=lambda: collections.defaultdict(list)
+    )
+    notes: list[str] = dataclasses.field(default_factory=list)
+
+    def leave_out(self, reason: str, place) -> None:
+        """Notes that something is left out: `reason` is a clause, such as "as it is empty"."""
+        self.left_out[reason].append(str(place))
+
+
+def split_name(name: str) -> str:
+    """The name that a split of another program has here, such as `"val"` for `"valid"`."""
+    return SPLITS.get(name.lower(), name.lower())
