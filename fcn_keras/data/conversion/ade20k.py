@@ -33,7 +33,7 @@ def recognizes(place: Path) -> bool:
 def read(place: Path, options: Options, findings: Findings) -> Source:
     if any(os.path.exists(place / name) for name in FULL):
         raise UserError(f"{place}: this is full ADE20K, of thousands of classes. {REMEDY}")
-    labels = LabelSet(_names(place / TABLE))
+    labels = _read_classes(place / TABLE)
     table = np.array([IGNORE_ID, *range(len(labels))])
     images, masks = (named_files(place / part, findings) for part in ("images", "annotations"))
     examples = []
@@ -47,7 +47,7 @@ def read(place: Path, options: Options, findings: Findings) -> Source:
     return Source(labels, keep_apart(examples, findings))
 
 
-def _names(path: Path) -> tuple[str, ...]:
+def _read_classes(path: Path) -> LabelSet:
     with damage_as_user_errors(f"{path}: not ADE20K's table of classes", REMEDY):
         header, *lines = read_text(path).strip().splitlines()
         rows = [line.split("\t") for line in lines]
@@ -55,4 +55,4 @@ def _names(path: Path) -> tuple[str, ...]:
             raise ValueError(f"its first line is {header[:60]!r}")
         if [int(row[0]) for row in rows] != [*range(1, len(rows) + 1)]:
             raise ValueError("its numbers are not 1, 2, 3, ...")
-        return tuple(row[4].split(",")[0].strip() for row in rows)
+        return LabelSet(tuple(row[4].split(",")[0].strip() for row in rows))

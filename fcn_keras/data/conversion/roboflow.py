@@ -34,7 +34,8 @@ def read(place: Path, options: Options, findings: Findings) -> Source:
     if not folders:
         raise UserError(f"{place}: no {LIST} in it or its folders. {EXPORT}")
     classes = _read_classes(folders[0] / LIST)
-    names = [name for name in classes.values()]
+    with damage_as_user_errors(f"{folders[0] / LIST}: not a list of classes", EXPORT):
+        labels = LabelSet(tuple(classes.values()))
     table = np.full(IGNORE_ID + 1, -1)
     table[list(classes)] = range(len(classes))
     examples = []
@@ -52,7 +53,7 @@ def read(place: Path, options: Options, findings: Findings) -> Source:
 
             split = None if folder == place else split_name(folder.name)
             examples.append(Example(name, image, mask, draw, split))
-    return Source(LabelSet(tuple(names)), keep_apart(examples, findings))
+    return Source(labels, keep_apart(examples, findings))
 
 
 def _subfolders(place: Path) -> list[Path]:
@@ -62,8 +63,9 @@ def _subfolders(place: Path) -> list[Path]:
 def _read_classes(path: Path) -> dict[int, str]:
     """The name of each pixel value, by value."""
     with damage_as_user_errors(f"{path}: not a list of classes", EXPORT):
-        rows = csv.reader(read_text(path).lstrip("\ufeff").splitlines())
-        header, *rows = ([cell.strip() for cell in row] for row in rows if row)
+        lines = read_text(path).lstrip("\ufeff").splitlines()
+        cells = csv.reader(lines, skipinitialspace=True)
+        header, *rows = ([cell.strip() for cell in row] for row in cells if row)
         if [cell.lower() for cell in header] != HEADER:
             raise ValueError(f"its columns are {header[:3]}, not {HEADER}")
         classes = {int(row[0]): ", ".join(row[1:]) for row in rows}
