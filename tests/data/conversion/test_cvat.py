@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fcn_keras.data import load_split
-from fcn_keras.data.conversion import convert, cvat
+from fcn_keras.data.conversion import convert, cvat, cvat_xml
+from fcn_keras.data.conversion.filling import fill_polygon
 from fcn_keras.data.conversion.source import Findings, Options
 from fcn_keras.errors import UserError
 
@@ -128,7 +129,7 @@ def test_polygons_are_filled_as_by_pycocotools():
         height, width, count = (int(n) for n in rng.integers((5, 5, 3), (90, 90, 12)))
         points = rng.uniform(-10, 100, (count, 2)).round(2)
         points[0] = width / 2, height / 2
-        left, top, inside = cvat._fill_polygon((height, width), points)
+        left, top, inside = fill_polygon((height, width), points)
         mask = np.zeros((height, width), bool)
         mask[top : top + inside.shape[0], left : left + inside.shape[1]] = inside
         runs = coco.frPyObjects([points.ravel().tolist()], height, width)
@@ -189,8 +190,8 @@ def test_all_faults_of_shapes_are_listed(tmp_path):
         box("car", 0, 0, 5, 5, z_order="high"): "its z_order is 'high'",
         '<box label="car" xtl="1"/>': "it has no ytl",
         '<ellipse label="car" cx="9" cy="9" rx="-2" ry="2"/>': "negative radius",
-        '<mask label="car" rle="1,2" left="0" top="0" width="2" height="2"/>': "does not fill",
-        '<mask label="car" rle="5,-1" left="0" top="0" width="2" height="2"/>': "does not fill",
+        '<mask label="car" rle="1,2" left="0" top="0" width="2" height="2"/>': "do not fill",
+        '<mask label="car" rle="5,-1" left="0" top="0" width="2" height="2"/>': "do not fill",
         '<mask label="car" rle="a" left="0" top="0" width="1" height="1"/>': "rle is not numbers",
         '<mask label="car" rle="4" left="29" top="0" width="2" height="2"/>': "outside",
         '<mask label="car" rle="4" left="0" top="0" width="0" height="2"/>': "box is 0×2",
@@ -243,7 +244,7 @@ def test_files_that_are_no_such_export_are_refused(text, tmp_path):
 
 
 def test_a_file_that_is_too_large_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(cvat, "MAX_BYTES", 20)
+    monkeypatch.setattr(cvat_xml, "MAX_BYTES", 20)
     with pytest.raises(UserError, match="more than the limit"):
         convert(write(tmp_path, xml("")), tmp_path / "out")
 
@@ -311,11 +312,12 @@ def test_what_lists_and_folders_lack_is_told(tmp_path):
 @pytest.mark.parametrize(
     "labelmap, message",
     [
-        ("car:1,2,3::\nbus:1,2,3::", "the colour \\(1, 2, 3\\)"),
-        ("car:::", "'name:r,g,b:parts:actions'"),
-        ("car:1,2,900::", "0..255"),
+        ("car:1,2,3::\nbus:1,2,3::", "the same colour"),
+        ("car:::", "invalid literal"),
+        ("car:1,2,900::\nbackground:0,0,0::", "0..255"),
         ("car 1 2 3", "not 'car 1 2 3'"),
-        ("car:1,2,3::\ncar:1,2,4::", "more than once"),
+        ("car:1,2,3::\ncar:1,2,4::", "car occurs twice"),
+        ("car:1,2,3::", "lacks background"),
         ("\xff", "not a labelmap"),
     ],
 )
@@ -391,12 +393,12 @@ def test_samples_equal_cvats_own_masks(name):
     findings, folder = Findings(), Path(FORMATS or "", name)
     source = cvat.read(folder, Options(), findings)
     ids = json.loads((folder / "expected/ids.json").read_text())
-    for example in source.examples:
-        expected = np.asarray(Image.open(folder / f"expected/{example.name}.png"))
+    for one in source.examples:
+        expected = np.asarray(Image.open(folder / f"expected/{one.name}.png"))
         new = np.zeros(256, np.uint8)  # the XML's expected masks have 255 for background
         for label in ids.keys() & {*source.labels.names}:
             new[ids[label]] = source.labels.names.index(label)
-        mask = example.draw(*expected.shape)
+        mask = one.draw(*expected.shape)
         np.testing.assert_array_equal(mask, new[expected])
         assert mask.any()
     assert source.examples and not findings.problems
