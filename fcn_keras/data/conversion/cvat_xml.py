@@ -35,6 +35,8 @@ AREAS = ("mask", "polygon", "box", "ellipse")
 OTHERS = ("tag", "points", "polyline", "cuboid", "skeleton")  # CVAT's masks lack them, too
 MAX_BYTES = 512 << 20
 MAX_DEPTH = 64  # of elements
+MAX_ELEMENTS = 1_000_000  # labels, images and shapes; each takes up to a kilobyte
+MAX_POINTS = 100_000
 MAX_TEXT = 10_000  # characters of a label's name that are kept
 MAX_COORDINATE = 1_000_000
 SAVE_IMAGES = "Export with 'Save images' in CVAT, or pass the photographs' folder by --images."
@@ -89,6 +91,7 @@ class _Content:
         self.images: list[tuple[dict, list[tuple[str, dict]]]] = []
         self._file, self._text = path, ""
         self._path: list[str] = []
+        self._count = 0
 
     def read(self) -> None:
         parser = expat.ParserCreate("utf-8")  # whatever codec the file names
@@ -114,6 +117,12 @@ class _Content:
             raise UserError(
                 f"{self._file}: 'CVAT for video', which holds key frames only. Export 'CVAT for "
                 "images 1.1', which has the shapes of every frame."
+            )
+        self._count += path[1:-1] in ([], ["image"]) or tag == "label"
+        if self._count > MAX_ELEMENTS:
+            raise UserError(
+                f"{self._file}: more than {MAX_ELEMENTS:,} labels, images and shapes. Export the "
+                "tasks one by one."
             )
         if path[1:] == ["image"]:
             self.images.append((attributes, []))
@@ -238,7 +247,7 @@ def _paint(mask: np.ndarray, shape: _Shape) -> bool:
     """Paints a shape; returns whether it has a pixel, and raises `ValueError` if it is bad."""
     size, attributes = mask.shape, shape.attributes
     if shape.kind == "mask":
-        left, top, inside = fill_runs(size, *_runs(attributes))
+        left, top, inside = fill_runs(size, *_runs(attributes, mask.size))
     elif shape.kind == "ellipse":
         cx, cy, rx, ry = (_number(attributes, name) for name in ("cx", "cy", "rx", "ry"))
         rotation = _number(attributes, "rotation", "0")
@@ -270,9 +279,11 @@ def _checked(text: str, name: str) -> float:
 
 def _polygon(attributes: dict[str, str]) -> np.ndarray:
     """float64 `(N, 2)` of x and y."""
-    pairs = [pair.split(",") for pair in attributes.get("points", "").split(";")]
-    if len(pairs) < 3:
-        raise ValueError(f"it has {len(pairs)} points, but a polygon needs 3")
+    text = attributes.get("points", "")
+    count = text.count(";") + 1
+    if not 3 <= count <= MAX_POINTS:
+        raise ValueError(f"it has {count} points, but a polygon has 3 to {MAX_POINTS:,}")
+    pairs = [pair.split(",") for pair in text.split(";")]
     if any(len(pair) != 2 for pair in pairs):
         raise ValueError("its points are not 'x,y;x,y;...'")
     return np.array([[_checked(text, "point") for text in pair] for pair in pairs])
@@ -287,13 +298,16 @@ def _box(attributes: dict[str, str]) -> np.ndarray:
     return (points - center) @ turn + center if angle else points
 
 
-def _runs(attributes: dict[str, str]) -> tuple[tuple[int, int, int, int], np.ndarray]:
+def _runs(attributes: dict[str, str], most: int) -> tuple[tuple[int, int, int, int], np.ndarray]:
     """A mask's box, and its run lengths."""
     left, top, width, height = (
         int(_number(attributes, name)) for name in ("left", "top", "width", "height")
     )
+    text = attributes.get("rle", "")
+    if text.count(",") > most:
+        raise ValueError("its rle has more runs than the photograph has pixels")
     try:
-        runs = np.array(attributes.get("rle", "").split(","), np.int64)
+        runs = np.array(text.split(","), np.int64)
     except (ValueError, OverflowError):
         raise ValueError("its rle is not numbers") from None
     return (left, top, width, height), runs

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -33,8 +34,8 @@ def named_files(
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder.")
     files: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() not in suffixes or path.name.startswith(".") or not path.is_file():
+    for path in sorted(_walk(folder)):
+        if path.suffix.lower() not in suffixes or path.name.startswith("."):
             continue
         if not path.stem.endswith(ending) or path.stem == ending:
             continue
@@ -46,6 +47,22 @@ def named_files(
             )
         files.setdefault(name, path)
     return files
+
+
+def _walk(root: Path) -> Iterator[Path]:
+    """All files in a folder and below it; of links to the same folder, the first is followed."""
+
+    def fail(error: OSError):
+        raise UserError(f"{error.filename}: cannot be read ({error.strerror}).") from error
+
+    seen: set[str] = set()
+    for folder, subfolders, names in os.walk(root, onerror=fail, followlinks=True):
+        if (real := os.path.realpath(folder)) in seen:
+            subfolders.clear()
+        else:
+            seen.add(real)
+            subfolders.sort()
+            yield from (Path(folder, name) for name in names)
 
 
 def paired(

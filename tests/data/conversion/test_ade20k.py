@@ -32,6 +32,9 @@ def write(root, *names, numbers=(0, 1, 2, 2)):
 def test_numbers_less_one_are_ids_and_0_is_unlabelled(tmp_path):
     root = write(tmp_path / "x", "training/a", "validation/b", "training/c")
     (root / "annotations/training/c.png").unlink()
+    (root / "annotations/validation").rename(tmp_path / "elsewhere")
+    (root / "annotations/validation").symlink_to(tmp_path / "elsewhere")
+    (root / "annotations/again").symlink_to(root / "annotations")
     done = convert(root, tmp_path / "out")
     assert done.format == "ade20k" and done.sizes == {"train": 1, "val": 1}
     assert done.labels.names == ("wall", "bed")

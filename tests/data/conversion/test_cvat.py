@@ -186,6 +186,8 @@ def test_all_faults_of_shapes_are_listed(tmp_path):
         '<polygon label="car" points="90,1;95,2;99,3"/>': "outside of the photograph of 20×30",
         '<polygon label="car" points="-900000,1;900000,2;-900000,3"/>': "outline is longer",
         '<polygon label="car"/>': "it has 1 points",
+        f'<polygon label="car" points="{"1,1;" * 100_000}1,1"/>': "it has 100001 points",
+        f'<mask label="car" rle="{"0," * 900}1" left="0" top="0" width="1" height="1"/>': "more r",
         box("car", 0, 0, "1e999", 3): "its xbr is '1e999'",
         box("car", 0, 0, 5, 5, z_order="high"): "its z_order is 'high'",
         '<box label="car" xtl="1"/>': "it has no ytl",
@@ -243,10 +245,12 @@ def test_files_that_are_no_such_export_are_refused(text, tmp_path):
     assert REFUSED[text] in str(caught.value) and str(place) in str(caught.value)
 
 
-def test_a_file_that_is_too_large_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(cvat_xml, "MAX_BYTES", 20)
-    with pytest.raises(UserError, match="more than the limit"):
-        convert(write(tmp_path, xml("")), tmp_path / "out")
+@pytest.mark.parametrize("limit", ["MAX_BYTES", "MAX_ELEMENTS"])
+def test_a_file_that_is_too_large_is_refused(limit, tmp_path, monkeypatch):
+    text = xml(image("a.png", box("car", 0, 0, 9, 9)))
+    monkeypatch.setattr(cvat_xml, limit, 3)
+    with pytest.raises(UserError, match="annotations.xml.*more than"):
+        convert(write(tmp_path, text), tmp_path / "out")
 
 
 # ---- Segmentation mask 1.1
