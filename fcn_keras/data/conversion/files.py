@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fcn_keras.data.conversion.source import Example, Findings
+from fcn_keras.data.conversion.source import Example, Findings, split_name
 from fcn_keras.data.decoding import GREY_STEPS
 from fcn_keras.data.directory import read_file
 from fcn_keras.errors import UserError, few
@@ -75,6 +75,12 @@ def paired(
         elif name not in images:
             findings.leave_out("as it has no photograph", path)
     return [(name, images[name], masks[name]) for name in sorted({*images} & {*masks})]
+
+
+def split_and_name(name: str) -> tuple[str | None, str]:
+    """The split that a name's first folder is, if it has one, and the rest."""
+    folder, slash, rest = name.partition("/")
+    return (split_name(folder), rest) if slash else (None, name)
 
 
 def keep_apart(examples: Sequence[Example], findings: Findings) -> list[Example]:

@@ -43,6 +43,12 @@ def test_numbers_less_one_are_ids_and_0_is_unlabelled(tmp_path):
     np.testing.assert_array_equal(mask, [[255, 0, 1, 1]] * 3)
 
 
+def test_folders_without_splits(tmp_path):
+    assert convert(write(tmp_path / "x", "a", "b"), tmp_path / "out").sizes == {
+        "train": 1, "val": 1,
+    }  # fmt: skip
+
+
 def test_numbers_of_no_class_and_colours_are_problems(tmp_path):
     root = write(tmp_path / "x", "training/a", "validation/b", numbers=(0, 1, 3, 255))
     Image.new("RGB", (4, 3)).save(root / "annotations/training/a.png")
