@@ -7,6 +7,7 @@ The latter is a folder in VOC's layout with masks in colours, which `labelmap.tx
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from fcn_keras.files.reading import damage_as_user_errors, read_text
 
 OPTIONS = {"images"}
 LABELMAP = "labelmap.txt"
+MAX_FILES = 50  # XML files of other programs, of which there may be one per image
 
 
 def recognizes(place: Path) -> bool:
@@ -48,7 +50,10 @@ def read(place: Path, options: Options, findings: Findings) -> Source:
 
 
 def _xml_files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("*.xml") if _is_xml(path))
+    """CVAT's own `annotations.xml`, or others among the first of a folder."""
+    if _is_xml(folder / "annotations.xml"):
+        return [folder / "annotations.xml"]
+    return sorted(filter(_is_xml, itertools.islice(folder.glob("*.xml"), MAX_FILES)))
 
 
 def _is_xml(path: Path) -> bool:

@@ -120,8 +120,7 @@ def _splits(root: Path, findings: Findings) -> dict[str, str | None]:
             findings.notes.append(f"{path}: the list is empty.")
         else:
             lists[name] = read_ids(root, name)
-    if {"train", "val", "trainval"} <= lists.keys():
-        del lists["trainval"]
+    _drop_unions(lists, findings)
     seen: dict[str, str] = {}
     for part, names in lists.items():
         for name in names:
@@ -132,6 +131,16 @@ def _splits(root: Path, findings: Findings) -> dict[str, str | None]:
                 )
             seen.setdefault(name, part)
     return {name: None if part == "default" else split_name(part) for name, part in seen.items()}
+
+
+def _drop_unions(lists: dict[str, list[str]], findings: Findings) -> None:
+    """Drops lists that contain another, such as VOC's `trainval`, or a `test` equal to `val`."""
+    sets = {part: {*names} for part, names in lists.items()}
+    for part in sorted({*lists} - {"train", "val"}, key=lambda part: -len(sets[part])):
+        inside = [other for other in lists if other != part and sets[other] <= sets[part]]
+        if inside:
+            del lists[part]
+            findings.notes.append(f"{part}.txt is not used, as it contains all of {inside[0]}.txt.")
 
 
 def _roots(place: Path) -> list[Path]:

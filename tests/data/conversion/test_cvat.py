@@ -136,6 +136,24 @@ def test_polygons_are_filled_as_by_pycocotools():
         np.testing.assert_array_equal(mask, coco.decode(runs)[..., 0])
 
 
+def test_shapes_without_a_pixel_are_left_out(tmp_path):
+    thin = '<polygon label="car" points="5,5;5,5;5,5"/>' + box("pole", 3, 3, 3.2, 9)
+    shapes = box("car", 0, 0, 2, 2) + thin
+    write(tmp_path, xml("".join(image(f"{n}.png", shapes) for n in "ab")), "a.png", "b.png")
+    done = convert(tmp_path, tmp_path / "out")
+    assert len(done.findings.left_out["as it covers the centre of no pixel"]) == 4
+    assert masks(tmp_path / "out")["a"].sum() == 4
+
+
+def test_several_files_are_to_be_named(tmp_path):
+    place = write(tmp_path, xml(image("a.png", box("car", 0, 0, 9, 9))), "a.png")
+    for name in ("one.xml", "two.xml"):
+        (tmp_path / name).write_bytes(place.read_bytes())
+    place.unlink()
+    with pytest.raises(UserError, match="Found: one.xml, two.xml"):
+        convert(tmp_path, tmp_path / "out")
+
+
 def test_background_is_a_label_in_any_row(tmp_path):
     labels = (LABELS[0], ("Background", "#010101", "any"), LABELS[1])
     shapes = box("car", 0, 0, 30, 20) + box("Background", 0, 0, 10, 20)

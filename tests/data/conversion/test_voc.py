@@ -62,6 +62,18 @@ def test_pascal_voc_is_known_by_its_names(place, ours, tmp_path):
     assert any("test.txt: the list is empty" in note for note in done.findings.notes)
 
 
+def test_lists_that_contain_another_are_not_used(ours, tmp_path):
+    lists = {name: (ours / LISTS / f"{name}.txt").read_text() for name in ("train", "val")}
+    (ours / LISTS / "test.txt").write_text(lists["val"])
+    (ours / LISTS / "trainaug.txt").write_text(lists["train"] + "more\n")
+    done = convert(ours, tmp_path / "out")
+    assert done.sizes == {"train": 3, "val": 2}
+    assert done.findings.notes == [
+        "trainaug.txt is not used, as it contains all of train.txt.",
+        "test.txt is not used, as it contains all of val.txt.",
+    ]
+
+
 def test_other_images_need_a_list_of_classes(ours, tmp_path):
     (ours / "classes.txt").rename(tmp_path / "mine.txt")
     with pytest.raises(UserError, match=r"no classes.txt, and train_0 is no image of PASCAL"):
