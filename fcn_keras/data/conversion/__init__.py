@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fcn_keras.data.conversion import folders, label_studio, labelme
+from fcn_keras.data.conversion import ade20k, cityscapes, cvat, folders, label_studio, labelme, roboflow, voc
 from fcn_keras.data.conversion.source import Example, Findings, Options, Source
 from fcn_keras.data.decoding import decode_image
 from fcn_keras.data.directory import (
@@ -32,7 +32,16 @@ from fcn_keras.files.images import LYING, orientation, palette_image
 from fcn_keras.files.writing import atomic_folder
 
 # In the order in which a source is compared with them: some contain what others look for.
-FORMATS = {"folders": folders, "labelme": labelme, "label-studio": label_studio}
+FORMATS = {
+    "cvat": cvat,
+    "roboflow": roboflow,
+    "cityscapes": cityscapes,
+    "ade20k": ade20k,
+    "voc": voc,
+    "labelme": labelme,
+    "label-studio": label_studio,
+    "folders": folders,
+}
 STARTS = {b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png"}  # of files
 # EXIF's orientations, as the operations that turn the stored pixels upright.
 TURNS = {
