@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fcn_keras.data.conversion import folders
+from fcn_keras.data.conversion import coco, folders, yolo
 from fcn_keras.data.conversion.source import Example, Findings, Options, Source
 from fcn_keras.data.decoding import decode_image
 from fcn_keras.data.directory import (
@@ -32,7 +32,7 @@ from fcn_keras.files.images import LYING, orientation, palette_image
 from fcn_keras.files.writing import atomic_folder
 
 # In the order in which a source is compared with them: some contain what others look for.
-FORMATS = {"folders": folders}
+FORMATS = {"folders": folders, "coco": coco, "yolo": yolo}
 # EXIF's orientations, as the operations that turn the stored pixels upright.
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
