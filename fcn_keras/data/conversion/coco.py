@@ -213,7 +213,7 @@ def _group(path: Path, annotations, names: dict, images: dict, findings: Finding
             images[image][1].append((number, names[category], segmentation))
             crowds += entry.get("iscrowd") == 1
     if crowds:
-        findings.notes.append(f"{path}: {crowds} crowd regions are drawn as their class.")
+        findings.notes.append(f"{path}: crowd regions are drawn as their class: {crowds}.")
 
 
 def _group_panoptic(path: Path, annotations, names, images: dict, findings: Findings) -> None:
@@ -252,7 +252,7 @@ def _require_segmentations(place: Path, files: list[_File], findings: Findings) 
         )
     if empty:
         what = "unlabelled" if files[0].panoptic else "background"
-        findings.notes.append(f"{empty} images without a segmentation are {what} everywhere.")
+        findings.notes.append(f"images without a segmentation are {what} everywhere: {empty}.")
 
 
 def _labels(files: list[_File], findings: Findings) -> LabelSet:
@@ -306,7 +306,7 @@ def _find_images(files: list[_File], images: Path | None, findings: Findings) ->
             missing = [f"{file.path}: none of its images is in {where}. Name a folder by --images."]
         findings.problems += missing
         if moved:
-            findings.notes.append(f"{file.path}: {moved} images were found by their names alone.")
+            findings.notes.append(f"{file.path}: images found by their file names alone: {moved}.")
 
 
 def _existing(folders: list[Path], parts: list[str]) -> list[Path]:

@@ -200,7 +200,7 @@ def _require_polygons(file: Path, root: Path, labels: dict[Path, Path], findings
         )
     if len(with_label) < len(labels):
         missing = len(labels) - len(with_label)
-        findings.notes.append(f"{missing} images have no labels: they are background everywhere.")
+        findings.notes.append(f"images without labels are background everywhere: {missing}.")
     known = {*labels.values()}
     for folder in sorted({label.parent for label in known}):
         if "labels" in folder.relative_to(root).parts:
@@ -256,7 +256,7 @@ def _shape(row: str, ids: list[int], height: int, width: int) -> tuple[int, list
     high = np.minimum(pixels.max(axis=0) + 1, (width, height))
     scratch = Image.new("1", tuple(np.maximum(high - low, 1).tolist()))
     _fill(ImageDraw.Draw(scratch), [(x, y) for x, y in (pixels - low).tolist()], 1)
-    area = np.count_nonzero(np.asarray(scratch))
+    area = int(np.count_nonzero(np.asarray(scratch)))
     return area, [(x, y) for x, y in pixels.tolist()], ids[int(index)]
 
 
