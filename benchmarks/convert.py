@@ -26,6 +26,14 @@ from pycocotools import mask as pycocotools
 ROOT = Path(__file__).parents[1]
 HEIGHT, WIDTH = 480, 640
 OBJECTS = 10  # per image
+# Linux's `ru_maxrss` would be that of the process which starts this one.
+MEASURED = """
+import pathlib, sys
+from fcn_keras.cli import main
+code = main(sys.argv[1:])
+print(pathlib.Path("/proc/self/status").read_text())
+sys.exit(code)
+"""
 
 
 def main(arguments=None) -> int:
@@ -95,18 +103,17 @@ def annotation(rng, image: int, number: int) -> dict:
 
 def converted(path: Path, output: Path) -> tuple[float, float]:
     """Seconds that `data convert` takes, and its peak memory in MB."""
-    command = [sys.executable, "-m", "fcn_keras", "data", "convert", path, "--output", output]
+    command = ["data", "convert", path, "--output", output]
     begin = time.perf_counter()
-    process = subprocess.Popen(
-        [*map(str, command)],
-        stdout=subprocess.DEVNULL,
+    status = subprocess.run(
+        [sys.executable, "-c", MEASURED, *map(str, command)],
+        stdout=subprocess.PIPE,
+        check=True,
+        text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(f"{' '.join(map(str, command))}: exit code {process.returncode}")
-    return time.perf_counter() - begin, usage.ru_maxrss / 1024
+    ).stdout
+    [line] = [line for line in status.splitlines() if line.startswith("VmHWM")]
+    return time.perf_counter() - begin, int(line.split()[1]) / 1024
 
 
 if __name__ == "__main__":

@@ -8,14 +8,14 @@ so they make no holes.
 
 from __future__ import annotations
 
-import array
 import contextlib
 import dataclasses
 import functools
 import itertools
 import json
+import mmap
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from fcn_keras.data.conversion.source import (
     with_background,
 )
 from fcn_keras.data.decoding import decode_image
-from fcn_keras.data.directory import read_file
+from fcn_keras.data.directory import MAX_BYTES, read_file
 from fcn_keras.data.split import IGNORE_ID, LabelSet
 from fcn_keras.errors import UserError, few, require_packages
 from fcn_keras.files.reading import as_object, damage_as_user_errors
@@ -42,20 +42,24 @@ KINDS = ("instances", "stuff", "panoptic")  # COCO's own files: the first of the
 NO_MASKS = ("captions", "image_info", "person_keypoints")
 PEEKED_FILES, PEEKED_BYTES = 20, 1 << 16
 LIST_OF_COCO = re.compile(rb'"(images|annotations|categories|licenses)"\s*:\s*\[')
+LISTS = (b"images", b"categories", b"annotations")
+# A string or a bracket: all that is needed to find an object's end.
+TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[][{}]', re.S)  # a string may be cut off
 SPLIT_WORDS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 
 
 @dataclasses.dataclass(frozen=True)
 class _File:
-    """A JSON file: its classes, and the record of each image with its objects.
+    """A JSON file: names of categories, and the record of each image with its objects.
 
-    An object is (annotation id, class name, segmentation); a panoptic file has at most one per
-    image, (annotation id, PNG's name, class names of its segments).
+    An object is (start and end in the file, category): it is parsed again when it is drawn, since
+    all of them may need more memory than there is. A panoptic file has at most one per image,
+    (name of the PNG, the category of each segment).
     """
 
     path: Path
     split: str | None
-    names: list[str]
+    names: dict[Any, str]
     images: list[tuple[dict, list[tuple]]]
     panoptic: bool
 
@@ -70,12 +74,12 @@ def read(place: Path, options: Options, findings: Findings) -> Source:
     files = [file for file in files if file.images]
     _require_segmentations(place, files, findings)
     labels = _labels(files, findings)
-    ids = {name: index for index, name in enumerate(labels.names)}
     found = list(_find_images(files, options.images, findings))
     names = distinct_names([(file.split or file.path.stem, path) for file, _, path, _ in found])
     examples = []
     for name, (file, image, _, (record, objects)) in zip(names, found):
         draw = _draw_panoptic if file.panoptic else _draw
+        ids = {category: labels.names.index(name) for category, name in file.names.items()}
         draw = functools.partial(draw, file.path, record, objects, ids, findings)
         examples.append(Example(name, image, file.path, draw, file.split))
     return Source(labels, examples)
@@ -121,42 +125,75 @@ def _annotation_files(place: Path, findings: Findings) -> list[Path]:
 
 
 def _read_json(path: Path, findings: Findings) -> _File:
-    data = read_file(path)
     with damage_as_user_errors(f"{path}: not readable as COCO's JSON", "Export it again."):
-        content = as_object(json.loads(data, object_hook=_compacted), "the content")
-        del data
-        for key in ("images", "annotations", "categories"):
-            if not isinstance(content.get(key), list):
-                raise ValueError(f"{key!r} is not a list")
-            for index, entry in enumerate(content[key]):
-                as_object(entry, f"{key}[{index}]")
-        names, images = _category_names(content), _records(content)
-    annotations = content["annotations"]
+        if not path.is_file() or path.stat().st_size > MAX_BYTES:
+            raise ValueError(f"not a regular file of at most {MAX_BYTES >> 30} GiB")
+        places: dict[bytes, list] = {key: [] for key in LISTS}
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            for key, start, end in _entries(data):
+                places[key].append((start, end))
+        image_places, category_places, annotations = places.values()
+        categories = list(_parsed(path, category_places))
+        names, images = _category_names(categories), _records(_parsed(path, image_places))
+        panoptic = any("segments_info" in entry for entry in _parsed(path, annotations[:1]))
+        group = _group_panoptic if panoptic else _group
+        group(path, annotations, names, images, findings)
     if not annotations:
         findings.leave_out("as it has no annotations", path)
         images = {}
-    _leave_out_placeholder(path, content, names, findings)
-    panoptic = any("segments_info" in entry for entry in annotations)
-    (_group_panoptic if panoptic else _group)(path, annotations, names, images, findings)
+    elif not panoptic:
+        used = {category for _, objects in images.values() for *_, category in objects}
+        _leave_out_placeholder(path, categories, used, names, findings)
     words = [*re.split("[^a-z]+", path.stem.lower()), path.parent.name.lower()]
     split = next((split_name(word) for word in words if word in SPLIT_WORDS), None)
-    return _File(path, split, list(names.values()), list(images.values()), panoptic)
+    return _File(path, split, names, list(images.values()), panoptic)
 
 
-def _compacted(entry: dict) -> dict:
-    """Packs an annotation's numbers, which take four times the memory as objects."""
-    with contextlib.suppress(TypeError, OverflowError):  # what is no number is reported later
-        if isinstance(entry.get("segmentation"), list):
-            entry["segmentation"] = [array.array("d", part) for part in entry["segmentation"]]
-        if isinstance(entry.get("counts"), list):
-            entry["counts"] = array.array("L", entry["counts"])
-    return entry
+def _entries(data) -> Iterator[tuple[bytes, int, int]]:
+    """Yields the key of each of `LISTS` in a JSON object, and the start and end of an entry.
+
+    Raises:
+        ValueError: If the object ends early, or a list holds something else than objects.
+    """
+    depth = start = end = 0
+    key = between = b""
+    for token in TOKEN.finditer(data):
+        text = token[0]
+        if text in (b"[", b"{"):
+            if depth == 1:
+                end, between = token.end(), b""
+            elif depth == 2:
+                start = token.start()
+            if depth in (1, 2) and key in LISTS:
+                rest = data[end:start].strip() if depth == 2 else b""
+                if text != (b"[", b"{")[depth - 1] or rest != between:
+                    raise ValueError(f"{key.decode()} is not a list of objects")
+            depth += 1
+        elif text in (b"]", b"}"):
+            depth -= 1
+            if depth == 2 and key in LISTS:
+                end, between = token.end(), b","
+                yield key, start, end
+            elif depth == 1 and key in LISTS and data[end : token.start()].strip():
+                raise ValueError(f"{key.decode()} is not a list of objects")
+        elif depth == 1:
+            key = text[1:-1]
+    if depth or not key:
+        raise ValueError("not a complete JSON object")
 
 
-def _category_names(content: dict) -> dict[Any, str]:
+def _parsed(path: Path, places: Iterable[Sequence]) -> Iterator[dict]:
+    """Yields the objects at these starts and ends in a file."""
+    with path.open("rb") as file:
+        for start, end, *_ in places:
+            file.seek(start)
+            yield as_object(json.loads(file.read(end - start)), "an entry")
+
+
+def _category_names(categories: list[dict]) -> dict[Any, str]:
     """The name of each category, in the order of their ids."""
     names: dict[Any, str] = {}
-    for index, category in enumerate(content["categories"]):
+    for index, category in enumerate(categories):
         number, name = category.get("id"), category.get("name")
         if not _is_id(number) or not isinstance(name, str):
             raise ValueError(f"categories[{index}] needs an id and a name")
@@ -166,15 +203,16 @@ def _category_names(content: dict) -> dict[Any, str]:
     return dict(sorted(names.items(), key=lambda item: (isinstance(item[0], str), item[0])))
 
 
-def _records(content: dict) -> dict[Any, tuple[dict, list]]:
-    """Each image's record, and a list for its objects, by its id."""
+def _records(records: Iterable[dict]) -> dict[Any, tuple[dict, list]]:
+    """What is needed of each image's record, and a list for its objects, by its id."""
     images: dict[Any, tuple[dict, list]] = {}
-    for index, record in enumerate(content["images"]):
-        if not _is_id(record.get("id")) or not isinstance(record.get("file_name"), str):
+    for index, record in enumerate(records):
+        number, name = record.get("id"), record.get("file_name")
+        if not _is_id(number) or not isinstance(name, str):
             raise ValueError(f"images[{index}] needs an id and a file_name")
-        if record["id"] in images:
-            raise ValueError(f"two images have the id {record['id']}")
-        images[record["id"]] = record, []
+        if number in images:
+            raise ValueError(f"two images have the id {number}")
+        images[number] = {key: record.get(key) for key in ("file_name", "width", "height")}, []
     return images
 
 
@@ -182,43 +220,41 @@ def _is_id(value) -> bool:
     return isinstance(value, (int, str)) and not isinstance(value, bool)
 
 
-def _leave_out_placeholder(path: Path, content: dict, names: dict, findings: Findings) -> None:
+def _leave_out_placeholder(path: Path, categories, used: set, names, findings: Findings) -> None:
     """Drops the first category of Roboflow's files, which names all the others together."""
-    if len(names) < 2:
-        return
-    first, *others = content["categories"]
-    used = any(entry.get("category_id") == first["id"] for entry in content["annotations"])
-    if first.get("supercategory") == "none" and not used:
-        if all(other.get("supercategory") == first["name"] for other in others):
+    if len(categories) > 1 and categories[0].get("supercategory") == "none":
+        first, *others = categories
+        grouped = all(other.get("supercategory") == first["name"] for other in others)
+        if grouped and first["id"] not in used:
             del names[first["id"]]
             findings.leave_out("as Roboflow's name for all classes", f"{path}: {first['name']}")
 
 
-def _group(path: Path, annotations, names: dict, images: dict, findings: Findings) -> None:
-    """Adds each annotation to its image."""
+def _group(path: Path, places: list, names: dict, images: dict, findings: Findings) -> None:
+    """Adds the place and category of each annotation to its image."""
     crowds = 0
-    for index, entry in enumerate(annotations):
-        number, segmentation = entry.get("id", f"[{index}]"), entry.get("segmentation")
+    for index, (place, entry) in enumerate(zip(places, _parsed(path, places))):
+        title = f"{path}: annotation {entry.get('id', f'[{index}]')}"
         image, category = entry.get("image_id"), entry.get("category_id")
         if not _is_id(image) or not _is_id(category) or category not in names:
             findings.problems.append(
-                f"{path}: annotation {number} has the image_id {image!r} and the category_id "
-                f"{category!r}, which are unknown. Correct or remove it."
+                f"{title} has the image_id {image!r} and the category_id {category!r}, which are "
+                "unknown. Correct or remove it."
             )
         elif image not in images:
-            findings.leave_out("as its image is not in the file", f"{path}: annotation {number}")
-        elif not segmentation:
-            findings.leave_out("as it has no segmentation", f"{path}: annotation {number}")
+            findings.leave_out("as its image is not in the file", title)
+        elif not entry.get("segmentation"):
+            findings.leave_out("as it has no segmentation", title)
         else:
-            images[image][1].append((number, names[category], segmentation))
+            images[image][1].append((*place, category))
             crowds += entry.get("iscrowd") == 1
     if crowds:
         findings.notes.append(f"{path}: crowd regions are drawn as their class: {crowds}.")
 
 
-def _group_panoptic(path: Path, annotations, names, images: dict, findings: Findings) -> None:
-    """Adds each PNG, with the class name of its segments, to its image."""
-    for index, entry in enumerate(annotations):
+def _group_panoptic(path: Path, places, names: dict, images: dict, findings: Findings) -> None:
+    """Adds each PNG, with the category of its segments, to its image."""
+    for index, entry in enumerate(_parsed(path, places)):
         title = f"{path}: annotations[{index}]"
         image, segments, png = (entry.get(k) for k in ("image_id", "segments_info", "file_name"))
         if not isinstance(png, str) or not isinstance(segments, list) or not _is_id(image):
@@ -228,18 +264,18 @@ def _group_panoptic(path: Path, annotations, names, images: dict, findings: Find
         elif images[image][1]:
             findings.problems.append(f"{title}: another annotation has the same image_id.")
         else:
-            classes = {}
+            categories = {}
             for segment in segments:
                 known = segment if isinstance(segment, dict) else {}
                 number, category = known.get("id"), known.get("category_id")
                 if _is_id(number) and _is_id(category) and category in names:
-                    classes[number] = names[category]
+                    categories[number] = category
                 else:
                     findings.problems.append(
                         f"{title}: its segment {number!r} has the category_id {category!r}, which "
                         "is unknown. Correct it."
                     )
-            images[image][1].append((f"[{index}]", png, classes))
+            images[image][1].append((png, categories))
 
 
 def _require_segmentations(place: Path, files: list[_File], findings: Findings) -> None:
@@ -257,13 +293,13 @@ def _require_segmentations(place: Path, files: list[_File], findings: Findings) 
 
 def _labels(files: list[_File], findings: Findings) -> LabelSet:
     """The classes: the categories, behind background where it is what no object covers."""
-    names = list(dict.fromkeys(itertools.chain(*(file.names for file in files))))
+    names = list(dict.fromkeys(itertools.chain(*(file.names.values() for file in files))))
     for file in files:
-        if len(set(file.names)) < len(file.names):
+        if len({*file.names.values()}) < len(file.names):
             raise UserError(f"{file.path}: two categories have the same name. Rename one.")
         if file.panoptic != files[0].panoptic:
             raise UserError(f"{file.path}: only some files are panoptic. Give one file.")
-    if any(file.names != names for file in files):
+    if any(list(file.names.values()) != names for file in files):
         findings.notes.append("the files' categories differ; they were matched by their names.")
     if not files[0].panoptic:
         names = with_background(names)
@@ -335,9 +371,12 @@ def _folders(path: Path, images: Path | None) -> list[Path]:
 
 def _draw(path: Path, record: dict, objects, ids, findings: Findings, height: int, width: int):
     _require_recorded_size(path, record, height, width)
+    with damage_as_user_errors(f"{path}: changed since it was read", "Convert it again."):
+        entries = list(_parsed(path, objects))
     shapes = []
-    for number, name, segmentation in objects:
-        title = f"{path}: annotation {number} of {record['file_name']!r}"
+    for entry, (*_, category) in zip(entries, objects):
+        title = f"{path}: annotation {entry.get('id')} of {record['file_name']!r}"
+        segmentation = entry.get("segmentation")
         try:
             runs = coco_shapes.run_lengths(segmentation, height, width)
         except ValueError as error:
@@ -345,7 +384,7 @@ def _draw(path: Path, record: dict, objects, ids, findings: Findings, height: in
             continue
         if coco_shapes.reach(segmentation, height, width) > 1:
             findings.leave_out("where it is outside its image", title)
-        shapes.append((runs, ids[name]))
+        shapes.append((runs, ids[category]))
     columns = np.zeros(height * width, np.uint8)
     for runs, class_id in sorted(shapes, key=lambda shape: -shape[0][1::2].sum()):
         coco_shapes.draw(runs, class_id, columns)
@@ -353,7 +392,7 @@ def _draw(path: Path, record: dict, objects, ids, findings: Findings, height: in
 
 
 def _require_recorded_size(path: Path, record: dict, height: int, width: int) -> None:
-    recorded = record.get("width"), record.get("height")
+    recorded = record["width"], record["height"]
     if None in recorded or recorded == (width, height):
         return
     remedy = "Restore the image that was annotated."
@@ -368,7 +407,7 @@ def _require_recorded_size(path: Path, record: dict, height: int, width: int) ->
 def _draw_panoptic(path: Path, record, objects, ids, findings: Findings, height: int, width: int):
     if not objects:
         return np.full((height, width), IGNORE_ID, np.uint8)
-    [(_, file_name, classes)] = objects
+    [(file_name, categories)] = objects
     places = [path.with_suffix(""), path.parent]
     found = _existing(places, re.split(r"[\\/]", file_name)[-1:])
     if not found:
@@ -376,10 +415,10 @@ def _draw_panoptic(path: Path, record, objects, ids, findings: Findings, height:
     # A segment's id is R + 256 G + 65536 B, and 0 is no segment.
     colors = decode_image(read_file(found[0]), str(found[0])).astype(np.int32)
     numbers, inverse = np.unique(colors @ [1, 256, 65536], return_inverse=True)
-    table = [ids[classes[n]] if n in classes else IGNORE_ID for n in numbers.tolist()]
-    unknown = [str(n) for n in numbers.tolist() if n and n not in classes]
+    table = [ids[categories[n]] if n in categories else IGNORE_ID for n in numbers.tolist()]
+    unknown = [str(n) for n in numbers.tolist() if n and n not in categories]
     if unknown:
         findings.leave_out("as segments_info lacks its id", f"{found[0]}: {few(unknown)}")
-    for segment in sorted(classes.keys() - {*numbers.tolist()}, key=str):
+    for segment in sorted(categories.keys() - {*numbers.tolist()}, key=str):
         findings.leave_out("as the PNG lacks it", f"{path}: segment {segment} of {file_name!r}")
     return np.array(table, np.uint8)[inverse.reshape(colors.shape[:2])]

@@ -17,8 +17,7 @@ def run_lengths(segmentation, height: int, width: int) -> np.ndarray:
     """The run lengths of an annotation's segmentation, int64 with the sum `height * width`.
 
     Args:
-        segmentation: An object of `counts` and `size`, or a list of polygons. Lists of numbers
-            in it must be `array.array`.
+        segmentation: An object of `counts` and `size`, or a list of polygons.
         height: Height of the image.
         width: Width of the image.
 
@@ -52,8 +51,8 @@ def _polygon_runs(polygons: list, height: int, width: int) -> np.ndarray:
 
     outline = 0.0
     for polygon in polygons:
-        if not isinstance(polygon, array.array):
-            raise ValueError("a segmentation that is not a list of lists of numbers")
+        message = "a segmentation that is not a list of lists of numbers"
+        polygon = _numbers("d", polygon, message)
         if len(polygon) % 2 or len(polygon) < 6:
             raise ValueError(f"a polygon of {len(polygon) / 2:g} points; at least 3 are needed")
         points = np.reshape(polygon, (-1, 2))
@@ -77,15 +76,22 @@ def _encoded_runs(rle: dict, height: int, width: int) -> np.ndarray:
     counts = rle.get("counts")
     if isinstance(counts, str):
         runs = _decompressed(counts.encode(errors="replace"))
-    elif isinstance(counts, array.array):
-        runs = np.array(counts, np.int64)
     else:
-        raise ValueError("'counts' that are neither a string nor a list of numbers from 0")
+        message = "'counts' that are neither a string nor a list of whole numbers"
+        runs = np.array(_numbers("q", counts, message), np.int64)
     # pycocotools would leave pixels undefined if there were too few.
     pixels = height * width
     if not runs.size or runs.min() < 0 or runs.max() > pixels or runs.sum() != pixels:
         raise ValueError(f"run lengths that do not add up to its {pixels} pixels")
     return runs
+
+
+def _numbers(kind: str, values, message: str) -> array.array:
+    """The list of numbers that a value must be, or a `ValueError` of this message."""
+    try:
+        return array.array(kind, values if isinstance(values, list) else [None])
+    except (TypeError, OverflowError):
+        raise ValueError(message) from None
 
 
 def _decompressed(counts: bytes) -> np.ndarray:

@@ -1,6 +1,5 @@
 """`data convert` on COCO's JSON; pycocotools is the reference."""
 
-import array
 import json
 import os
 import sys
@@ -97,12 +96,9 @@ def test_random_shapes_have_the_pixels_of_pycocotools():
         rle = pycocotools.merge(pycocotools.frPyObjects(polygons, height, width))
         noise = (rng.random((height, width)) < rng.random()).astype(np.uint8)
         cases = [
-            ([array.array("d", polygon) for polygon in polygons], pycocotools.decode(rle)),
+            (polygons, pycocotools.decode(rle)),
             (string(noise) | {"size": [height, width]}, noise),
-            (
-                {"size": [height, width], "counts": array.array("L", numbers(noise)["counts"])},
-                noise,
-            ),
+            (numbers(noise) | {"size": [height, width]}, noise),
         ]
         for segmentation, expected in cases:
             columns = np.zeros(height * width, np.uint8)
@@ -219,7 +215,7 @@ def test_all_faults_are_listed_and_nothing_is_written(tmp_path, capfd):
         "for the size [30, 20]": turned,
         "not a complete compressed": {"size": list(SIZE), "counts": "oo"},
         "of more than 32 bits": {"size": list(SIZE), "counts": "o" * 20 + "0"},
-        "numbers from 0": {"size": list(SIZE), "counts": [-5, 605]},
+        "list of whole numbers": {"size": list(SIZE), "counts": [0.5, 5]},
         "an outline of": [[0, 0, 30, 20] * 50_000],
     }
     content = instances(*((0, 7, shape) for shape in wrong.values()), images=5)
@@ -239,11 +235,14 @@ def test_all_faults_are_listed_and_nothing_is_written(tmp_path, capfd):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"images": {}}, "'images' is not a list"),
-        ({"images": [5]}, r"images\[0\] is not an object"),
+        ({"images": {}}, "images is not a list of objects"),
+        ({"images": {"1": {}}}, "images is not a list of objects"),
+        ({"images": [5]}, "images is not a list of objects"),
+        ({"annotations": [*VALID["annotations"], "x"]}, "annotations is not a list of objects"),
+        ({"annotations": [VALID["annotations"]]}, "annotations is not a list of objects"),
         ({"images": [{"id": 1}]}, r"images\[0\] needs an id and a file_name"),
         ({"images": VALID["images"] * 2}, "two images have the id 100"),
-        ({"annotations": None}, "'annotations' is not a list"),
+        ({"annotations": None}, "boxes alone"),
         ({"categories": CATEGORIES * 2}, "two categories have the id 7"),
         ({"categories": [{"id": 1}]}, r"categories\[0\] needs an id and a name"),
         ({"categories": [*CATEGORIES, {"id": 1, "name": "cat "}]}, "have the same name"),
@@ -266,7 +265,15 @@ def test_what_cannot_be_read_is_refused(change, message, tmp_path):
     assert not (tmp_path / "new").exists()
 
 
-@pytest.mark.parametrize("text", ["{", "[" * 100_000, "\xff", "5", '{"images": [1' + "0" * 9999])
+DAMAGED = (
+    *("", "{", "[" * 100_000, "\xff", "5", '"' + '\\"' * 200_000, "[1]", "{}}"),
+    *(json.dumps(VALID)[:-9], json.dumps(VALID).replace("}, {", "}\n<<<<<<<\n{", 1)),
+    json.dumps(VALID).replace('"id": 0', '"id": ' + "[" * 100_000),
+    json.dumps(VALID).replace('"id": 0', '"id": ' + "1" * 9999),
+)
+
+
+@pytest.mark.parametrize("text", DAMAGED, ids=range(len(DAMAGED)))
 def test_damaged_json_is_refused(text, tmp_path):
     path = tmp_path / "a.json"
     path.write_text(text, encoding="latin-1")
