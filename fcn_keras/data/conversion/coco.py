@@ -70,17 +70,21 @@ def recognizes(place: Path) -> bool:
 
 def read(place: Path, options: Options, findings: Findings) -> Source:
     require_packages("The format coco", "coco", "pycocotools")
-    files = [_read_json(path, findings) for path in _annotation_files(place, findings)]
+    paths = _annotation_files(place, findings)
+    files = [_read_json(path, _split(place, path, len(paths)), findings) for path in paths]
     files = [file for file in files if file.images]
     _require_segmentations(place, files, findings)
     labels = _labels(files, findings)
     found = list(_find_images(files, options.images, findings))
     names = distinct_names([(file.split or file.path.stem, path) for file, _, path, _ in found])
+    ids = {
+        file.path: {number: labels.names.index(name) for number, name in file.names.items()}
+        for file in files
+    }
     examples = []
     for name, (file, image, _, (record, objects)) in zip(names, found):
         draw = _draw_panoptic if file.panoptic else _draw
-        ids = {category: labels.names.index(name) for category, name in file.names.items()}
-        draw = functools.partial(draw, file.path, record, objects, ids, findings)
+        draw = functools.partial(draw, file.path, record, objects, ids[file.path], findings)
         examples.append(Example(name, image, file.path, draw, file.split))
     return Source(labels, examples)
 
@@ -124,7 +128,16 @@ def _annotation_files(place: Path, findings: Findings) -> list[Path]:
     return chosen
 
 
-def _read_json(path: Path, findings: Findings) -> _File:
+def _split(place: Path, path: Path, count: int) -> str | None:
+    """The split that a file is named after, or its folder; one file alone is all there is."""
+    words = re.split("[^a-z]+", path.stem.lower())
+    if path.parent != place:
+        words.append(path.parent.name.lower())
+    found = (split_name(word) for word in words if word in SPLIT_WORDS)
+    return next(found, None) if count > 1 else None
+
+
+def _read_json(path: Path, split: str | None, findings: Findings) -> _File:
     with damage_as_user_errors(f"{path}: not readable as COCO's JSON", "Export it again."):
         if not path.is_file() or path.stat().st_size > MAX_BYTES:
             raise ValueError(f"not a regular file of at most {MAX_BYTES >> 30} GiB")
@@ -144,8 +157,6 @@ def _read_json(path: Path, findings: Findings) -> _File:
     elif not panoptic:
         used = {category for _, objects in images.values() for *_, category in objects}
         _leave_out_placeholder(path, categories, used, names, findings)
-    words = [*re.split("[^a-z]+", path.stem.lower()), path.parent.name.lower()]
-    split = next((split_name(word) for word in words if word in SPLIT_WORDS), None)
     return _File(path, split, names, list(images.values()), panoptic)
 
 
@@ -356,10 +367,8 @@ def _existing(folders: list[Path], parts: list[str]) -> list[Path]:
 
 def _folders(path: Path, images: Path | None) -> list[Path]:
     """Where the images of a JSON file may be."""
-    if images:
-        return [images]
-    roots = [path.parent]
-    if path.parent.name.lower().startswith(("annotation", "label")):
+    roots = [images or path.parent]
+    if not images and path.parent.name.lower().startswith(("annotation", "label")):
         roots.append(path.parent.parent)
     subset = path.stem.partition("_")[2]
     words = [word for word in re.split("[^a-z]+", path.stem.lower()) if word in SPLIT_WORDS]

@@ -16,6 +16,7 @@ from support.mutations import mutated
 from fcn_keras.cli import main
 from fcn_keras.data import load_split
 from fcn_keras.data.conversion import coco_shapes, convert
+from fcn_keras.data.conversion.source import Options
 from fcn_keras.errors import UserError
 
 SIZE = HEIGHT, WIDTH = 20, 30
@@ -138,7 +139,8 @@ def test_a_category_may_be_the_background(tmp_path):
     content = instances(
         (0, 91, [box(0, 0, 5, 5)]), (1, 2, [box(0, 0, 5, 5)]), categories=categories
     )
-    done = convert(write(tmp_path / "a.json", content), tmp_path / "new")
+    done = convert(write(tmp_path / "test" / "test.json", content), tmp_path / "new")
+    assert done.sizes == {"train": 1, "val": 1}  # one file is no split, whatever its name
     assert done.labels.names == ("_background_", "dog", "cat", "hat")
     assert not masks(tmp_path / "new")["0"].any()
 
@@ -153,6 +155,8 @@ def test_files_are_splits_whose_images_may_have_the_same_names(tmp_path):
     (root / "annotations/panoptic_val2017.json").write_text('{"images": [], "annotations": []}')
     done = convert(root, tmp_path / "new")
     assert done.sizes == {"train": 2, "val": 2} and not done.findings.problems
+    source = Options(images=root / "images")
+    assert convert(root, tmp_path / "2", options=source).sizes == done.sizes
     assert [len(places) for places in done.findings.left_out.values()] == [1, 1]
     found = masks(tmp_path / "new")
     assert set(found) == {"train/0", "train/1", "val/0", "val/1"}

@@ -45,6 +45,7 @@ LABELS = {
 
 def write(root, labels=LABELS, **description):
     """A data set: each image's path with the lines of its labels, or `None` for no file."""
+    root.mkdir()
     for name, lines in labels.items():
         image = root / name
         label = (root / name.replace("images/", "labels/")).with_suffix(".txt")
@@ -127,6 +128,18 @@ def test_paths(description, tmp_path):
     (root / "train.txt").write_text("./images/train/a.jpg\r\ndata/images/train/b.v1.jpg\r\n\r\n")
     done = convert(root / "data.yaml", tmp_path / "new")
     assert done.sizes == {"train": 2, "val": 1} and not done.findings.problems
+
+
+def test_the_last_folder_images_is_that_of_labels(tmp_path):
+    root = write(tmp_path / "in", {}, train="images", val=None)
+    for name in ("a", "b"):
+        for folder in ("images", "labels"):
+            (root / "images" / name / folder).mkdir(parents=True)
+        Image.new("RGB", SIZE[::-1]).save(root / f"images/{name}/images/x.png")
+        (root / f"images/{name}/labels/x.txt").write_text(polygon(0, 1, 1, 3, 3))
+    convert(root, tmp_path / "new")
+    found = masks(tmp_path / "new")
+    assert {*found} == {"a/images/x", "b/images/x"} and all(mask.any() for mask in found.values())
 
 
 def test_what_has_no_partner_is_told(tmp_path):
