@@ -35,6 +35,7 @@ from fcn_keras.data.decoding import decode_image
 from fcn_keras.data.directory import MAX_BYTES, read_file
 from fcn_keras.data.split import IGNORE_ID, LabelSet
 from fcn_keras.errors import UserError, few, require_packages
+from fcn_keras.files.images import LYING, orientation
 from fcn_keras.files.reading import as_object, damage_as_user_errors
 
 OPTIONS = {"images"}
@@ -84,7 +85,7 @@ def read(place: Path, options: Options, findings: Findings) -> Source:
     examples = []
     for name, (file, image, _, (record, objects)) in zip(names, found):
         draw = _draw_panoptic if file.panoptic else _draw
-        draw = functools.partial(draw, file.path, record, objects, ids[file.path], findings)
+        draw = functools.partial(draw, file.path, image, record, objects, ids[file.path], findings)
         examples.append(Example(name, image, file.path, draw, file.split))
     return Source(labels, examples)
 
@@ -378,8 +379,10 @@ def _folders(path: Path, images: Path | None) -> list[Path]:
     return [root / name for root in roots for name in inside]
 
 
-def _draw(path: Path, record: dict, objects, ids, findings: Findings, height: int, width: int):
-    _require_recorded_size(path, record, height, width)
+def _draw(
+    path: Path, image: Path, record, objects, ids, findings: Findings, height: int, width: int
+) -> np.ndarray:
+    height, width = _recorded_size(path, image, record, height, width)
     with damage_as_user_errors(f"{path}: changed since it was read", "Convert it again."):
         entries = list(_parsed(path, objects))
     shapes = []
@@ -400,20 +403,22 @@ def _draw(path: Path, record: dict, objects, ids, findings: Findings, height: in
     return np.ascontiguousarray(columns.reshape(width, height).T)
 
 
-def _require_recorded_size(path: Path, record: dict, height: int, width: int) -> None:
-    recorded = record["width"], record["height"]
-    if None in recorded or recorded == (width, height):
-        return
-    remedy = "Restore the image that was annotated."
-    if recorded == (height, width):
-        remedy = "If EXIF turns it, add --exif ignore."
-    raise UserError(
-        f"{path}: image {record['file_name']!r} has the width and height {recorded[0]} and "
-        f"{recorded[1]}, but its file {width} and {height}. {remedy}"
-    )
+def _recorded_size(path: Path, image: Path, record: dict, height: int, width: int):
+    """The height and width to draw: those of the photograph, perhaps as it is stored."""
+    recorded = record["height"], record["width"]
+    if recorded == (width, height) and orientation(image, str(image)) in LYING:
+        return recorded
+    if None not in recorded and recorded != (height, width):
+        raise UserError(
+            f"{path}: image {record['file_name']!r} is recorded as {recorded[0]}×{recorded[1]} "
+            f"(height×width), but is {height}×{width}. Restore the image that was annotated."
+        )
+    return height, width
 
 
-def _draw_panoptic(path: Path, record, objects, ids, findings: Findings, height: int, width: int):
+def _draw_panoptic(
+    path: Path, image: Path, record, objects, ids, findings: Findings, height: int, width: int
+) -> np.ndarray:
     if not objects:
         return np.full((height, width), IGNORE_ID, np.uint8)
     [(file_name, categories)] = objects

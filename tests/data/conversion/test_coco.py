@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hypothesis import given
-from PIL import Image
+from PIL import ExifTags, Image
 from pycocotools import mask as pycocotools
 from support.mutations import mutated
 
 from fcn_keras.cli import main
 from fcn_keras.data import load_split
-from fcn_keras.data.conversion import coco_shapes, convert
-from fcn_keras.data.conversion.source import Options
+from fcn_keras.data.conversion import coco, coco_shapes, convert
+from fcn_keras.data.conversion.source import Findings, Options
 from fcn_keras.errors import UserError
 
 SIZE = HEIGHT, WIDTH = 20, 30
@@ -230,7 +230,12 @@ def test_all_faults_are_listed_and_nothing_is_written(tmp_path, capfd):
     Image.new("RGB", (WIDTH, HEIGHT + 1)).save(tmp_path / "4.jpg")
     assert main(["data", "convert", str(path), "--output", str(tmp_path / "new")]) == 1
     error = capfd.readouterr().err
-    others = ("category_id 8", "'2.jpg' is missing", "3.jpg: not a readable", "file 30 and 21")
+    others = (
+        "category_id 8",
+        "'2.jpg' is missing",
+        "3.jpg: not a readable",
+        "recorded as 20×30 (height×width), but is 21×30",
+    )
     for text in (*wrong, *others):
         assert error.count(text) == 1, (text, error)
     assert not (tmp_path / "new").exists() and "Traceback" not in error
@@ -315,6 +320,17 @@ def test_a_missing_folder_is_one_line_and_can_be_named(tmp_path):
     assert main(["data", "convert", str(path), "--output", str(tmp_path / "new")]) == 1
     flags = ["--images", str(tmp_path / "elsewhere"), "--output", str(tmp_path / "new")]
     assert main(["data", "convert", str(path), *flags]) == 0
+
+
+def test_annotations_of_a_turned_photograph_are_drawn_as_it_is_stored(tmp_path):
+    path = write(tmp_path / "a.json", VALID)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / "0.jpg", exif=exif)
+    source = coco.read(path, Options(), Findings())
+    np.testing.assert_array_equal(source.examples[0].draw(WIDTH, HEIGHT), 2 * pixels(1, 1, 9, 9))
+    with pytest.raises(UserError, match="recorded as 20×30 .*, but is 30×20"):
+        source.examples[1].draw(WIDTH, HEIGHT)  # which has no orientation
 
 
 def test_a_missing_package_is_named(tmp_path, monkeypatch):
