@@ -29,11 +29,11 @@ from fcn_keras.data.conversion.source import (
 )
 from fcn_keras.data.split import LabelSet
 from fcn_keras.errors import UserError, few
+from fcn_keras.files.finding import IMAGE_SUFFIXES
 from fcn_keras.files.reading import as_object, damage_as_user_errors, read_text
 
 OPTIONS: set[str] = set()
 SPLIT_KEYS = ("train", "val", "validation", "test")
-SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 MAX_YAML = 1 << 18  # bytes: the parser needs seconds for a megabyte
 MAX_POINTS = 10**5  # of a polygon: Pillow looks at each of them in each row
 TOLERANCE = 0.01  # of an image's sides: how far ultralytics lets coordinates leave it
@@ -165,8 +165,10 @@ def _images(file: Path, root: Path, content: dict, findings: Findings) -> Iterat
 def _listed(place: Path, root: Path, findings: Findings) -> Iterator[Path]:
     """Yields the images of a folder or of a list."""
     if place.is_dir():
-        files = (path for path in sorted(place.rglob("*")) if path.suffix.lower() in SUFFIXES)
-        yield from (path for path in files if path.is_file() and not path.name.startswith("."))
+        for path in sorted(place.rglob("*")):
+            hidden = any(part.startswith(".") for part in path.relative_to(place).parts)
+            if path.suffix.lower() in IMAGE_SUFFIXES and not hidden and path.is_file():
+                yield path
         return
     with damage_as_user_errors(f"{place}: not readable as a list of images"):
         if not place.is_file():

@@ -147,6 +147,8 @@ def test_what_has_no_partner_is_told(tmp_path):
     root = write(tmp_path / "in", labels, test="images/val")
     (root / "labels/val/lost.txt").write_text(polygon(0, 1, 1, 5, 5))
     (root / "labels/val/none.txt").mkdir()
+    (root / "images/val/.ipynb_checkpoints").mkdir()
+    Image.new("RGB", (4, 4)).save(root / "images/val/.ipynb_checkpoints/a.jpg")
     done = convert(root, tmp_path / "new")
     assert done.findings.notes == ["images without labels are background everywhere: 2."]
     left_out = {reason: len(places) for reason, places in done.findings.left_out.items()}
