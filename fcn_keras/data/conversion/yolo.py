@@ -52,7 +52,10 @@ def read(place: Path, options: Options, findings: Findings) -> Source:
     files = _yaml_files(place) if place.is_dir() else [place]
     if len(files) != 1:
         found = few([file.name for file in files]) or "none"
-        raise UserError(f"{place}: one YAML file with names and splits is needed. Found: {found}.")
+        raise UserError(
+            f"{place}: one YAML file with names and train is needed. Found: {found}. Write "
+            "data.yaml, or name the right one as the source."
+        )
     [file] = files
     with damage_as_user_errors(f"{file}: not readable as YOLO's YAML", "Correct it."):
         content = _read_yaml(file)

@@ -212,6 +212,14 @@ def test_what_cannot_be_read_is_refused(description, message, tmp_path):
     assert not (tmp_path / "new").exists()
 
 
+def test_one_yaml_file_is_needed(tmp_path):
+    root = write(tmp_path / "in")
+    (root / "b.yml").write_text((root / "data.yaml").read_text())
+    with pytest.raises(UserError, match="Found: b.yml, data.yaml. Write data.yaml, or name"):
+        convert(root, tmp_path / "new")
+    assert convert(root / "b.yml", tmp_path / "new").sizes == {"train": 2, "val": 1}
+
+
 def test_boxes_alone_are_refused_as_detection(tmp_path):
     labels = {"images/train/a.jpg": ["0 0.5 0.5 0.1 0.1"], "images/val/b.jpg": []}
     with pytest.raises(UserError, match="its labels are boxes, for detection"):
