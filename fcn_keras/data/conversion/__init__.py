@@ -14,7 +14,18 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fcn_keras.data.conversion import ade20k, cityscapes, cvat, folders, label_studio, labelme, roboflow, voc
+from fcn_keras.data.conversion import (
+    ade20k,
+    cityscapes,
+    coco,
+    cvat,
+    folders,
+    label_studio,
+    labelme,
+    roboflow,
+    voc,
+    yolo,
+)
 from fcn_keras.data.conversion.source import Example, Findings, Options, Source
 from fcn_keras.data.decoding import decode_image
 from fcn_keras.data.directory import (
@@ -38,6 +49,8 @@ FORMATS = {
     "cityscapes": cityscapes,
     "ade20k": ade20k,
     "voc": voc,
+    "coco": coco,
+    "yolo": yolo,
     "labelme": labelme,
     "label-studio": label_studio,
     "folders": folders,

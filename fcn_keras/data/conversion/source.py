@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import posixpath
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -20,6 +21,7 @@ import numpy as np
 
 from fcn_keras.data.split import LabelSet
 
+BACKGROUND = "background"
 # Other programs' names of splits.
 SPLITS = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
 
@@ -95,3 +97,33 @@ class Findings:
 def split_name(name: str) -> str:
     """The name that a split of another program has here, such as `"val"` for `"valid"`."""
     return SPLITS.get(name.lower(), name.lower())
+
+
+def distinct_names(files: Sequence[tuple[str, str]]) -> list[str]:
+    """Names for photographs, given the subset and the relative path ("a/b.jpg") of each.
+
+    A path loses its extension and the folders that all of its subset begin with. Names that
+    several subsets have are preceded by the subset's.
+    """
+    folders: dict[str, list[str]] = {}
+    for subset, path in files:
+        folders.setdefault(subset, []).append(posixpath.dirname(path))
+    common = {subset: posixpath.commonpath(found) for subset, found in folders.items()}
+    names = [
+        posixpath.splitext(path)[0].removeprefix(common[subset]).lstrip("/")
+        for subset, path in files
+    ]
+    counts = collections.Counter(names)
+    return [
+        name if counts[name] == 1 or not subset else f"{subset}/{name}"
+        for name, (subset, _) in zip(names, files)
+    ]
+
+
+def with_background(names: Sequence[str]) -> list[str]:
+    """The classes of a format whose pixels of no shape are background: that is id 0.
+
+    A class of this name, perhaps between underscores, serves as it.
+    """
+    first = next((n for n in names if n.strip("_").lower() == BACKGROUND), BACKGROUND)
+    return [first, *(name for name in names if name != first)]
