@@ -115,6 +115,7 @@ def _rows_of_lines(text: str, path) -> list[Row]:
             return [
                 Row(**match.groupdict(), place=place(number))
                 for (number, _), match in zip(body, found)
+                if match
             ]
         if sum(map(bool, found)) > len(found) / 2:
             number, line = next(line for line, match in zip(body, found) if not match)

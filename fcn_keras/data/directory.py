@@ -77,7 +77,7 @@ def read_labels(root) -> LabelSet:
 
 def read_class_list(path: Path) -> LabelSet:
     """Reads a class list of any form (see `class_lists`); raises `UserError` like `read_labels`."""
-    return parse_class_list(_read_text(path, REMEDY, MAX_CLASSES_BYTES), path)
+    return parse_class_list(read_text(path, REMEDY, MAX_CLASSES_BYTES), path)
 
 
 def read_ids(root, split: str) -> list[str]:
@@ -89,7 +89,7 @@ def read_ids(root, split: str) -> list[str]:
     path = Path(root) / LIST_FOLDER / f"{split}.txt"
     others = ", ".join(split_names(root)) or "none"
     remedy = f"Write one image id per line. Lists found: {others}."
-    lines = split_lines(_read_text(path, remedy, MAX_BYTES))
+    lines = split_lines(read_text(path, remedy, MAX_BYTES))
     ids = [line.strip() for line in lines if line.strip()]
     if not ids:
         raise UserError(f"{path}: the list is empty. Write one image id per line.")
@@ -127,6 +127,14 @@ def read_mask(path: Path, labels: LabelSet, predicted: bool = False) -> np.ndarr
 def read_file(path: Path, remedy: str = "") -> bytes:
     """The bytes of an image's or mask's file; raises `UserError` if that fails."""
     return _read_bytes(path, MAX_BYTES, remedy)
+
+
+def read_text(path: Path, remedy: str = "", limit: int = MAX_BYTES) -> str:
+    """The text of a list; raises `UserError` if that fails."""
+    try:
+        return _read_bytes(path, limit, remedy).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text ({error}). Save it as UTF-8.") from error
 
 
 def require_same_size(image: np.ndarray, mask: np.ndarray, mask_path: Path) -> None:
@@ -229,13 +237,6 @@ def _read_bytes(path: Path, limit: int, remedy: str = "") -> bytes:
         raise UserError(f"{path}: no such file. {remedy}") from error
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}). Make it readable.") from error
-
-
-def _read_text(path: Path, remedy: str, limit: int) -> str:
-    try:
-        return _read_bytes(path, limit, remedy).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text ({error}). Save it as UTF-8.") from error
 
 
 def _size(array: np.ndarray) -> str:

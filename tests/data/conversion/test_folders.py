@@ -104,7 +104,11 @@ def test_all_problems_are_listed_and_nothing_is_written(tmp_path, capfd):
     assert main(["data", "convert", *flags(export, output)]) == 1
     captured = capfd.readouterr()
     assert "3 problems. Nothing was written." in captured.out
-    for text in ("photo 0.v1.png: the mask has id 7", "the mask is 20×31", "not a readable image"):
+    for text in (
+        "photo 0.v1.png: the id 7 is no class's, here or in other masks: 1 of 4",
+        "the mask is 20×31",
+        "not a readable image",
+    ):
         assert text in captured.err
     assert not output.exists() and "Traceback" not in captured.err
 
@@ -147,11 +151,12 @@ def test_the_seed_draws_the_validation_images(tmp_path):
         ({"seed": -1}, "--seed must not be negative"),
         ({"images": "no/such"}, "no/such: no such folder"),
         ({"classes": "no/such.txt"}, "no/such.txt: no such file"),
-        ({"masks": "."}, "0 pairs of image and mask"),
+        ({"masks": "empty"}, "0 pairs of image and mask, among 5 images and 0 masks"),
     ],
 )
 def test_mistakes_are_named(changes, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
     export = tmp_path / "export"
     write_export(export)
     source = {
