@@ -53,7 +53,8 @@ class MaskValues:
     def colors(self) -> np.ndarray:
         """int32 `(H, W)` of colours, see `color_code`."""
         if self.pixels.ndim == 3:
-            return self.pixels.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)
+            red, green, blue = (self.pixels[..., i].astype(np.int32) for i in range(3))
+            return red << 16 | green << 8 | blue
         if self.palette is None:
             return self.pixels.astype(np.int32) * color_code((1, 1, 1))
         return MaskValues(self.palette[None]).colors()[0][self.pixels]

@@ -90,7 +90,8 @@ def _labels(
         return LabelSet(("background", options.binary), BINARY_COLORS), None
     path = options.classes
     if path is None:
-        path = next((place / name for name in CLASS_LISTS if (place / name).is_file()), None)
+        paths = [folder / name for folder in (place, place / "train") for name in CLASS_LISTS]
+        path = next((path for path in paths if path.is_file()), None)
         if path is None:
             return None, None
         findings.notes.append(f"{path}: its classes are used (--classes names another list).")
@@ -145,6 +146,7 @@ def _listed_splits(place: Path, pairs: list[Pair], findings: Findings) -> dict[s
 
 def _listed(line: str, names: dict[str, str]) -> str | None:
     """The name that a line of a list means: itself, or the first of its paths."""
+    line = line.replace("\\", "/")
     for text in (line.strip(), line.split()[0]):
         root, ending = os.path.splitext(text)
         text = root if ending.lower() in IMAGE_ENDINGS else text

@@ -84,6 +84,12 @@ class MaskReader:
         """
         formats = (*MASK_FORMATS, "JPEG") if self.options.nearest else MASK_FORMATS
         values = mask_values(data, name, formats)
+        if self.options.nearest and values.palette is None and values.pixels.ndim == 2:
+            if self.labels and any(len({*color}) > 1 for color in self.labels.palette):
+                raise UserError(
+                    f"{name}: a grey mask, whose values are near no class's colour. --nearest is "
+                    "for masks in colours, or in black and white with --binary."
+                )
         if self.kind == "colors" or (self.kind is None and values.pixels.ndim == 3):
             codes, table, seen, many = values.colors(), self._color_table, self.colors, MANY
         else:
@@ -119,11 +125,14 @@ class MaskReader:
 
     def _note(self, seen: dict[int, _Seen], found, counts, name: str, many: int) -> None:
         if len(found) > many:
-            nearest = "If it is a mask: --nearest takes the class of the nearest colour."
-            raise UserError(
-                f"{name}: {len(found)} colours or grey values that are no class's: a photograph, "
-                f"or a mask after lossy compression. {nearest if self.labels else ''}".rstrip()
+            what = "colours that are no class's: a photograph, or a mask after lossy compression"
+            remedy = "If it is a mask: --nearest takes the class of the nearest colour" + (
+                "." if self.labels else " in the list that --classes names."
             )
+            if seen is self.ids:
+                what = "values that are no class's: a photograph, or numbers of objects"
+                remedy = "A mask has the number of a class in each pixel."
+            raise UserError(f"{name}: {len(found)} {what}. {remedy}")
         self._odd_masks[seen is self.colors] += 1
         for value, count in zip(found.tolist(), counts.tolist()):
             if value in seen or len(seen) < MAX_LISTED:
@@ -186,7 +195,9 @@ class MaskReader:
         colors = [color_of(code) for code in self.colors]
         greys = [red for red, green, blue in colors if red == green == blue]
         what = self._odd("colour", list(map(str, colors)))
-        if self.options.binary:
+        if self.options.binary and colors == [(1, 1, 1)]:
+            remedy = "0 and 1 are ids already: name them by --classes FILE, without --binary."
+        elif self.options.binary:
             remedy = "Only black and white are known with --binary; --nearest takes the nearer one."
         elif {*self.colors} <= {BLACK, WHITE}:
             remedy = BINARY_REMEDY
@@ -194,8 +205,8 @@ class MaskReader:
             remedy = "If they are ids in three channels: --mask-values ids."
         else:
             remedy = (
-                f"Add the lines that are printed to {self.place}, or use --unlabelled-color R G B "
-                "or --nearest."
+                f"Write them into {self.place}, as 'name<TAB>R G B', or use --unlabelled-color R G "
+                "B or --nearest. They are printed in this form."
             )
             findings.class_list += self._color_lines()
         findings.problems.append(f"{what} {remedy}")
@@ -215,15 +226,13 @@ class MaskReader:
         )
 
     def _odd(self, kind: str, values: list[str]) -> str:
-        """What is no class's, in how many masks, with the first of these."""
+        """What is no class's, in which mask and how many others."""
         seen = self.colors if kind == "colour" else self.ids
         count = f"the {kind} {values[0]} is" if len(values) == 1 else f"{len(values)} {kind}s are"
-        others = f" ({few(values)})" if len(values) > 1 else ""
-        masks = self._odd_masks[kind == "colour"]
-        place = next(iter(seen.values())).place
-        return (
-            f"{place}: {count} no class's{others}, here or in other masks: {masks} of {self.masks}."
-        )
+        which = f" ({few(values)})" if len(values) > 1 else ""
+        others = self._odd_masks[kind == "colour"] - 1
+        place = next(iter(seen.values())).place + (f" and {others} other masks" if others else "")
+        return f"{place}: {count} no class's{which}."
 
     def _ask_for_classes(self, findings: Findings) -> None:
         ids = set(np.flatnonzero(self.found_ids).tolist())
@@ -232,10 +241,14 @@ class MaskReader:
             return
         if not self.ids and not self.colors:
             return  # each mask has a problem of its own
-        kind = "colours" if self.colors else "ids"
+        kind, hint = "colours" if self.colors else "ids", ""
+        if self.colors and all(
+            red == green == blue for red, green, blue in map(color_of, self.colors)
+        ):
+            hint = " If the greys are ids in three channels: --mask-values ids."
         findings.problems.append(
-            f"The classes of the masks' {kind} are not known. Name them in a class list, such as "
-            "the one below, and give it as --classes FILE."
+            f"The classes of the masks' {kind} are not known. Save the list that is printed, with "
+            f"their names, and give it as --classes FILE.{hint}"
         )
         if self.colors:
             findings.class_list += self._color_lines()

@@ -87,21 +87,30 @@ def find_pairs(images: Path, masks: Path, suffix: str | None, findings: Findings
     image_files, mask_files, others = _files(images, masks, findings)
     if suffix is not None:
         suffix = os.path.splitext(suffix)[0] if _ending(suffix) in IMAGE_ENDINGS else suffix
+        for file in mask_files:
+            if not file.stem.endswith(suffix) and file not in image_files:
+                findings.leave_out(f"as its name does not end with {suffix}", file.path)
         mask_files = [file for file in mask_files if file.stem.endswith(suffix)]
-    found, rule = _best_pairs(image_files, mask_files, suffix)
-    if len(found) < 2:
+    match = _best_match(image_files, mask_files, suffix)
+    for first, second, *_ in [*match.same_images, *match.same_masks]:
+        findings.problems.append(
+            f"{second.path}: {first.path.name} has the same name. Rename or remove one."
+        )
+    if len(match.pairs) < 2 and not findings.problems:
         folders = f"{images}" if images == masks else f"{images} and {masks}"
         raise UserError(
-            f"{folders}: {len(found)} pairs of image and mask, among {len(image_files)} images "
-            f"and {len(mask_files)} masks ({_contents([*image_files, *mask_files, *others])}). At "
-            "least two are needed, whose names differ by one prefix or suffix. --images DIR and "
-            "--masks DIR choose the folders, --mask-suffix the ending."
+            f"{folders}: {len(match.pairs)} pairs of image and mask, among {len(image_files)} "
+            f"images and {len(mask_files)} masks "
+            f"({_contents([*image_files, *mask_files, *others])}). At least two are needed, whose "
+            "names differ by one prefix or suffix. --images DIR and --masks DIR choose folders, "
+            "--mask-suffix the ending, --format another format."
         )
-    if rule != Rule():
-        findings.notes.append(f"{rule}. --mask-suffix chooses another.")
-    used = {file.path for pair in found for file in pair}
+    if match.rule != Rule():
+        findings.notes.append(f"{match.rule}. --mask-suffix chooses another.")
+    used = {file.path for pair in match.pairs for file in pair}
+    used |= {file.path for same in (*match.same_images, *match.same_masks) for file in same}
     _leave_out({*image_files, *mask_files}, others, used, findings)
-    return _named(found)
+    return _named(match.pairs)
 
 
 def _files(
@@ -152,7 +161,7 @@ def _walk(root: Path) -> Iterator[File]:
             subfolders.clear()
             continue
         seen.add(real)
-        subfolders[:] = sorted(name for name in subfolders if name[0] not in "._")
+        subfolders[:] = sorted(name for name in subfolders if name[0] != "." and name != "__MACOSX")
         parts = Path(folder).relative_to(root).parts
         for name in sorted(names):
             if name[0] != ".":
@@ -193,8 +202,8 @@ def _split_of(file: File) -> str | None:
     return next(map(split_name, found), None)
 
 
-# What, besides the name, a photograph and its mask must have in common: the first that makes the
-# most pairs is taken.
+# What, besides the name, a photograph and its mask must have in common. A later one is taken only
+# if it makes more than twice as many pairs, as it may pair what does not belong together.
 COMMON = (
     lambda file: tuple(place.lower() for place in _places(file)),
     _split_of,
@@ -202,40 +211,57 @@ COMMON = (
 )
 
 
-def _best_pairs(
-    images: list[File], masks: list[File], suffix: str | None
-) -> tuple[list[tuple[File, File]], Rule]:
-    best: tuple[list[tuple[File, File]], Rule] = ([], Rule())
-    equal: list[Rule] = []
-    most_doubles: list[File] = []
-    for common, rule in itertools.product(COMMON, _rules(images, masks, suffix)):
-        by_image = _by_key(images, common, rule.image_prefix, rule.image_suffix)
-        by_mask = _by_key(masks, common, rule.mask_prefix, rule.mask_suffix)
-        pairs, doubles = [], []
-        for key in by_image.keys() & by_mask.keys():
-            photographs, drawn = by_image[key], by_mask[key]
-            if len(photographs) == len(drawn) == 1 and photographs != drawn:
-                pairs.append((photographs[0], drawn[0]))
-            elif len(drawn) > 1 and len(photographs) == 1:
-                doubles = drawn
-        if len(pairs) > len(best[0]):
-            best, equal = (pairs, rule), [rule]
-        elif pairs and len(pairs) == len(best[0]) and suffix is None:
-            if {mask for _, mask in pairs}.isdisjoint(mask for _, mask in best[0]):
-                equal.append(rule)
-        most_doubles = max(most_doubles, doubles, key=len)
-    if len(equal) > 1 and best[1] != Rule():
-        raise UserError(
-            f"{masks[0].path.parent}: several masks for each image: {'; '.join(map(str, equal))}. "
-            "Choose one by --mask-suffix. Masks of one class each must be joined first."
-        )
-    if len(best[0]) < 2 and most_doubles:
-        raise UserError(
-            f"{masks[0].path.parent.parent}: several masks for one image, such as "
-            f"{few([str(file.path) for file in most_doubles])}. If each folder has the masks of "
-            "one class, join them to one mask of ids per image; or choose one by --masks."
-        )
+class _Match(NamedTuple):
+    """What a rule finds: pairs, and photographs or masks of which several fit the other."""
+
+    rule: Rule
+    pairs: list[tuple[File, File]]
+    same_images: list[list[File]]
+    same_masks: list[list[File]]
+
+
+def _best_match(images: list[File], masks: list[File], suffix: str | None) -> _Match:
+    best, rules = _Match(Rule(), [], [], []), _rules(images, masks, suffix)
+    for common in COMMON:
+        matches = [_match(images, masks, common, rule) for rule in rules]
+        most = max(matches, key=lambda match: len(match.pairs), default=best)
+        equal = {
+            match.rule: None
+            for match in matches
+            if len(match.pairs) == len(most.pairs) > 0
+            and {mask for _, mask in match.pairs}.isdisjoint(mask for _, mask in most.pairs)
+        }
+        if equal and most.rule != Rule():
+            raise UserError(
+                f"{masks[0].path.parent}: several masks for each image: "
+                f"{'; '.join(map(str, [most.rule, *equal]))}. Choose one by --mask-suffix. Masks "
+                "of one class each must be joined first."
+            )
+        if len(most.pairs) > 2 * len(best.pairs):
+            best = most
+        same = max((files for match in matches for files in match.same_masks), key=len, default=[])
+        if len(best.pairs) < 2 and same:
+            raise UserError(
+                f"{same[0].path}: one of several masks for the same image, as {same[1].path} is. "
+                "If each folder has the masks of one class, join them to one mask of ids per "
+                "image; otherwise choose a folder by --masks."
+            )
     return best
+
+
+def _match(images: list[File], masks: list[File], common, rule: Rule) -> _Match:
+    by_image = _by_key(images, common, rule.image_prefix, rule.image_suffix)
+    by_mask = _by_key(masks, common, rule.mask_prefix, rule.mask_suffix)
+    match = _Match(rule, [], [], [])
+    for key in by_image.keys() & by_mask.keys():
+        photographs, drawn = by_image[key], by_mask[key]
+        if len(photographs) > 1:
+            match.same_images.append(photographs)
+        elif len(drawn) > 1:
+            match.same_masks.append(drawn)
+        elif photographs != drawn:
+            match.pairs.append((photographs[0], drawn[0]))
+    return match
 
 
 def _by_key(files: list[File], common, prefix: str, suffix: str) -> dict[tuple, list[File]]:
@@ -259,6 +285,8 @@ def _rules(images: list[File], masks: list[File], suffix: str | None) -> list[Ru
     rules = {Rule()}
     rules |= {Rule(*pair) for pair in itertools.product(*beginnings) if pair[0] != pair[1]}
     rules |= {Rule("", "", *pair) for pair in itertools.product(*endings) if pair[0] != pair[1]}
+    if images == masks:  # then the names of masks must have something more
+        rules = {rule for rule in rules if rule.mask_prefix or rule.mask_suffix}
     return sorted(rules, key=lambda rule: (sum(map(len, rule)), rule))
 
 
@@ -293,10 +321,7 @@ def _leave_out(
     stems = {path.stem for path in alone}
     for file in others:
         if file.stem in stems:
-            findings.leave_out(
-                "as it is none of JPEG, PNG, TIFF, BMP and WebP, or a mask of PNG, TIFF, BMP, GIF",
-                file.path,
-            )
+            findings.leave_out("as files of this ending are not read", file.path)
 
 
 def _named(pairs: list[tuple[File, File]]) -> list[Pair]:
