@@ -7,10 +7,8 @@ import sys
 from pathlib import Path
 
 from fcn_keras.cli.early import check_local_place
-from fcn_keras.cli.shared import print_next, print_problems, progress
+from fcn_keras.cli.shared import SHOWN, print_next, print_problems, progress
 from fcn_keras.errors import printable
-
-SHOWN = 5  # of what was left out for one reason
 
 
 def add(commands) -> None:
@@ -37,9 +35,10 @@ def _add_convert(data) -> None:
         "convert",
         help="make a data set from what a labelling tool wrote",
         description="Writes a new folder in VOC's layout. SOURCE is what a labelling tool "
-        "exported; or --images and --masks are two folders whose files have the same names, with "
-        "masks of class ids or of the colours in the list of classes. If there are problems, they "
-        "are listed and nothing is written.",
+        "exported, or a folder of photographs and masks as image files; --images and --masks name "
+        "these two folders if they are not found. Masks hold class ids or the colours in the list "
+        "of classes; without a list, their colours are listed. If there are problems, they are "
+        "listed and nothing is written.",
     )
     convert.set_defaults(command=_convert, parser=convert)
     convert.add_argument("source", nargs="?", metavar="SOURCE", help="exported file or folder")
@@ -47,11 +46,53 @@ def _add_convert(data) -> None:
         "--format", default="auto", metavar="NAME", help="format of SOURCE (auto: found out)"
     )
     convert.add_argument("--images", metavar="DIR", help="folder of photographs")
-    convert.add_argument("--masks", metavar="DIR", help="folder of PNG masks")
+    convert.add_argument("--masks", metavar="DIR", help="folder of masks as image files")
     convert.add_argument(
         "--classes",
         metavar="FILE",
-        help="class list: one name per line, id 0 first; a tab and a colour 'R G B' may follow",
+        help="class list: one name per line, id 0 first; a tab and a colour 'R G B' may follow; "
+        "lists of other programs are read, too (found beside the masks)",
+    )
+    convert.add_argument(
+        "--mask-suffix", metavar="TEXT", help="ending of masks' names, such as _mask (found out)"
+    )
+    convert.add_argument(
+        "--binary", metavar="NAME", help="class of white (255) in masks of black and white"
+    )
+    convert.add_argument(
+        "--mask-values",
+        choices=("ids", "colors"),
+        help="what masks hold: ids, also as palette indices or in three equal channels, or the "
+        "colours of classes, also in palettes (ids, but colours if channels differ)",
+    )
+    convert.add_argument(
+        "--ids-from", type=int, metavar="N", help="id of the first class in masks of ids (0)"
+    )
+    convert.add_argument(
+        "--unlabelled",
+        type=int,
+        nargs="+",
+        metavar="ID",
+        help="ids of unlabelled pixels in masks, beside 255",
+    )
+    convert.add_argument(
+        "--unlabelled-color",
+        type=int,
+        nargs=3,
+        action="append",
+        metavar=("R", "G", "B"),
+        help="colour of unlabelled pixels in masks, beside 224 224 192; may be repeated",
+    )
+    convert.add_argument(
+        "--nearest",
+        action="store_true",
+        help="give colours of no class the class of the nearest colour, as for masks saved as JPEG",
+    )
+    convert.add_argument(
+        "--exif",
+        choices=("apply", "ignore"),
+        help="whether masks fit photographs that EXIF turns as they are shown (apply) or stored "
+        "(ignore); by default their sizes decide",
     )
     convert.add_argument(
         "--map",
@@ -122,6 +163,8 @@ def _convert(arguments) -> int:
             print(f"left out, {reason}: {len(places) - SHOWN} more", file=sys.stderr)
     for note in done.findings.notes:
         print(f"Note: {printable(note)}", file=sys.stderr)
+    if done.findings.class_list:
+        print("\n".join(done.findings.class_list))
     if done.findings.problems:
         print_problems(done.findings.problems, " Nothing was written.")
         return 1

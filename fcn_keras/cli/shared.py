@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import re
 import shlex
 import sys
 import warnings
@@ -12,6 +13,8 @@ import warnings
 from fcn_keras.cli.early import require_limit
 from fcn_keras.errors import printable
 from fcn_keras.files.silence import silenced
+
+SHOWN = 5  # of problems of one kind, and of what is left out for one reason
 
 
 def add_model_flags(parser, alternatives=None) -> None:
@@ -110,9 +113,19 @@ def selected_split(arguments):
 
 
 def print_problems(problems, then: str = "") -> None:
-    """Prints a line for each problem, then how many there are and what follows from that."""
+    """Prints a line for each problem, then how many there are and what follows from that.
+
+    Of problems that differ only in names and numbers, a few are printed.
+    """
+    kinds: dict[str, list[str]] = {}
     for problem in problems:
-        print(f"problem: {printable(problem)}", file=sys.stderr)
+        _, _, what = problem.partition(": ")
+        kinds.setdefault(re.sub(r"\S*[/\d]\S*", "", what or problem), []).append(problem)
+    for same in kinds.values():
+        for problem in same[:SHOWN]:
+            print(f"problem: {printable(problem)}", file=sys.stderr)
+        if len(same) > SHOWN:
+            print(f"problem: and {len(same) - SHOWN} more like this", file=sys.stderr)
     print(f"{len(problems)} problem{'' if len(problems) == 1 else 's'}.{then}")
 
 

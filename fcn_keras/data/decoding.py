@@ -6,6 +6,7 @@ decoder expands them to RGB).
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,50 @@ from PIL import Image
 
 from fcn_keras.data.split import IGNORE_ID, LabelSet, voc_palette
 from fcn_keras.errors import UserError
-from fcn_keras.files.images import bad_files_named, open_header, open_photograph
+from fcn_keras.files.images import (
+    JPEGS,
+    bad_files_named,
+    open_header,
+    open_photograph,
+    read_orientation,
+)
 
 # Pillow scales grey values of a few bits to 0..255, in steps of this size.
 GREY_STEPS = {"L;2": 85, "L;4": 17}
+MANY = 256  # colours in one mask: more are not classes
+MASK_FORMATS = ("PNG", "TIFF", "BMP", "GIF")  # which keep what is drawn
+CONVERT = "fcn-keras data convert"
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskValues:
+    """What a mask's file holds, before it is known what that means.
+
+    Args:
+        pixels: Palette indices or grey values `(H, W)`, or colours uint8 `(H, W, 3)`.
+        step: The step between the grey values of a file with a few bits per pixel.
+        palette: The colours of palette indices, uint8 `(256, 3)`.
+    """
+
+    pixels: np.ndarray
+    step: int = 1
+    palette: np.ndarray | None = None
+
+    def ids(self) -> np.ndarray | None:
+        """Integers `(H, W)`; `None` for colours whose channels differ."""
+        if self.pixels.ndim == 2:
+            return self.pixels if self.step == 1 else self.pixels // self.step
+        grey = self.pixels[..., :1]
+        return grey[..., 0] if (self.pixels == grey).all() else None
+
+    def colors(self) -> np.ndarray:
+        """int32 `(H, W)` of colours, see `color_code`."""
+        if self.pixels.ndim == 3:
+            red, green, blue = (self.pixels[..., i].astype(np.int32) for i in range(3))
+            return red << 16 | green << 8 | blue
+        if self.palette is None:
+            return self.pixels.astype(np.int32) * color_code((1, 1, 1))
+        return MaskValues(self.palette[None]).colors()[0][self.pixels]
 
 
 def decode_image(data: bytes, name: str) -> np.ndarray:
@@ -42,62 +83,152 @@ def decode_mask(data: bytes, labels: LabelSet, name: str, predicted: bool = Fals
 
     Raises:
         UserError: If the bytes are not a complete image or not a PNG (JPEG compression
-            invents classes), or contain an id or colour that is not in the label set.
+            invents classes), or contain an id or colour that is not in the label set, or a
+            palette gives classes the colours of others.
     """
-    with bad_files_named(name):
-        image = open_header(data, name)
-        _require_ids_kept(image, name)
-        step = GREY_STEPS.get(_raw_mode(image), 1)
-        image.load()
-        if image.mode in ("RGB", "RGBA"):
-            return _ids_of_colors(np.asarray(image.convert("RGB")), labels, name, predicted)
-        ids = np.asarray(image.getchannel("L") if image.mode == "LA" else image)
-    ids = ids.astype(np.uint8) if ids.dtype == bool else ids // step
+    values = mask_values(data, name)
+    if values.pixels.ndim == 3 or (ids := values.ids()) is None:
+        return _ids_of_colors(values, labels, name, predicted)
+    if not predicted:
+        require_palette_agrees(values, labels, name)
     void = [] if predicted else [labels.ignore_id]
     unknown = np.setdiff1d(ids, [*range(len(labels)), *void])
     if unknown.size:
         others = "".join(f", or {ignore_id} for unlabelled pixels" for ignore_id in void)
+        hint = ""
+        if not predicted and unknown.tolist() == [len(labels)]:
+            hint = f" If the first class is 1: {CONVERT} --ids-from 1"
+            hint += " --unlabelled 0." if 0 in ids else "."
         raise UserError(
             f"{name}: the mask has id {unknown[0]}, but there are {len(labels)} classes: use "
-            f"0 to {len(labels) - 1}{others}."
+            f"0 to {len(labels) - 1}{others}.{hint}"
         )
     return ids.astype(np.uint8)
 
 
-def _ids_of_colors(rgb: np.ndarray, labels: LabelSet, name: str, predicted: bool) -> np.ndarray:
-    codes = rgb.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)
-    void = voc_palette()[IGNORE_ID]
-    colors = [*([] if predicted else [(IGNORE_ID, void)]), *enumerate(labels.palette)]
-    known = {red << 16 | green << 8 | blue: class_id for class_id, (red, green, blue) in colors}
-    mask = np.full(codes.shape, IGNORE_ID, np.uint8)
-    for code in np.unique(codes):
-        if int(code) not in known:
-            color = (int(code) >> 16, int(code) >> 8 & 255, int(code) & 255)
-            remedy = "Use the data set's colours."
-            if not predicted:
-                remedy = (
-                    f"Add it to classes.txt as 'name<TAB>R G B', or paint it {void} for unlabelled."
-                )
+def mask_values(data: bytes, name: str, formats=("PNG",)) -> MaskValues:
+    """Opens a mask of one of these formats; raises `UserError` like `decode_mask`."""
+    with bad_files_named(name):
+        image = open_header(data, name)
+        _require_ids_kept(image, name, formats)
+        step = GREY_STEPS.get(_raw_mode(image), 1)
+        image.load()
+        if read_orientation(image) in range(2, 9):
             raise UserError(
-                f"{name}: the mask has the colour {color}, which is no class's. {remedy}"
+                f"{name}: EXIF data turn the mask. Save it upright, without them, as a mask is "
+                "read as it is stored."
             )
-        mask[codes == code] = known[int(code)]
+        if image.mode in ("RGB", "RGBA"):
+            return MaskValues(np.asarray(image.convert("RGB")))
+        if image.mode not in ("1", "L", "LA", "P", "I") and not image.mode.startswith("I;16"):
+            raise UserError(f"{name}: a mask must hold ids or RGB, not {image.mode}.")
+        if image.mode == "1":
+            image, step = image.convert("L"), 255
+        pixels = np.asarray(image.getchannel("L") if image.mode == "LA" else image)
+        if image.mode != "P":
+            return MaskValues(pixels, step)
+        palette = np.zeros((256, 3), np.uint8)
+        colors = np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
+        palette[: len(colors)] = colors
+        return MaskValues(pixels, palette=palette)
+
+
+def color_code(color) -> int:
+    """A colour as one integer, red in the highest bits."""
+    red, green, blue = color
+    return red << 16 | green << 8 | blue
+
+
+def color_of(code: int) -> tuple[int, int, int]:
+    """The colour of a `color_code`."""
+    return int(code) >> 16, int(code) >> 8 & 255, int(code) & 255
+
+
+def class_colors(labels: LabelSet) -> dict[int, int]:
+    """The id of each class's `color_code`, and of VOC's cream, which is unlabelled."""
+    void = {color_code(voc_palette()[IGNORE_ID]): IGNORE_ID}
+    return void | {color_code(color): id for id, color in enumerate(labels.palette)}
+
+
+def require_palette_agrees(values: MaskValues, labels: LabelSet, name: str) -> None:
+    """Raises `UserError` if indices that a mask uses have the colours of other classes.
+
+    Programs that save only the colours that an image uses number them anew. A palette of colours
+    that are not the classes' says nothing, nor does one that repeats a colour.
+    """
+    if values.palette is None:
+        return
+    used = np.flatnonzero(np.bincount(values.pixels.ravel(), minlength=256))
+    classes = class_colors(labels)
+    codes = [color_code(color) for color in values.palette[used].tolist()]
+    found = [classes.get(code) for code in codes]
+    own_colors = labels.palette != voc_palette(len(labels))
+    if len({*codes}) < len(codes) or not (own_colors or None not in found):
+        return
+    for index, id in zip(used.tolist(), found):
+        if id not in (None, index):
+            other = "unlabelled pixels" if id == IGNORE_ID else f"class {labels.names[id]}"
+            raise UserError(
+                f"{name}: the palette gives index {index} the colour of {other}. "
+                f"{CONVERT} --mask-values colors reads the colours, --mask-values ids the indices."
+            )
+
+
+def _ids_of_colors(values: MaskValues, labels: LabelSet, name: str, predicted: bool) -> np.ndarray:
+    codes, known = values.colors(), class_colors(labels)
+    if predicted:
+        known = {code: id for code, id in known.items() if id != IGNORE_ID}
+    mask = np.full(codes.shape, IGNORE_ID, np.uint8)
+    found = np.unique(codes).tolist()
+    unknown = [code for code in found if code not in known]
+    if unknown:
+        more = f", and {len(unknown) - 1} more" if len(unknown) > 1 else ""
+        remedy = "Use the data set's colours." if predicted else _remedy(found, unknown, labels)
+        raise UserError(
+            f"{name}: the mask has the colour {color_of(unknown[0])}, which is no class's{more}. "
+            f"{remedy}"
+        )
+    for code in found:
+        mask[codes == code] = known[code]
     return mask
 
 
-def _require_ids_kept(image: Image.Image, name: str) -> None:
+def _remedy(found: list[int], unknown: list[int], labels: LabelSet) -> str:
+    """What to do about a mask's colours, of which some are no class's."""
+    if len(unknown) > MANY:
+        return "So many are in a photograph or after lossy compression, not in a mask."
+    greys = [red for red, green, blue in map(color_of, found) if red == green == blue]
+    if len(greys) == len(found) and {*greys} <= {0, 255}:
+        return f"If white is a class: {CONVERT} --binary NAME."
+    if len(greys) == len(found) and {*greys} <= {*range(len(labels)), IGNORE_ID}:
+        return f"If its three channels hold ids: {CONVERT} --mask-values ids."
+    return (
+        f"Add it to classes.txt as 'name<TAB>R G B', or paint it {voc_palette()[IGNORE_ID]} for "
+        f"unlabelled. {CONVERT} without --classes lists all colours."
+    )
+
+
+def _require_ids_kept(image: Image.Image, name: str, formats) -> None:
     """Raises `UserError` if a mask's file cannot hold ids, or Pillow would change them."""
-    if image.format in ("JPEG", "MPO"):
+    if image.format in JPEGS and "JPEG" not in formats:
         raise UserError(
             f"{name}: a mask must not be a JPEG, whose compression changes class ids. "
-            "Save it as PNG from the original labels."
+            "Save it as PNG from the original labels. If there are none: "
+            f"{CONVERT} --nearest takes the nearest class."
         )
-    if image.format != "PNG":
-        raise UserError(f"{name}: a mask must be a PNG, not {image.format}. Save it as PNG.")
-    if _raw_mode(image) == "LA;16B":  # Pillow keeps the high byte only
+    if image.format not in (*formats, *JPEGS):
+        remedy = f"Save it as PNG{', or use ' + CONVERT if image.format in MASK_FORMATS else ''}."
+        raise UserError(f"{name}: a mask must be a {formats[0]}, not {image.format}. {remedy}")
+    raw = _raw_mode(image)
+    if raw == "LA;16B":  # Pillow keeps the high byte only
         raise UserError(f"{name}: a 16-bit mask with transparency. Save it with 8 bits.")
+    if raw in ("L;I", "L;2I", "L;4I"):
+        raise UserError(f"{name}: its grey values are stored inverted. Save it as PNG.")
+    if image.format == "TIFF" and getattr(image, "n_frames", 1) > 1:
+        raise UserError(f"{name}: a TIFF of several pages. Save the mask as a file of one.")
 
 
 def _raw_mode(image: Any) -> str:
-    """Pillow's name for the pixel format of a PNG file; lost once the image is loaded."""
-    return image.tile[0].args if image.tile else ""
+    """Pillow's name for the pixel format of a file; lost once the image is loaded."""
+    arguments = image.tile[0].args if image.tile else ""
+    return arguments[0] if isinstance(arguments, tuple) else arguments

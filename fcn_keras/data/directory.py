@@ -6,7 +6,8 @@
 | SegmentationClass/ID.png              | its mask: palette indices, grey ids, or colours  |
 | ImageSets/Segmentation/SPLIT.txt      | one ID per line                                  |
 | classes.txt                           | one name per line, the first for id 0; the       |
-|                                       | colour "R G B" may follow after a tab            |
+|                                       | colour "R G B" may follow after a tab; or another|
+|                                       | form that `class_lists` knows                    |
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ from __future__ import annotations
 import collections
 import functools
 import os
-import re
 import stat
 from pathlib import Path
 
 import numpy as np
 
+from fcn_keras.data.class_lists import REMEDY, parse_class_list, split_lines
 from fcn_keras.data.decoding import decode_image, decode_mask
-from fcn_keras.data.split import MAX_CLASSES, LabelSet, Split, voc_palette
+from fcn_keras.data.split import LabelSet, Split
 from fcn_keras.errors import UserError
 
 CLASSES_FILE = "classes.txt"
@@ -32,7 +33,6 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
 MASK_SUFFIXES = (".png", ".PNG")
 MAX_CLASSES_BYTES = 1 << 20
 MAX_BYTES = 2 << 30  # of a list; an image with as many pixels as Pillow allows is smaller
-MAX_NAME = 200  # characters of a class's name
 
 
 def directory_split(root, split: str, labels: LabelSet | None = None) -> Split:
@@ -76,27 +76,8 @@ def read_labels(root) -> LabelSet:
 
 
 def read_class_list(path: Path) -> LabelSet:
-    """Reads a class list from any file; raises `UserError` like `read_labels`."""
-    remedy = "Write one class name per line, the first for id 0."
-    lines = _read_lines(path, remedy, MAX_CLASSES_BYTES)
-    names: list[str] = []
-    palette: list[tuple[int, int, int]] = []
-    default = voc_palette()
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        name, tab, text = line.partition("\t")
-        if not tab and re.search(r"\s\d+\s+\d+\s+\d+\s*$", line):
-            raise UserError(
-                f"{path}:{number}: put a tab between name and colour. Received: {line!r}."
-            )
-        names.append(_checked_name(name.strip(), f"{path}:{number}"))
-        color = _parse_color(text, f"{path}:{number}")
-        palette.append(color or default[len(palette) % MAX_CLASSES])
-    try:
-        return LabelSet(tuple(names), tuple(palette))
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
+    """Reads a class list of any form (see `class_lists`); raises `UserError` like `read_labels`."""
+    return parse_class_list(read_text(path, REMEDY, MAX_CLASSES_BYTES), path)
 
 
 def read_ids(root, split: str) -> list[str]:
@@ -108,7 +89,8 @@ def read_ids(root, split: str) -> list[str]:
     path = Path(root) / LIST_FOLDER / f"{split}.txt"
     others = ", ".join(split_names(root)) or "none"
     remedy = f"Write one image id per line. Lists found: {others}."
-    ids = [line.strip() for line in _read_lines(path, remedy, MAX_BYTES) if line.strip()]
+    lines = split_lines(read_text(path, remedy, MAX_BYTES))
+    ids = [line.strip() for line in lines if line.strip()]
     if not ids:
         raise UserError(f"{path}: the list is empty. Write one image id per line.")
     for name in ids:
@@ -145,6 +127,14 @@ def read_mask(path: Path, labels: LabelSet, predicted: bool = False) -> np.ndarr
 def read_file(path: Path, remedy: str = "") -> bytes:
     """The bytes of an image's or mask's file; raises `UserError` if that fails."""
     return _read_bytes(path, MAX_BYTES, remedy)
+
+
+def read_text(path: Path, remedy: str = "", limit: int = MAX_BYTES) -> str:
+    """The text of a list; raises `UserError` if that fails."""
+    try:
+        return _read_bytes(path, limit, remedy).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text ({error}). Save it as UTF-8.") from error
 
 
 def require_same_size(image: np.ndarray, mask: np.ndarray, mask_path: Path) -> None:
@@ -247,37 +237,6 @@ def _read_bytes(path: Path, limit: int, remedy: str = "") -> bytes:
         raise UserError(f"{path}: no such file. {remedy}") from error
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}). Make it readable.") from error
-
-
-def _read_lines(path: Path, remedy: str, limit: int) -> list[str]:
-    try:
-        text = _read_bytes(path, limit, remedy).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text ({error}). Save it as UTF-8.") from error
-    # str.splitlines() would split at characters, such as U+2028, that names may contain.
-    return re.split(r"\r\n|\r|\n", text)
-
-
-def _checked_name(name: str, place: str) -> str:
-    if not name:
-        raise UserError(f"{place}: a colour without a name. Write 'name<TAB>R G B'.")
-    if len(name) > MAX_NAME or not name.isprintable():
-        raise UserError(
-            f"{place}: not a class name, which has at most {MAX_NAME} characters, none of "
-            f"them control characters. Received: {name[:MAX_NAME]!r}."
-        )
-    return name
-
-
-def _parse_color(text: str, place: str) -> tuple[int, int, int] | None:
-    if not text.strip():
-        return None
-    parts = text.split()
-    if len(parts) == 3 and all(re.fullmatch("[0-9]{1,3}", part) for part in parts):
-        red, green, blue = map(int, parts)
-        if max(red, green, blue) <= 255:
-            return red, green, blue
-    raise UserError(f"{place}: a colour is 'R G B', three numbers in 0..255. Received: {text!r}.")
 
 
 def _size(array: np.ndarray) -> str:

@@ -60,7 +60,7 @@ def open_photograph(source, name: str, max_pixels: int = MAX_PIXELS) -> Image.Im
         with _pillow_accepting(max_pixels):
             image = _open(source, name, FORMATS, max_pixels)
             image.load()
-        _read_orientation(image)
+        read_orientation(image)
         ImageOps.exif_transpose(image, in_place=True)
         return to_rgb(image, name)
 
@@ -84,7 +84,7 @@ def orientation(source, name: str) -> int:
         image = _open(source, name, FORMATS, MAX_PIXELS)
         if image.format not in JPEGS:  # EXIF data may come after the pixels
             image.load()
-        return _read_orientation(image)
+        return read_orientation(image)
 
 
 def to_rgb(image: Image.Image, name: str) -> Image.Image:
@@ -133,8 +133,8 @@ def bad_files_named(name: str, formats=FORMATS):
         ) from error
 
 
-def _read_orientation(image: Image.Image) -> int:
-    """The orientation in an image's EXIF data; everything else in them is dropped."""
+def read_orientation(image: Image.Image) -> int:
+    """The orientation in a loaded image's EXIF data; everything else in them is dropped."""
     for other in OTHER_ORIENTATIONS:
         image.info.pop(other, None)
     if len(image.info.get("exif", b"")) > MAX_EXIF_BYTES:

@@ -226,8 +226,8 @@ def test_convert_refuses_names_that_no_list_can_hold(tmp_path):
     assert done.returncode == 1 and not (tmp_path / "output").exists()
     assert [re.search(r"images/(.*)\.png: (.*?)[,.]", line).groups() for line in lines] == [
         ("c\\nd", "a list cannot hold its name"),
+        ("f ", "a list cannot hold its name"),  # printed with others of its kind
         ("e\\udcff", "its name is not UTF-8"),
-        ("f ", "a list cannot hold its name"),
         ("pipe", "not a regular file"),
     ]
     for name in (b"c\nd.png", b"e\xff.png", b"f .png", b"pipe.png"):

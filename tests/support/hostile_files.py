@@ -176,6 +176,9 @@ PHOTOS = {
 
 # The mask's content, and what its ids are if not `IDS`.
 TWO = IDS % 2
+_EXIF = Image.Exif()
+_EXIF[0x0112] = 6
+TURNED_EXIF = _EXIF.tobytes().removeprefix(b"Exif\0\0")
 MASKS = {
     "a palette, grey values or 16 bits": (encoded(IDS.astype(np.uint16)), IDS),
     "grey of 1 bit": (grey_png(TWO, 1), TWO),
@@ -193,6 +196,11 @@ MASKS = {
         None,
     ),
     "a colour that is no class's": (encoded(np.full((*SIZE, 3), 7, np.uint8)), None),
+    "a palette whose index 0 has the colour of class 1": (
+        grey_png(IDS, 2, 3, chunk(b"PLTE", bytes((128, 0, 0, 0, 0, 0, 0, 128, 0, 9, 9, 9)))),
+        None,
+    ),
+    "turned by EXIF data": (with_chunk(encoded(IDS), chunk(b"eXIf", TURNED_EXIF)), None),
     "of another size": (encoded(IDS[1:]), None),
     "a JPEG named .png": (encoded(IDS, "JPEG"), None),
     "an MPO named .png": (frames("MPO"), None),

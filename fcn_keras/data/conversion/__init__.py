@@ -66,6 +66,12 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+OTHER_SUFFIXES = {".jfif": ".jpg"}
+TURNED = "masks that fit the stored pixels of photographs, which EXIF turns, were turned with them"
+ASSUMED = (
+    "EXIF turns photographs, and sizes do not tell whether their masks fit them as they are shown, "
+    "which is assumed. --exif ignore is for masks of the stored pixels, --exif apply ends this note"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,6 +144,7 @@ def convert(
     labels, new_ids = _mapped(found.labels, mapping)
     _note_names(found.examples, findings)
     pixels = np.zeros(256, np.int64)
+    turned: dict[str, list[Path]] = {}
     splits: dict[str, list[str]] = {}
     try:
         with atomic_folder(output) as partial:
@@ -145,10 +152,13 @@ def convert(
                 (partial / folder).mkdir(parents=True)
             for example in progress(found.examples):
                 try:
-                    mask = _write_example(partial, example, labels, new_ids)
+                    mask = _write_example(partial, example, labels, new_ids, turned)
                     pixels += np.bincount(mask.ravel(), minlength=256)
                 except UserError as error:
                     findings.problems.append(str(error))
+            found.finish()
+            for note, at in turned.items():
+                findings.notes.append(f"{note} ({len(at)} images, such as {at[0]}).")
             if findings.problems:
                 raise _Rejected
             splits = _splits(found.examples, val, group_by, seed, findings)
@@ -241,27 +251,34 @@ def _title(example: Example) -> Path:
     return example.image if isinstance(example.image, Path) else example.place
 
 
-def _write_example(root: Path, example: Example, labels: LabelSet, new_ids) -> np.ndarray:
-    """Writes a photograph and its mask; returns the mask."""
+def _write_example(
+    root: Path, example: Example, labels: LabelSet, new_ids, turned: dict[str, list[Path]]
+) -> np.ndarray:
+    """Writes a photograph and its mask; returns the mask. Notes in `turned` what EXIF turns."""
     title = _title(example)
     if isinstance(example.image, Path):
-        data, suffix = read_file(example.image), example.image.suffix
+        data, suffix = read_file(example.image), example.image.suffix.lower()
     else:
         data = example.image()
         suffix = next((end for start, end in STARTS.items() if data.startswith(start)), ".other")
     image, turn = decode_image(data, str(title)), orientation(data, str(title))
+    shown = image.shape[:2]
+    stored = shown[::-1] if turn in LYING else shown
     upright = example.upright is not False or turn not in TURNS
-    size = image.shape[:2] if upright or turn not in LYING else image.shape[1::-1]
-    mask = example.draw(*size)
+    mask = example.draw(*(shown if upright else stored))
+    if example.upright is None and turn in TURNS:
+        upright = mask.shape != stored or shown == stored
+        if not upright or shown == stored:
+            turned.setdefault(TURNED if not upright else ASSUMED, []).append(title)
     if not upright:
         mask = np.asarray(Image.fromarray(mask).transpose(TURNS[turn]))
     require_same_size(image, mask, example.place)
     mask = new_ids[mask]
-    photograph = root / IMAGE_FOLDER / f"{example.name}{suffix.lower()}"
+    photograph = root / IMAGE_FOLDER / f"{example.name}{OTHER_SUFFIXES.get(suffix, suffix)}"
     ids = root / MASK_FOLDER / f"{example.name}.png"
     for file in (photograph, ids):
         file.parent.mkdir(parents=True, exist_ok=True)
-    if suffix in IMAGE_SUFFIXES:
+    if photograph.suffix in IMAGE_SUFFIXES:
         photograph.write_bytes(data)
     else:
         Image.fromarray(image).save(photograph.with_suffix(".png"))

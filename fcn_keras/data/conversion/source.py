@@ -53,10 +53,15 @@ class Example:
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """The photographs of a source, and the classes that its masks use."""
+    """The photographs of a source, and the classes that its masks use.
+
+    `finish` is called when all masks are drawn, and adds what only all of them tell to the
+    `Findings`.
+    """
 
     labels: LabelSet
     examples: Sequence[Example]
+    finish: Callable[[], None] = lambda: None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,11 +72,28 @@ class Options:
         images: The folder of photographs, if they are not where the source says.
         masks: The folder of masks.
         classes: A file that lists the classes.
+        mask_suffix: How the name of a mask ends, where that of its photograph does not.
+        binary: The class of white in masks of black and white.
+        mask_values: What masks hold: `"ids"` or `"colors"`; `None` if their files say it.
+        ids_from: The id of the first class in masks.
+        unlabelled: Further ids of unlabelled pixels.
+        unlabelled_color: Further colours of unlabelled pixels.
+        nearest: Whether colours of no class become the class of the nearest colour.
+        exif: Whether masks fit photographs that EXIF turns as they are shown (`"apply"`) or
+            stored (`"ignore"`); `None` if their sizes say it.
     """
 
     images: Path | None = None
     masks: Path | None = None
     classes: Path | None = None
+    mask_suffix: str | None = None
+    binary: str | None = None
+    mask_values: str | None = None
+    ids_from: int | None = None
+    unlabelled: Sequence[int] | None = None
+    unlabelled_color: Sequence[Sequence[int]] | None = None
+    nearest: bool = False
+    exif: str | None = None
 
 
 @dataclasses.dataclass
@@ -80,7 +102,7 @@ class Findings:
 
     `problems` has one line for each fault: nothing is written if there are any. `left_out` has,
     for each reason, the places of what the new data set will lack. `notes` tell what was decided
-    where the source leaves a choice.
+    where the source leaves a choice. `class_list` are lines of a class list to fill in.
     """
 
     problems: list[str] = dataclasses.field(default_factory=list)
@@ -88,6 +110,7 @@ class Findings:
         default_factory=lambda: collections.defaultdict(list)
     )
     notes: list[str] = dataclasses.field(default_factory=list)
+    class_list: list[str] = dataclasses.field(default_factory=list)
 
     def leave_out(self, reason: str, place) -> None:
         """Notes that something is left out: `reason` is a clause, such as "as it is empty"."""

@@ -1,0 +1,349 @@
+"""Which mask belongs to which photograph, by the names of files and folders.
+
+Names may differ by a prefix or a suffix, such as `_mask` or `_gtFine_labelIds`: of those that
+many names share, the ones are taken that make the most pairs.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import itertools
+import os
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from fcn_keras.data.conversion.source import SPLITS, Findings, split_name
+from fcn_keras.errors import UserError, few
+
+JPEG_ENDINGS = {".jpg", ".jpeg", ".jfif"}
+IMAGE_ENDINGS = {*JPEG_ENDINGS, ".png", ".tif", ".tiff", ".bmp", ".webp"}
+MASK_ENDINGS = {".png", ".tif", ".tiff", ".bmp", ".gif"}
+MASK_WORDS = set(
+    "mask masks label labels annot annots annotation annotations anno ann gt truth groundtruth "
+    "seg segmentation segmentations semantic target targets".split()
+)
+IMAGE_WORDS = set(
+    "image images img imgs photo photos picture pictures rgb input inputs jpeg original originals "
+    "orig org".split()
+)
+PLAIN_WORDS = {"class", "png", "dir", "raw", "ground", "fine"}  # beside one of a mask
+# Folders beside masks: pictures to look at, and numbers of objects.
+OTHER_WORDS = {"object", "objects", "instance", "instances", "visualization", "overlay", "overlays"}
+SPLIT_NAMES = {"train", "val", "test", *SPLITS}
+GLUED = re.compile(r"(annot|masks?|labels?)$")  # CamVid's "trainannot"
+MAX_AFFIXES = 8
+MAX_AFFIX = 40  # characters
+
+
+class File(NamedTuple):
+    """A file: its path, and the folders below the root that it is in."""
+
+    path: Path
+    folders: tuple[str, ...]
+
+    @property
+    def stem(self) -> str:
+        return self.path.stem
+
+
+class Rule(NamedTuple):
+    """How the names of a photograph and of its mask begin and end around what they share."""
+
+    image_prefix: str = ""
+    mask_prefix: str = ""
+    image_suffix: str = ""
+    mask_suffix: str = ""
+
+    def __str__(self) -> str:
+        image = f"{self.image_prefix}NAME{self.image_suffix}"
+        return f"the mask of {image} is {self.mask_prefix}NAME{self.mask_suffix}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """A photograph, its mask, and its name in the new data set."""
+
+    name: str
+    image: Path
+    mask: Path
+    split: str | None
+
+
+def find_pairs(images: Path, masks: Path, suffix: str | None, findings: Findings) -> list[Pair]:
+    """Pairs the files below two folders, or those below one, sorted by name.
+
+    Args:
+        images: The folder of photographs.
+        masks: The folder of masks; the same for one that contains both.
+        suffix: How the names of masks end, if that is not to be found out.
+        findings: Receives what is left out, and the rule if names differ.
+
+    Raises:
+        UserError: If there are fewer than two pairs, or several masks for each photograph.
+    """
+    image_files, mask_files, others = _files(images, masks, findings)
+    if suffix is not None:
+        suffix = os.path.splitext(suffix)[0] if _ending(suffix) in IMAGE_ENDINGS else suffix
+        for file in mask_files:
+            if not file.stem.endswith(suffix) and file not in image_files:
+                findings.leave_out(f"as its name does not end with {suffix}", file.path)
+        mask_files = [file for file in mask_files if file.stem.endswith(suffix)]
+    match = _best_match(image_files, mask_files, suffix)
+    for first, second, *_ in [*match.same_images, *match.same_masks]:
+        findings.problems.append(
+            f"{second.path}: {first.path.name} has the same name. Rename or remove one."
+        )
+    if len(match.pairs) < 2 and not findings.problems:
+        folders = f"{images}" if images == masks else f"{images} and {masks}"
+        raise UserError(
+            f"{folders}: {len(match.pairs)} pairs of image and mask, among {len(image_files)} "
+            f"images and {len(mask_files)} masks "
+            f"({_contents([*image_files, *mask_files, *others])}). At least two are needed, whose "
+            "names differ by one prefix or suffix. --images DIR and --masks DIR choose folders, "
+            "--mask-suffix the ending, --format another format."
+        )
+    if match.rule != Rule():
+        findings.notes.append(f"{match.rule}. --mask-suffix chooses another.")
+    used = {file.path for pair in match.pairs for file in pair}
+    used |= {file.path for same in (*match.same_images, *match.same_masks) for file in same}
+    _leave_out({*image_files, *mask_files}, others, used, findings)
+    return _named(match.pairs)
+
+
+def _files(
+    images: Path, masks: Path, findings: Findings
+) -> tuple[list[File], list[File], list[File]]:
+    """Possible photographs, possible masks, and files of other endings."""
+    below = list(_walk(images))
+    others = [file for file in below if _ending(file.path) not in IMAGE_ENDINGS | MASK_ENDINGS]
+    if images != masks:
+        inside = [file for file in below if masks not in file.path.parents]
+        mask_files = list(_walk(masks))
+        others += [f for f in mask_files if _ending(f.path) not in IMAGE_ENDINGS | MASK_ENDINGS]
+    else:
+        inside = [file for file in below if not _is_mask(file)]
+        mask_files = [file for file in below if _is_mask(file)]
+        for file in [*inside, *mask_files]:
+            if any(OTHER_WORDS & {*_words(folder)} for folder in file.folders):
+                findings.leave_out("as its folder's name is not one of class masks", file.path)
+        inside, mask_files = (
+            [f for f in files if not any(OTHER_WORDS & {*_words(part)} for part in f.folders)]
+            for files in (inside, mask_files)
+        )
+        if not mask_files:  # both in one folder
+            jpegs = [file for file in inside if _ending(file.path) in JPEG_ENDINGS]
+            rest = [file for file in inside if _ending(file.path) not in JPEG_ENDINGS]
+            inside, mask_files = (jpegs, rest) if jpegs and rest else (inside, inside)
+    lossless = [file for file in mask_files if _ending(file.path) in MASK_ENDINGS]
+    lossy = [file for file in mask_files if _ending(file.path) in JPEG_ENDINGS]
+    return (
+        [file for file in inside if _ending(file.path) in IMAGE_ENDINGS],
+        lossless or lossy,
+        others,
+    )
+
+
+def _walk(root: Path) -> Iterator[File]:
+    """All files below a folder, sorted, but hidden ones; each linked folder once."""
+
+    def fail(error: OSError):
+        raise UserError(f"{error.filename}: cannot be read ({error.strerror}).") from error
+
+    if not root.is_dir():
+        raise UserError(f"{root}: no such folder.")
+    seen: set[str] = set()
+    for folder, subfolders, names in os.walk(root, onerror=fail, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            subfolders.clear()
+            continue
+        seen.add(real)
+        subfolders[:] = sorted(name for name in subfolders if name[0] != "." and name != "__MACOSX")
+        parts = Path(folder).relative_to(root).parts
+        for name in sorted(names):
+            if name[0] != ".":
+                yield File(Path(folder, name), parts)
+
+
+def _ending(path) -> str:
+    return os.path.splitext(str(path))[1].lower()
+
+
+def _pieces(folder: str) -> list[str]:
+    """A folder's name in words, numbers and what is between them."""
+    words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+|[^A-Za-z\d]+", folder)
+    return [piece for word in words for piece in GLUED.split(word, maxsplit=1) if piece]
+
+
+def _words(folder: str) -> list[str]:
+    return [piece.lower() for piece in _pieces(folder)]
+
+
+def _is_mask(file: File) -> bool:
+    return any(MASK_WORDS & {*_words(folder)} for folder in file.folders)
+
+
+def _places(file: File) -> tuple[str, ...]:
+    """The folders of a file without the words that tell images from masks."""
+    places = []
+    for folder in file.folders:
+        drop = MASK_WORDS | IMAGE_WORDS
+        drop |= PLAIN_WORDS if drop & {*_words(folder)} else set()
+        kept = "".join(piece for piece in _pieces(folder) if piece.lower() not in drop)
+        places.append(kept.strip("-_. "))
+    return tuple(filter(None, places))
+
+
+def _split_of(file: File) -> str | None:
+    found = (place.lower() for place in _places(file) if place.lower() in SPLIT_NAMES)
+    return next(map(split_name, found), None)
+
+
+# What, besides the name, a photograph and its mask must have in common. A later one is taken only
+# if it makes more than twice as many pairs, as it may pair what does not belong together.
+COMMON = (
+    lambda file: tuple(place.lower() for place in _places(file)),
+    _split_of,
+    lambda file: None,
+)
+
+
+class _Match(NamedTuple):
+    """What a rule finds: pairs, and photographs or masks of which several fit the other."""
+
+    rule: Rule
+    pairs: list[tuple[File, File]]
+    same_images: list[list[File]]
+    same_masks: list[list[File]]
+
+
+def _best_match(images: list[File], masks: list[File], suffix: str | None) -> _Match:
+    best, rules = _Match(Rule(), [], [], []), _rules(images, masks, suffix)
+    for common in COMMON:
+        matches = [_match(images, masks, common, rule) for rule in rules]
+        most = max(matches, key=lambda match: len(match.pairs), default=best)
+        equal = {
+            match.rule: None
+            for match in matches
+            if len(match.pairs) == len(most.pairs) > 0
+            and {mask for _, mask in match.pairs}.isdisjoint(mask for _, mask in most.pairs)
+        }
+        if equal and most.rule != Rule():
+            raise UserError(
+                f"{masks[0].path.parent}: several masks for each image: "
+                f"{'; '.join(map(str, [most.rule, *equal]))}. Choose one by --mask-suffix. Masks "
+                "of one class each must be joined first."
+            )
+        if len(most.pairs) > 2 * len(best.pairs):
+            best = most
+        same = max((files for match in matches for files in match.same_masks), key=len, default=[])
+        if len(best.pairs) < 2 and same:
+            raise UserError(
+                f"{same[0].path}: one of several masks for the same image, as {same[1].path} is. "
+                "If each folder has the masks of one class, join them to one mask of ids per "
+                "image; otherwise choose a folder by --masks."
+            )
+    return best
+
+
+def _match(images: list[File], masks: list[File], common, rule: Rule) -> _Match:
+    by_image = _by_key(images, common, rule.image_prefix, rule.image_suffix)
+    by_mask = _by_key(masks, common, rule.mask_prefix, rule.mask_suffix)
+    match = _Match(rule, [], [], [])
+    for key in by_image.keys() & by_mask.keys():
+        photographs, drawn = by_image[key], by_mask[key]
+        if len(photographs) > 1:
+            match.same_images.append(photographs)
+        elif len(drawn) > 1:
+            match.same_masks.append(drawn)
+        elif photographs != drawn:
+            match.pairs.append((photographs[0], drawn[0]))
+    return match
+
+
+def _by_key(files: list[File], common, prefix: str, suffix: str) -> dict[tuple, list[File]]:
+    """The files whose names have the prefix and the suffix, by what is between them."""
+    found: dict[tuple, list[File]] = {}
+    for file in files:
+        stem = file.stem
+        if stem.startswith(prefix) and stem.endswith(suffix):
+            name = stem[len(prefix) : len(stem) - len(suffix)]
+            if name or not prefix + suffix:
+                found.setdefault((common(file), name), []).append(file)
+    return found
+
+
+def _rules(images: list[File], masks: list[File], suffix: str | None) -> list[Rule]:
+    """The rules that are tried, short affixes first."""
+    beginnings = [["", *_affixes(files, _beginnings)] for files in (images, masks)]
+    endings = [["", *_affixes(files, _endings)] for files in (images, masks)]
+    if suffix is not None:
+        return [Rule(image_suffix=own, mask_suffix=suffix) for own in endings[0]]
+    rules = {Rule()}
+    rules |= {Rule(*pair) for pair in itertools.product(*beginnings) if pair[0] != pair[1]}
+    rules |= {Rule("", "", *pair) for pair in itertools.product(*endings) if pair[0] != pair[1]}
+    if images == masks:  # then the names of masks must have something more
+        rules = {rule for rule in rules if rule.mask_prefix or rule.mask_suffix}
+    return sorted(rules, key=lambda rule: (sum(map(len, rule)), rule))
+
+
+def _affixes(files: list[File], parts) -> list[str]:
+    """The prefixes or suffixes that at least three of ten names share."""
+    counts = collections.Counter(part for file in files for part in parts(file.stem))
+    shared = [part for part, count in counts.most_common() if count >= max(2, 0.3 * len(files))]
+    return shared[:MAX_AFFIXES]
+
+
+def _beginnings(stem: str) -> Iterator[str]:
+    """The parts before a separator or a number; without a letter they might be numbers."""
+    for match in re.finditer(r"(?<=[-_. ])|(?<=[^\W\d_])(?=\d)", stem[:MAX_AFFIX]):
+        if re.search(r"[^\W\d_]", stem[: match.end()]):
+            yield stem[: match.end()]
+
+
+def _endings(stem: str) -> Iterator[str]:
+    start = max(0, len(stem) - MAX_AFFIX)
+    for match in re.finditer(r"(?=[-_. ])|(?<=\d)(?=[^\W\d_])", stem[start:]):
+        if re.search(r"[^\W\d_]", stem[start + match.start() :]):
+            yield stem[start + match.start() :]
+
+
+def _leave_out(
+    files: Iterable[File], others: list[File], used: set[Path], findings: Findings
+) -> None:
+    """Notes files without a partner, and files of other endings that may be these partners."""
+    alone = sorted(file.path for file in files if file.path not in used)
+    for path in alone:
+        findings.leave_out("as it has no partner", path)
+    stems = {path.stem for path in alone}
+    for file in others:
+        if file.stem in stems:
+            findings.leave_out("as files of this ending are not read", file.path)
+
+
+def _named(pairs: list[tuple[File, File]]) -> list[Pair]:
+    places = {image: _places(image) for image, _ in pairs}
+    same = itertools.takewhile(lambda parts: len({*parts}) == 1, zip(*places.values()))
+    shared = sum(1 for _ in same)
+    named = [
+        Pair(
+            "/".join((*places[image][shared:], image.stem)),
+            image.path,
+            mask.path,
+            _split_of(image),
+        )
+        for image, mask in pairs
+    ]
+    return sorted(named, key=lambda pair: pair.name)
+
+
+def _contents(files: list[File]) -> str:
+    """What folders contain, such as "3 .npy in a/b"."""
+    counts = collections.Counter(
+        (_ending(file.path) or "without ending", str(file.path.parent)) for file in files
+    )
+    found = [f"{count} {ending} in {folder}" for (ending, folder), count in counts.most_common()]
+    return few(found) or "no files"
