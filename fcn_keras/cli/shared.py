@@ -5,13 +5,17 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import re
 import shlex
 import sys
 import warnings
+from pathlib import Path
 
 from fcn_keras.cli.early import require_limit
 from fcn_keras.errors import printable
 from fcn_keras.files.silence import silenced
+
+SHOWN = 5  # of problems of one kind
 
 
 def add_model_flags(parser, alternatives=None) -> None:
@@ -109,11 +113,29 @@ def selected_split(arguments):
     return split.take(arguments.limit) if arguments.limit else split
 
 
-def print_problems(problems, then: str = "") -> None:
-    """Prints a line for each problem, then how many there are and what follows from that."""
+def print_problems(problems, then: str = "", shown: int | None = SHOWN) -> None:
+    """Prints a line for each problem, then how many there are and what follows from that.
+
+    Args:
+        problems: Lines of text.
+        then: What follows, as a sentence.
+        shown: How many to print of problems that differ in names and numbers only; `None` for all.
+    """
+    kinds: dict[str, list[str]] = {}
     for problem in problems:
-        print(f"problem: {printable(problem)}", file=sys.stderr)
+        kinds.setdefault(_kind(problem), []).append(problem)
+    for kind in kinds.values():
+        for problem in kind[:shown]:
+            print(f"problem: {printable(problem)}", file=sys.stderr)
+        if rest := len(kind[:shown]) < len(kind) and len(kind) - len(kind[:shown]):
+            print(f"problem: ... and {rest} more like this", file=sys.stderr)
     print(f"{len(problems)} problem{'' if len(problems) == 1 else 's'}.{then}")
+
+
+def _kind(problem: str) -> str:
+    """A problem without the names and numbers that differ from file to file."""
+    place, _, text = problem.partition(": ")
+    return re.sub(r"[\d-]+", "", text.replace(Path(place).stem, ""))
 
 
 def print_next(*commands) -> None:

@@ -23,9 +23,11 @@ from fcn_keras.data.directory import (
     IMAGE_SUFFIXES,
     LIST_FOLDER,
     MASK_FOLDER,
+    MASK_SUFFIXES,
     read_file,
     require_same_size,
 )
+from fcn_keras.data.inspection import notes_of_counts, problems_of_counts, shows_photograph
 from fcn_keras.data.split import LabelSet
 from fcn_keras.errors import UserError, few
 from fcn_keras.files.images import LYING, orientation, palette_image
@@ -126,6 +128,10 @@ def convert(
                     pixels += np.bincount(mask.ravel(), minlength=256)
                 except UserError as error:
                     findings.problems.append(str(error))
+            counts = np.append(pixels[: len(labels)], pixels[labels.ignore_id])
+            if not findings.problems:
+                findings.problems += problems_of_counts(labels, [counts])
+                findings.notes += notes_of_counts(labels, {"all images": counts})
             if findings.problems:
                 raise _Rejected
             splits = _splits(found.examples, val, group_by, seed, findings)
@@ -135,7 +141,6 @@ def convert(
     except OSError as error:
         raise UserError(f"{output}: cannot be written ({error.strerror}).") from error
     sizes = {name: len(ids) for name, ids in splits.items()}
-    counts = np.append(pixels[: len(labels)], pixels[labels.ignore_id])
     return Conversion(name, labels, sizes, counts, findings)
 
 
@@ -227,6 +232,10 @@ def _write_example(root: Path, example: Example, labels: LabelSet, new_ids) -> n
         data, suffix = read_file(example.image), example.image.suffix
     image, turn = decode_image(data, str(title)), orientation(data, str(title))
     upright = example.upright is not False or turn not in TURNS
+    if example.place.suffix in MASK_SUFFIXES and shows_photograph(
+        read_file(example.place), image, str(title)
+    ):
+        raise UserError(f"{example.place}: the mask and the photograph are the same picture.")
     size = image.shape[:2] if upright or turn not in LYING else image.shape[1::-1]
     mask = example.draw(*size)
     if not upright:
