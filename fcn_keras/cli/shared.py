@@ -15,7 +15,7 @@ from fcn_keras.cli.early import require_limit
 from fcn_keras.errors import printable
 from fcn_keras.files.silence import silenced
 
-SHOWN = 5  # of problems of one kind
+SHOWN = 5  # of problems of one kind, and of what is left out for one reason
 
 
 def add_model_flags(parser, alternatives=None) -> None:
@@ -123,19 +123,15 @@ def print_problems(problems, then: str = "", shown: int | None = SHOWN) -> None:
     """
     kinds: dict[str, list[str]] = {}
     for problem in problems:
-        kinds.setdefault(_kind(problem), []).append(problem)
-    for kind in kinds.values():
-        for problem in kind[:shown]:
+        place, _, what = problem.partition(": ")
+        varying = rf"\b{re.escape(Path(place).stem)}\b|\S*[/\d]\S*"
+        kinds.setdefault(re.sub(varying, "", what or problem), []).append(problem)
+    for same in kinds.values():
+        for problem in same[:shown]:
             print(f"problem: {printable(problem)}", file=sys.stderr)
-        if rest := len(kind[:shown]) < len(kind) and len(kind) - len(kind[:shown]):
-            print(f"problem: ... and {rest} more like this", file=sys.stderr)
+        if rest := len(same) - len(same[:shown]):
+            print(f"problem: and {rest} more like this", file=sys.stderr)
     print(f"{len(problems)} problem{'' if len(problems) == 1 else 's'}.{then}")
-
-
-def _kind(problem: str) -> str:
-    """A problem without the names and numbers that differ from file to file."""
-    place, _, text = problem.partition(": ")
-    return re.sub(r"[\d-]+", "", text.replace(Path(place).stem, ""))
 
 
 def print_next(*commands) -> None:

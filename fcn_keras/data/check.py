@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fcn_keras.data.class_counts import notes_of_counts, problems_of_counts
 from fcn_keras.data.directory import (
     IMAGE_FOLDER,
     LIST_FOLDER,
@@ -19,7 +20,7 @@ from fcn_keras.data.directory import (
     read_labels,
     split_names,
 )
-from fcn_keras.data.inspection import Inspection, notes_of_counts, problems_of_counts
+from fcn_keras.data.inspection import Inspection
 from fcn_keras.data.split import LabelSet
 from fcn_keras.errors import UserError
 

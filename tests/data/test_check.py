@@ -11,6 +11,7 @@ from support.hostile_files import orientation, with_exif
 from support.image_files import encoded
 
 from fcn_keras.cli import main
+from fcn_keras.cli.shared import print_problems
 from fcn_keras.data import load_split
 from fcn_keras.data.check import check_directory
 from fcn_keras.data.conversion import convert
@@ -69,7 +70,7 @@ def test_masks_of_0_and_255_are_a_problem_for_check_convert_and_train(folder, tm
     options = Options(folder / "JPEGImages", folder / "SegmentationClass", folder / "classes.txt")
     done = convert(None, tmp_path / "new", options=options)
     [problem] = done.findings.problems
-    assert problem.endswith("no pixel of box, bar. If 255 is box, add: --binary box")
+    assert "0 and 255" in problem and "--binary" in problem
     assert not (tmp_path / "new").exists()
 
 
@@ -143,6 +144,7 @@ def test_palettes_in_another_order_are_a_problem(folder):
     problems, _ = found(folder)
     assert "the colours of classes.txt in another order" in problems
     assert "8 of 8 masks (train_0, " in problems and len(problems.splitlines()) == 1
+    assert "--mask-values colors --output NEW" in problems
     with pytest.raises(UserError, match="in another order"):
         before_training(folder)
 
@@ -332,10 +334,21 @@ def test_problems_of_one_kind_are_cut_short(folder, capfd):
     told = capfd.readouterr()
     lines = told.err.splitlines()
     assert len(lines) == 7 and "7 problems." in told.out
-    assert lines[5] == "problem: ... and 1 more like this" and "train_5.jpg: not a" in lines[6]
+    assert lines[5] == "problem: and 1 more like this" and "train_5.jpg: not a" in lines[6]
     assert main(["data", "check", str(folder), "--all"]) == 1
     told = capfd.readouterr()
     assert len(told.err.splitlines()) == 7 and "more" not in told.err
+
+
+def test_problems_of_files_of_any_name_are_of_one_kind(capfd):
+    names = [*"abcdefghij", "my cat", "dog", "street 1", "street 2"]
+    problems = [
+        f"data/{name}.png: the mask is 4×{len(name)}. {name}.tif is there" for name in names
+    ]
+    print_problems([*problems, "data/x.png: something else", "no place"], " Then.")
+    told = capfd.readouterr()
+    assert "and 9 more like this" in told.err and told.out == "16 problems. Then.\n"
+    assert len(told.err.splitlines()) == 5 + 1 + 2
 
 
 def test_pictures_show_masks_over_photographs(folder, tmp_path, capfd):

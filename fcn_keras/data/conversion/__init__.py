@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from fcn_keras.data.class_counts import notes_of_counts, problems_of_counts
 from fcn_keras.data.conversion import folders
 from fcn_keras.data.conversion.source import Example, Findings, Options, Source
 from fcn_keras.data.decoding import decode_image
@@ -27,7 +28,7 @@ from fcn_keras.data.directory import (
     read_file,
     require_same_size,
 )
-from fcn_keras.data.inspection import notes_of_counts, problems_of_counts, shows_photograph
+from fcn_keras.data.inspection import shows_photograph
 from fcn_keras.data.split import LabelSet
 from fcn_keras.errors import UserError, few
 from fcn_keras.files.images import LYING, orientation, palette_image
@@ -130,7 +131,8 @@ def convert(
                     findings.problems.append(str(error))
             counts = np.append(pixels[: len(labels)], pixels[labels.ignore_id])
             if not findings.problems:
-                findings.problems += problems_of_counts(labels, [counts])
+                if "binary" not in FORMATS[name].OPTIONS:  # else the format itself tells
+                    findings.problems += problems_of_counts(labels, [counts])
                 findings.notes += notes_of_counts(labels, {"all images": counts})
             if findings.problems:
                 raise _Rejected
