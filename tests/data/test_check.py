@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 
 import numpy as np
 import pytest
@@ -74,9 +75,10 @@ def test_masks_of_0_and_255_are_a_problem_for_check_convert_and_train(folder, tm
     assert not (tmp_path / "new").exists()
 
 
-def test_one_pixel_of_another_class_is_enough(folder):
+def test_one_pixel_of_another_class_is_enough(tmp_path):
+    folder = write_folder(tmp_path / "data", train=INSPECTED + 4)
     change_masks(folder, binary)
-    last = np.random.default_rng(0).permutation(6)[-1]
+    last = np.random.default_rng(0).permutation(INSPECTED + 4)[-1]
     change_masks(folder, lambda ids: np.pad([[2]], (0, 0)).astype(np.uint8), f"train_{last}")
     Image.new("RGB", (1, 1)).save(folder / f"JPEGImages/train_{last}.jpg")
     assert found(folder)[0] == ""
@@ -194,6 +196,27 @@ def test_ids_count_where_a_palette_has_other_colours(folder, colors):
     assert found(folder) == ("", "") and before_training(folder) == []
 
 
+def test_the_colour_of_unlabelled_indices_does_not_matter(tmp_path):
+    folder = write_folder(tmp_path / "data", void=True)
+    black = [*voc_palette()[:3], *[(0, 0, 0)] * 253]
+    change_masks(folder, lambda ids: recolored(np.where(ids == 0, 1, ids), black))
+    assert found(folder)[0] == ""
+
+
+def test_no_problem_is_lost_where_most_palettes_have_other_colours(folder):
+    change_masks(folder, lambda ids: recolored(ids, [(9, 9, 9), (8, 8, 8), (7, 7, 7)]))
+    new = [(0, 0, 0), (128, 0, 0), (224, 224, 192), (0, 128, 0)]  # bar is the fourth
+    change_masks(folder, lambda ids: recolored(ids + (ids == 2), new), "val_0")
+    [problem] = check_directory(folder).problems
+    assert "SegmentationClass/val_0.png: " in problem
+
+
+def recolored(ids, colors):
+    mask = Image.fromarray(ids.astype(np.uint8))
+    mask.putpalette([level for color in colors for level in color])
+    return mask
+
+
 def turn(folder, value, names):
     for path in (folder / "JPEGImages").glob(f"{names}.jpg"):
         path.write_bytes(with_exif(path.read_bytes(), orientation(value)))
@@ -299,6 +322,13 @@ def test_pascal_voc_is_recognized(place, tmp_path):
     assert f"use --dataset voc2012 --data-dir {tmp_path}." in str(error.value)
 
 
+def test_a_folder_beside_pascal_voc_is_another_data_set(tmp_path):
+    for name in ("VOCdevkit/VOC2012", "other"):
+        (write_folder(tmp_path / name) / "classes.txt").unlink()
+    with pytest.raises(UserError, match="Write one class name per line"):
+        load_split(str(tmp_path / "other"), "train")
+
+
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
@@ -318,7 +348,8 @@ def test_another_ending_is_named(folder, old, new, told):
 
 def test_older_labelme_has_its_pngs_in_another_folder(folder):
     (folder / "SegmentationClass").rename(folder / "SegmentationClassPNG")
-    (folder / "SegmentationObjectPNG").mkdir()
+    shutil.copytree(folder / "SegmentationClassPNG", folder / "SegmentationObjectPNG")
+    shutil.copytree(folder / "SegmentationClassPNG", folder / "Object masks")
     (folder / "SegmentationClass").mkdir()
     problems = check_directory(folder).problems
     assert len(problems) == 8

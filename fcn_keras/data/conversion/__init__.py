@@ -31,7 +31,13 @@ from fcn_keras.data.directory import (
 from fcn_keras.data.inspection import shows_photograph
 from fcn_keras.data.split import LabelSet
 from fcn_keras.errors import UserError, few
-from fcn_keras.files.images import LYING, orientation, palette_image
+from fcn_keras.files.images import (
+    LYING,
+    bad_files_named,
+    open_header,
+    orientation,
+    palette_image,
+)
 from fcn_keras.files.writing import atomic_folder
 
 # In the order in which a source is compared with them: some contain what others look for.
@@ -234,10 +240,13 @@ def _write_example(root: Path, example: Example, labels: LabelSet, new_ids) -> n
         data, suffix = read_file(example.image), example.image.suffix
     image, turn = decode_image(data, str(title)), orientation(data, str(title))
     upright = example.upright is not False or turn not in TURNS
-    if example.place.suffix in MASK_SUFFIXES and shows_photograph(
-        read_file(example.place), image, str(title)
-    ):
-        raise UserError(f"{example.place}: the mask and the photograph are the same picture.")
+    if example.place.suffix in MASK_SUFFIXES:
+        with bad_files_named(str(example.place)):
+            picture = open_header(read_file(example.place), str(example.place))
+            if shows_photograph(picture, image):
+                raise UserError(
+                    f"{example.place}: the mask and the photograph are the same picture."
+                )
     size = image.shape[:2] if upright or turn not in LYING else image.shape[1::-1]
     mask = example.draw(*size)
     if not upright:
