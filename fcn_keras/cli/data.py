@@ -8,7 +8,10 @@ from pathlib import Path
 
 from fcn_keras.cli.early import check_local_place
 from fcn_keras.cli.shared import SHOWN, print_next, print_problems, progress
-from fcn_keras.errors import printable
+from fcn_keras.errors import UserError, printable
+from fcn_keras.files.writing import require_replaceable, write_file
+
+SOFTWARE = "fcn-keras data check"  # in the picture's metadata
 
 
 def add(commands) -> None:
@@ -27,6 +30,16 @@ def _add_check(data) -> None:
         "lists every problem. The exit code is 1 if there are any.",
     )
     check.add_argument("directory", metavar="DIR", help="folder in VOC's layout")
+    check.add_argument(
+        "--pictures",
+        metavar="FILE.png",
+        help="write a picture of masks over their photographs, those of rare classes first",
+    )
+    check.add_argument(
+        "--all",
+        action="store_true",
+        help=f"list all problems, not just {SHOWN} of those that differ only in names and numbers",
+    )
     check.set_defaults(command=_check, parser=check)
 
 
@@ -118,6 +131,11 @@ def _add_convert(data) -> None:
 def _check(arguments) -> int:
     from fcn_keras.data.check import check_directory
 
+    if arguments.pictures:
+        if not arguments.pictures.lower().endswith(".png"):
+            raise UserError(f"--pictures must end in .png. Received: {arguments.pictures}.")
+        require_replaceable("--pictures", arguments.pictures, SOFTWARE.encode())
+        check_local_place(arguments.pictures)
     report = check_directory(arguments.directory, progress)
     classes = report.labels.names if report.labels else ()
     for split, size in report.split_sizes.items():
@@ -129,11 +147,29 @@ def _check(arguments) -> int:
         for name, image_count, pixel_count in zip(names, images, pixels):
             share = pixel_count / max(1, pixels.sum())
             print(f"  {name:{width}}  {image_count:6}  {pixel_count:11}  {share:6.2%}")
-    print_problems(report.problems)
+    if arguments.pictures:
+        _write_pictures(arguments, report)
+    for note in report.notes:
+        print(f"Note: {printable(note)}", file=sys.stderr)
+    print_problems(report.problems, shown=None if arguments.all else SHOWN)
     if report.problems:
         return 1
     print_next(("train", "--dataset", arguments.directory))
     return 0
+
+
+def _write_pictures(arguments, report) -> None:
+    from fcn_keras.data.contact_sheet import draw_contact_sheet
+
+    figure = draw_contact_sheet(arguments.directory, report.labels, report.counts)
+    if figure is None:
+        print(f"{arguments.pictures}: not written, as no image and its mask can be read.")
+        return
+    metadata = {"Software": SOFTWARE}
+    write_file(
+        arguments.pictures, lambda path: figure.savefig(path, format="png", metadata=metadata)
+    )
+    print(f"Pictures: {arguments.pictures}")
 
 
 def _convert(arguments) -> int:

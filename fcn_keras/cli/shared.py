@@ -9,6 +9,7 @@ import re
 import shlex
 import sys
 import warnings
+from pathlib import Path
 
 from fcn_keras.cli.early import require_limit
 from fcn_keras.errors import printable
@@ -112,20 +113,24 @@ def selected_split(arguments):
     return split.take(arguments.limit) if arguments.limit else split
 
 
-def print_problems(problems, then: str = "") -> None:
+def print_problems(problems, then: str = "", shown: int | None = SHOWN) -> None:
     """Prints a line for each problem, then how many there are and what follows from that.
 
-    Of problems that differ only in names and numbers, a few are printed.
+    Args:
+        problems: Lines of text.
+        then: What follows, as a sentence.
+        shown: How many to print of problems that differ in names and numbers only; `None` for all.
     """
     kinds: dict[str, list[str]] = {}
     for problem in problems:
-        _, _, what = problem.partition(": ")
-        kinds.setdefault(re.sub(r"\S*[/\d]\S*", "", what or problem), []).append(problem)
+        place, _, what = problem.partition(": ")
+        varying = rf"\b{re.escape(Path(place).stem)}\b|\S*[/\d]\S*"
+        kinds.setdefault(re.sub(varying, "", what or problem), []).append(problem)
     for same in kinds.values():
-        for problem in same[:SHOWN]:
+        for problem in same[:shown]:
             print(f"problem: {printable(problem)}", file=sys.stderr)
-        if len(same) > SHOWN:
-            print(f"problem: and {len(same) - SHOWN} more like this", file=sys.stderr)
+        if rest := len(same) - len(same[:shown]):
+            print(f"problem: and {rest} more like this", file=sys.stderr)
     print(f"{len(problems)} problem{'' if len(problems) == 1 else 's'}.{then}")
 
 

@@ -22,15 +22,21 @@ import numpy as np
 
 from fcn_keras.data.class_lists import REMEDY, parse_class_list, split_lines
 from fcn_keras.data.decoding import decode_image, decode_mask
+from fcn_keras.data.layout import (
+    CLASSES_FILE,
+    IMAGE_FOLDER,
+    IMAGE_SUFFIXES,
+    LIST_FOLDER,
+    MASK_FOLDER,
+    MASK_SUFFIXES,
+    instead_of_classes,
+    instead_of_file,
+    instead_of_folder,
+    instead_of_list,
+)
 from fcn_keras.data.split import LabelSet, Split
 from fcn_keras.errors import UserError
 
-CLASSES_FILE = "classes.txt"
-IMAGE_FOLDER = "JPEGImages"
-MASK_FOLDER = "SegmentationClass"
-LIST_FOLDER = Path("ImageSets", "Segmentation")
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
-MASK_SUFFIXES = (".png", ".PNG")
 MAX_CLASSES_BYTES = 1 << 20
 MAX_BYTES = 2 << 30  # of a list; an image with as many pixels as Pillow allows is smaller
 
@@ -72,7 +78,11 @@ def read_labels(root) -> LabelSet:
     Raises:
         UserError: If the file is missing, or a line is malformed.
     """
-    return read_class_list(Path(root) / CLASSES_FILE)
+    path = Path(root) / CLASSES_FILE
+    hint = "" if os.path.lexists(path) else instead_of_classes(path.parent)
+    if hint:
+        raise UserError(f"{path}: no such file. {hint}")
+    return read_class_list(path)
 
 
 def read_class_list(path: Path) -> LabelSet:
@@ -87,8 +97,7 @@ def read_ids(root, split: str) -> list[str]:
         UserError: If there is no such list, it is empty, or an id points outside the folder.
     """
     path = Path(root) / LIST_FOLDER / f"{split}.txt"
-    others = ", ".join(split_names(root)) or "none"
-    remedy = f"Write one image id per line. Lists found: {others}."
+    remedy = instead_of_list(Path(root), split, split_names(root))
     lines = split_lines(read_text(path, remedy, MAX_BYTES))
     ids = [line.strip() for line in lines if line.strip()]
     if not ids:
@@ -140,9 +149,12 @@ def read_text(path: Path, remedy: str = "", limit: int = MAX_BYTES) -> str:
 def require_same_size(image: np.ndarray, mask: np.ndarray, mask_path: Path) -> None:
     """Raises `UserError` unless image and mask have the same height and width."""
     if image.shape[:2] != mask.shape:
+        remedy = "Draw the mask at the image's size."
+        if image.shape[1::-1] == mask.shape:
+            remedy = "If EXIF turns the image, data convert --exif ignore turns the mask."
         raise UserError(
             f"{mask_path}: the mask is {_size(mask)}, but its image is {_size(image)} "
-            "(height×width). Draw the mask at the image's size."
+            f"(height×width). {remedy}"
         )
 
 
@@ -171,14 +183,14 @@ def _find(folder: Path, name: str, suffixes: tuple[str, ...], kind: str) -> Path
                 f"from the lists in {LIST_FOLDER}."
             )
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder. Restore it or choose another.")
+        hint = instead_of_folder(folder, name, suffixes)
+        raise UserError(f"{folder}: no such folder. {hint}")
     without, extension = os.path.splitext(name)
     if extension in IMAGE_SUFFIXES and any(_is_file(folder / f"{without}{s}") for s in suffixes):
         raise UserError(f"{LIST_FOLDER}: {name} is listed with its extension. List {without}.")
-    raise UserError(
-        f"{folder / name}{suffixes[0]}: the {kind} is missing. Add it, or remove it "
-        f"from the lists in {LIST_FOLDER}."
-    )
+    hint = instead_of_file(folder, name, suffixes)
+    hint = hint or f"Add it, or remove it from the lists in {LIST_FOLDER}."
+    raise UserError(f"{folder / name}{suffixes[0]}: the {kind} is missing. {hint}")
 
 
 def _require_unique(ids: tuple[str, ...], path: Path) -> None:

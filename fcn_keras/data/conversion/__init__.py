@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from fcn_keras.data.class_counts import notes_of_counts, problems_of_counts
 from fcn_keras.data.conversion import (
     ade20k,
     cityscapes,
@@ -34,12 +35,20 @@ from fcn_keras.data.directory import (
     IMAGE_SUFFIXES,
     LIST_FOLDER,
     MASK_FOLDER,
+    MASK_SUFFIXES,
     read_file,
     require_same_size,
 )
+from fcn_keras.data.inspection import shows_photograph
 from fcn_keras.data.split import LabelSet
 from fcn_keras.errors import UserError, few
-from fcn_keras.files.images import LYING, orientation, palette_image
+from fcn_keras.files.images import (
+    LYING,
+    bad_files_named,
+    open_header,
+    orientation,
+    palette_image,
+)
 from fcn_keras.files.writing import atomic_folder
 
 # In the order in which a source is compared with them: some contain what others look for.
@@ -159,6 +168,11 @@ def convert(
             found.finish()
             for note, at in turned.items():
                 findings.notes.append(f"{note} ({len(at)} images, such as {at[0]}).")
+            counts = np.append(pixels[: len(labels)], pixels[labels.ignore_id])
+            if not findings.problems:
+                if "binary" not in FORMATS[name].OPTIONS:  # else the format itself tells
+                    findings.problems += problems_of_counts(labels, [counts])
+                findings.notes += notes_of_counts(labels, {"all images": counts})
             if findings.problems:
                 raise _Rejected
             splits = _splits(found.examples, val, group_by, seed, findings)
@@ -168,7 +182,6 @@ def convert(
     except OSError as error:
         raise UserError(f"{output}: cannot be written ({error.strerror}).") from error
     sizes = {name: len(ids) for name, ids in splits.items()}
-    counts = np.append(pixels[: len(labels)], pixels[labels.ignore_id])
     return Conversion(name, labels, sizes, counts, findings)
 
 
@@ -265,6 +278,13 @@ def _write_example(
     shown = image.shape[:2]
     stored = shown[::-1] if turn in LYING else shown
     upright = example.upright is not False or turn not in TURNS
+    if example.place.suffix in MASK_SUFFIXES:
+        with bad_files_named(str(example.place)):
+            picture = open_header(read_file(example.place), str(example.place))
+            if shows_photograph(picture, image):
+                raise UserError(
+                    f"{example.place}: the mask and the photograph are the same picture."
+                )
     mask = example.draw(*(shown if upright else stored))
     if example.upright is None and turn in TURNS:
         upright = mask.shape != stored or shown == stored
