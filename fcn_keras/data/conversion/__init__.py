@@ -6,16 +6,26 @@ format it is, the orientation of photographs, classes that are renamed, splits, 
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from fcn_keras.data.conversion import folders
+from fcn_keras.data.conversion.growing import (
+    drop_equal,
+    extend_lists,
+    link_rest,
+    match,
+    read_existing,
+    sizes_with,
+)
 from fcn_keras.data.conversion.source import Example, Findings, Options, Source
+from fcn_keras.data.conversion.splits import all_splits, further_splits, require_drawing
 from fcn_keras.data.decoding import decode_image
 from fcn_keras.data.directory import (
     CLASSES_FILE,
@@ -29,7 +39,7 @@ from fcn_keras.data.directory import (
 from fcn_keras.data.split import LabelSet
 from fcn_keras.errors import UserError, few
 from fcn_keras.files.images import LYING, orientation, palette_image
-from fcn_keras.files.writing import atomic_folder
+from fcn_keras.files.writing import atomic_folder, new_version
 
 # In the order in which a source is compared with them: some contain what others look for.
 FORMATS = {"folders": folders}
@@ -51,10 +61,12 @@ class Conversion:
 
     Args:
         format: The source's format, a key of `FORMATS`.
-        labels: The classes of the new data set.
-        sizes: Images written per split; empty if there were problems.
+        labels: The classes of the data set.
+        sizes: Images per split of the data set; empty if there were problems.
         pixels: Pixels of each class, and of unlabelled ones as the last, int64 `(classes + 1,)`.
         findings: Problems, what was left out, and notes.
+        changes: For an existing data set, how many images were `"added"`, `"replaced"` (by
+            another photograph or mask) and `"unchanged"`.
     """
 
     format: str
@@ -62,9 +74,10 @@ class Conversion:
     sizes: dict[str, int]
     pixels: np.ndarray
     findings: Findings
+    changes: dict[str, int] = dataclasses.field(default_factory=dict)
 
 
-class _Rejected(Exception):
+class _Dropped(Exception):
     """Drops the folder that is being written."""
 
 
@@ -74,27 +87,32 @@ def convert(
     format: str = "auto",
     options: Options | None = None,
     *,
+    into: bool = False,
     mapping: Sequence[str] = (),
     val: float = 0.2,
     group_by: str | None = None,
     seed: int = 0,
     progress: Callable = lambda items: items,
 ) -> Conversion:
-    """Writes labelled photographs as a new data set in VOC's layout.
+    """Writes labelled photographs as a data set in VOC's layout, or into an existing one.
 
     Everything is read first. The folder is written only if there is no problem, and gets its
-    name when it is complete. Masks become palette PNGs of class ids; photographs that are
-    neither JPEG nor PNG become PNGs.
+    name when it is complete; an existing one is exchanged then, see `files.writing.new_version`.
+    Masks become palette PNGs of class ids; photographs that are neither JPEG nor PNG become
+    PNGs.
 
     Args:
         source: A file or folder of the format; `None` for two folders that `options` name.
-        output: The new folder.
+        output: The new folder, or the existing one.
         format: A key of `FORMATS`, or `"auto"`.
         options: What the source does not say itself.
+        into: Whether to add the photographs to the data set `output`, which must have the same
+            classes. Those whose names it has are replaced. Its classes keep their ids, its
+            photographs their split, and whatever else is in the folder stays.
         mapping: Changes of classes, in this order: `"car,truck=vehicle"` merges and renames,
             `"pole="` makes unlabelled.
         val: The fraction of images used for validation, at least one, if the source has no
-            such split; they are chosen at random.
+            such split; they are chosen at random. With `into`, a fraction of the new ones.
         group_by: A regular expression that is searched in each image's name. Images for which
             it finds the same text stay in the same split.
         seed: Seed of that choice.
@@ -102,41 +120,50 @@ def convert(
 
     Raises:
         UserError: If the source is not of the format or not readable, an argument is out of
-            range, `output` exists or cannot be written, or there are fewer than two images.
+            range, `output` exists or cannot be written, or there are fewer than two images;
+            with `into`, if `output` is not a data set of the same classes.
     """
     output, options, findings = Path(output), options or Options(), Findings()
-    if output.exists():
+    if output.exists() and not into:
         raise UserError(f"{output}: already exists and is never overwritten. Choose another name.")
-    if not 0 < val < 1:
-        raise UserError(f"--val must be between 0 and 1. Received: {val}.")
-    if seed < 0:
-        raise UserError(f"--seed must not be negative. Received: {seed}.")
+    require_drawing(val, seed)
     name, found = _read(source, format, options, findings)
     labels, new_ids = _mapped(found.labels, mapping)
-    _note_names(found.examples, findings)
+    examples = _well_named(found.examples, findings)
     pixels = np.zeros(256, np.int64)
-    splits: dict[str, list[str]] = {}
+    sizes: dict[str, int] = {}
+    changes: collections.Counter[str] = collections.Counter()
+    drawing = val, group_by, seed, findings
     try:
-        with atomic_folder(output) as partial:
-            for folder in (IMAGE_FOLDER, MASK_FOLDER, LIST_FOLDER):
-                (partial / folder).mkdir(parents=True)
-            for example in progress(found.examples):
-                try:
-                    mask = _write_example(partial, example, labels, new_ids)
-                    pixels += np.bincount(mask.ravel(), minlength=256)
-                except UserError as error:
-                    findings.problems.append(str(error))
+        with (new_version if into else atomic_folder)(output) as partial:
+            existing = read_existing(output, examples) if into else None
+            if existing:
+                new_ids = match(labels, source or options.masks, existing)[new_ids]
+                labels = existing.labels
+            written = _written(partial, progress(examples), labels, new_ids, findings)
+            for title, mask in written:
+                pixels += np.bincount(mask.ravel(), minlength=256)
+                if existing:
+                    changes[drop_equal(partial, title, mask, existing)] += 1
             if findings.problems:
-                raise _Rejected
-            splits = _splits(found.examples, val, group_by, seed, findings)
-            _write_lists(partial, labels, splits)
-    except _Rejected:
+                raise _Dropped
+            if existing:
+                gained = further_splits(examples, existing.lists, *drawing)
+                sizes = sizes_with(gained, existing)
+                if not changes["added"] + changes["replaced"]:
+                    raise _Dropped
+                extend_lists(partial, gained, existing)
+                link_rest(partial, existing)
+            else:
+                splits = all_splits(examples, *drawing)
+                sizes = {part: len(names) for part, names in splits.items()}
+                _write_lists(partial, labels, splits)
+    except _Dropped:
         pass
     except OSError as error:
         raise UserError(f"{output}: cannot be written ({error.strerror}).") from error
-    sizes = {name: len(ids) for name, ids in splits.items()}
     counts = np.append(pixels[: len(labels)], pixels[labels.ignore_id])
-    return Conversion(name, labels, sizes, counts, findings)
+    return Conversion(name, labels, sizes, counts, findings, dict(changes))
 
 
 def _read(source, format: str, options: Options, findings: Findings) -> tuple[str, Source]:
@@ -192,9 +219,10 @@ def _mapped(labels: LabelSet, mapping: Sequence[str]) -> tuple[LabelSet, np.ndar
     return new_labels, new_ids
 
 
-def _note_names(examples: Sequence[Example], findings: Findings) -> None:
-    """Adds a problem for each name that cannot be in a list, or that two photographs have."""
+def _well_named(examples: Sequence[Example], findings: Findings) -> list[Example]:
+    """Those whose name can be in a list and is no earlier one's; the others are problems."""
     seen: dict[str, Path] = {}
+    good = []
     for example in examples:
         name, place = example.name, _title(example)
         try:
@@ -211,11 +239,29 @@ def _note_names(examples: Sequence[Example], findings: Findings) -> None:
             findings.problems.append(f"{place}: its name {name!r} points outside the data set.")
         elif name in seen:
             findings.problems.append(f"{place}: {seen[name]} has the same name. Rename one.")
-        seen.setdefault(name, place)
+        else:
+            seen[name] = place
+            good.append(example)
+    return good
 
 
 def _title(example: Example) -> Path:
     return example.image if isinstance(example.image, Path) else example.place
+
+
+def _written(
+    root: Path, examples: Iterable[Example], labels: LabelSet, new_ids, findings: Findings
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Writes photographs and masks; yields the name and mask of each that has no problem."""
+    for folder in (IMAGE_FOLDER, MASK_FOLDER, LIST_FOLDER):
+        (root / folder).mkdir(parents=True)
+    for example in examples:
+        try:
+            mask = _write_example(root, example, labels, new_ids)
+        except UserError as error:
+            findings.problems.append(str(error))
+        else:
+            yield example.name, mask
 
 
 def _write_example(root: Path, example: Example, labels: LabelSet, new_ids) -> np.ndarray:
@@ -243,68 +289,6 @@ def _write_example(root: Path, example: Example, labels: LabelSet, new_ids) -> n
         Image.fromarray(image).save(photograph.with_suffix(".png"))
     palette_image(Image.fromarray(mask), labels.palette).save(ids)
     return mask
-
-
-def _splits(
-    examples: Sequence[Example], val: float, group_by: str | None, seed: int, findings: Findings
-) -> dict[str, list[str]]:
-    """The names of each split: the source's own, or a random choice."""
-    parts: dict[str, list[str]] = {}
-    for example in examples:
-        parts.setdefault(example.split or "", []).append(example.name)
-    named = {*parts} & {"train", "val"}
-    if len(named) == 2:
-        rest = [name for part in {*parts} - {"train", "val", "test"} for name in parts[part]]
-        if rest:
-            findings.notes.append(f"{len(rest)} images, such as {rest[0]}, have no split: train.")
-            parts["train"] += rest
-    else:
-        pool = [name for part in parts if part != "test" for name in parts[part]]
-        parts |= _random_splits(pool, val, group_by, seed)
-        if {*parts} - {"", "train", "val"} or named:
-            findings.notes.append(
-                "the source does not name both training and validation images: "
-                f"{len(parts['val'])} of {len(pool)} were drawn for validation."
-            )
-    return {part: sorted(parts[part]) for part in ("train", "val", "test") if part in parts}
-
-
-def _random_splits(
-    names: list[str], val: float, group_by: str | None, seed: int
-) -> dict[str, list[str]]:
-    groups: dict[str, list[str]] = {}
-    for name in names:
-        groups.setdefault(_group(name, group_by), []).append(name)
-    if len(groups) < 2:
-        raise UserError(
-            f"--group-by {group_by} finds {len(groups)} groups in {len(names)} names. At least "
-            "two are needed, one for validation."
-            if group_by
-            else f"{len(names)} images. At least two are needed, one for validation."
-        )
-    wanted = min(max(1, round(val * len(names))), len(names) - 1)
-    chosen: set[str] = set()
-    keys = list(groups)
-    for index in np.random.default_rng(seed).permutation(len(keys))[:-1]:
-        if len(chosen) >= wanted:
-            break
-        chosen.update(groups[keys[index]])
-    return {
-        "train": [name for name in names if name not in chosen],
-        "val": [name for name in names if name in chosen],
-    }
-
-
-def _group(name: str, pattern: str | None) -> str:
-    if pattern is None:
-        return name
-    try:
-        found = re.search(pattern, name)
-    except re.error as error:
-        raise UserError(f"--group-by {pattern}: not a regular expression ({error}).") from error
-    if not found:
-        raise UserError(f"--group-by {pattern}: not found in {name!r}. Every name needs it.")
-    return found[1] if found.re.groups else found[0]
 
 
 def _write_lists(root: Path, labels: LabelSet, splits: dict[str, list[str]]) -> None:
