@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fcn_keras.data.conversion import folders
+from fcn_keras.data.conversion import ade20k, cityscapes, cvat, folders, roboflow, voc
 from fcn_keras.data.conversion.growing import (
     drop_equal,
     extend_lists,
@@ -42,7 +42,14 @@ from fcn_keras.files.images import LYING, orientation, palette_image
 from fcn_keras.files.writing import atomic_folder, new_version
 
 # In the order in which a source is compared with them: some contain what others look for.
-FORMATS = {"folders": folders}
+FORMATS = {
+    "cvat": cvat,
+    "roboflow": roboflow,
+    "cityscapes": cityscapes,
+    "ade20k": ade20k,
+    "voc": voc,
+    "folders": folders,
+}
 # EXIF's orientations, as the operations that turn the stored pixels upright.
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
