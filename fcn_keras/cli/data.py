@@ -47,7 +47,7 @@ def _add_convert(data) -> None:
     convert = data.add_parser(
         "convert",
         help="make a data set from what a labelling tool wrote",
-        description="Writes a new folder in VOC's layout. SOURCE is what a labelling tool "
+        description="Writes a new folder in VOC's layout, or adds to one. SOURCE is what a labelling tool "
         "exported, or a folder of photographs and masks as image files; --images and --masks name "
         "these two folders if they are not found. Masks hold class ids or the colours in the list "
         "of classes; without a list, their colours are listed. If there are problems, they are "
@@ -114,7 +114,14 @@ def _add_convert(data) -> None:
         metavar="OLD,OLD=NEW",
         help="merge or rename classes; without NEW their pixels become unlabelled",
     )
-    convert.add_argument("--output", required=True, metavar="DIR", help="new folder to write")
+    place = convert.add_mutually_exclusive_group(required=True)
+    place.add_argument("--output", metavar="DIR", help="new folder to write")
+    place.add_argument(
+        "--into",
+        metavar="DIR",
+        help="data set of the same classes to add to; photographs that it has are replaced and "
+        "keep their split",
+    )
     convert.add_argument(
         "--val", type=float, default=0.2, metavar="SHARE", help="share of validation images (0.2)"
     )
@@ -173,7 +180,8 @@ def _write_pictures(arguments, report) -> None:
 
 
 def _convert(arguments) -> int:
-    check_local_place(arguments.output, folder=True)
+    output = arguments.into or arguments.output
+    check_local_place(output, folder=True)
     from fcn_keras.data.conversion import convert
     from fcn_keras.data.conversion.source import Options
 
@@ -183,9 +191,10 @@ def _convert(arguments) -> int:
     paths = {name: given[name] and Path(given[name]) for name in ("images", "masks", "classes")}
     done = convert(
         arguments.source,
-        arguments.output,
+        output,
         arguments.format,
         Options(**{**given, **paths}),
+        into=bool(arguments.into),
         mapping=arguments.map,
         val=arguments.val,
         group_by=arguments.group_by,
@@ -205,9 +214,12 @@ def _convert(arguments) -> int:
         print_problems(done.findings.problems, " Nothing was written.")
         return 1
     sizes = ", ".join(f"{name} {size}" for name, size in done.sizes.items())
-    print(f"{arguments.output}: {sizes} images. Format: {done.format}.")
+    if arguments.into:
+        kinds = ("added", "replaced", "unchanged")
+        print(", ".join(f"{kind}: {done.changes.get(kind, 0)}" for kind in kinds))
+    print(f"{output}: {sizes} images. Format: {done.format}.")
     _print_classes(done.labels.names, done.pixels)
-    print_next(("data", "check", arguments.output), ("train", "--dataset", arguments.output))
+    print_next(("data", "check", output), ("train", "--dataset", output))
     return 0
 
 

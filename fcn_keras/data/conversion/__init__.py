@@ -6,9 +6,10 @@ format it is, the orientation of photographs, classes that are renamed, splits, 
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,16 @@ from fcn_keras.data.conversion import (
     voc,
     yolo,
 )
+from fcn_keras.data.conversion.growing import (
+    drop_equal,
+    extend_lists,
+    link_rest,
+    match,
+    read_existing,
+    sizes_with,
+)
 from fcn_keras.data.conversion.source import Example, Findings, Options, Source
+from fcn_keras.data.conversion.splits import all_splits, further_splits, require_drawing
 from fcn_keras.data.decoding import decode_image
 from fcn_keras.data.directory import (
     CLASSES_FILE,
@@ -42,14 +52,7 @@ from fcn_keras.data.directory import (
 from fcn_keras.data.inspection import shows_photograph
 from fcn_keras.data.split import LabelSet
 from fcn_keras.errors import UserError, few
-from fcn_keras.files.images import (
-    LYING,
-    bad_files_named,
-    open_header,
-    orientation,
-    palette_image,
-)
-from fcn_keras.files.writing import atomic_folder
+from fcn_keras.files.writing import atomic_folder, new_version
 
 # In the order in which a source is compared with them: some contain what others look for.
 FORMATS = {
@@ -64,23 +67,6 @@ FORMATS = {
     "label-studio": label_studio,
     "folders": folders,
 }
-STARTS = {b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png"}  # of files
-# EXIF's orientations, as the operations that turn the stored pixels upright.
-TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-OTHER_SUFFIXES = {".jfif": ".jpg"}
-TURNED = "masks that fit the stored pixels of photographs, which EXIF turns, were turned with them"
-ASSUMED = (
-    "EXIF turns photographs, and sizes do not tell whether their masks fit them as they are shown, "
-    "which is assumed. --exif ignore is for masks of the stored pixels, --exif apply ends this note"
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,10 +75,12 @@ class Conversion:
 
     Args:
         format: The source's format, a key of `FORMATS`.
-        labels: The classes of the new data set.
-        sizes: Images written per split; empty if there were problems.
+        labels: The classes of the data set.
+        sizes: Images per split of the data set; empty if there were problems.
         pixels: Pixels of each class, and of unlabelled ones as the last, int64 `(classes + 1,)`.
         findings: Problems, what was left out, and notes.
+        changes: For an existing data set, how many images were `"added"`, `"replaced"` (by
+            another photograph or mask) and `"unchanged"`.
     """
 
     format: str
@@ -100,9 +88,10 @@ class Conversion:
     sizes: dict[str, int]
     pixels: np.ndarray
     findings: Findings
+    changes: dict[str, int] = dataclasses.field(default_factory=dict)
 
 
-class _Rejected(Exception):
+class _Dropped(Exception):
     """Drops the folder that is being written."""
 
 
@@ -112,27 +101,32 @@ def convert(
     format: str = "auto",
     options: Options | None = None,
     *,
+    into: bool = False,
     mapping: Sequence[str] = (),
     val: float = 0.2,
     group_by: str | None = None,
     seed: int = 0,
     progress: Callable = lambda items: items,
 ) -> Conversion:
-    """Writes labelled photographs as a new data set in VOC's layout.
+    """Writes labelled photographs as a data set in VOC's layout, or into an existing one.
 
     Everything is read first. The folder is written only if there is no problem, and gets its
-    name when it is complete. Masks become palette PNGs of class ids; photographs that are
-    neither JPEG nor PNG become PNGs.
+    name when it is complete; an existing one is exchanged then, see `files.writing.new_version`.
+    Masks become palette PNGs of class ids; photographs that are neither JPEG nor PNG become
+    PNGs.
 
     Args:
         source: A file or folder of the format; `None` for two folders that `options` name.
-        output: The new folder.
+        output: The new folder, or the existing one.
         format: A key of `FORMATS`, or `"auto"`.
         options: What the source does not say itself.
+        into: Whether to add the photographs to the data set `output`, which must have the same
+            classes. Those whose names it has are replaced. Its classes keep their ids, its
+            photographs their split, and whatever else is in the folder stays.
         mapping: Changes of classes, in this order: `"car,truck=vehicle"` merges and renames,
             `"pole="` makes unlabelled.
         val: The fraction of images used for validation, at least one, if the source has no
-            such split; they are chosen at random.
+            such split; they are chosen at random. With `into`, a fraction of the new ones.
         group_by: A regular expression that is searched in each image's name. Images for which
             it finds the same text stay in the same split.
         seed: Seed of that choice.
@@ -140,49 +134,55 @@ def convert(
 
     Raises:
         UserError: If the source is not of the format or not readable, an argument is out of
-            range, `output` exists or cannot be written, or there are fewer than two images.
+            range, `output` exists or cannot be written, or there are fewer than two images;
+            with `into`, if `output` is not a data set of the same classes.
     """
     output, options, findings = Path(output), options or Options(), Findings()
-    if output.exists():
+    if output.exists() and not into:
         raise UserError(f"{output}: already exists and is never overwritten. Choose another name.")
-    if not 0 < val < 1:
-        raise UserError(f"--val must be between 0 and 1. Received: {val}.")
-    if seed < 0:
-        raise UserError(f"--seed must not be negative. Received: {seed}.")
+    require_drawing(val, seed)
     name, found = _read(source, format, options, findings)
     labels, new_ids = _mapped(found.labels, mapping)
-    _note_names(found.examples, findings)
+    examples = _well_named(found.examples, findings)
     pixels = np.zeros(256, np.int64)
-    turned: dict[str, list[Path]] = {}
-    splits: dict[str, list[str]] = {}
+    sizes: dict[str, int] = {}
+    changes: collections.Counter[str] = collections.Counter()
+    drawing = val, group_by, seed, findings
     try:
-        with atomic_folder(output) as partial:
-            for folder in (IMAGE_FOLDER, MASK_FOLDER, LIST_FOLDER):
-                (partial / folder).mkdir(parents=True)
-            for example in progress(found.examples):
-                try:
-                    mask = _write_example(partial, example, labels, new_ids, turned)
-                    pixels += np.bincount(mask.ravel(), minlength=256)
-                except UserError as error:
-                    findings.problems.append(str(error))
+        with (new_version if into else atomic_folder)(output) as partial:
+            existing = read_existing(output, examples) if into else None
+            if existing:
+                new_ids = match(labels, source or options.masks, existing)[new_ids]
+                labels = existing.labels
+            done = written(partial, progress(examples), labels, new_ids, options.exif, findings)
+            for title, mask in done:
+                pixels += np.bincount(mask.ravel(), minlength=256)
+                if existing:
+                    changes[drop_equal(partial, title, mask, existing)] += 1
             found.finish()
-            for note, at in turned.items():
-                findings.notes.append(f"{note} ({len(at)} images, such as {at[0]}).")
             counts = np.append(pixels[: len(labels)], pixels[labels.ignore_id])
             if not findings.problems:
                 if "binary" not in FORMATS[name].OPTIONS:  # else the format itself tells
                     findings.problems += problems_of_counts(labels, [counts])
                 findings.notes += notes_of_counts(labels, {"all images": counts})
             if findings.problems:
-                raise _Rejected
-            splits = _splits(found.examples, val, group_by, seed, findings)
-            _write_lists(partial, labels, splits)
-    except _Rejected:
+                raise _Dropped
+            if existing:
+                gained = further_splits(examples, existing.lists, *drawing)
+                sizes = sizes_with(gained, existing)
+                if not changes["added"] + changes["replaced"]:
+                    raise _Dropped
+                extend_lists(partial, gained, existing)
+                link_rest(partial, existing)
+            else:
+                splits = all_splits(examples, *drawing)
+                sizes = {part: len(names) for part, names in splits.items()}
+                write_lists(partial, labels, splits)
+    except _Dropped:
         pass
     except OSError as error:
         raise UserError(f"{output}: cannot be written ({error.strerror}).") from error
-    sizes = {name: len(ids) for name, ids in splits.items()}
-    return Conversion(name, labels, sizes, counts, findings)
+    return Conversion(name, labels, sizes, counts, findings, dict(changes))
 
 
 def _read(source, format: str, options: Options, findings: Findings) -> tuple[str, Source]:
@@ -238,9 +238,10 @@ def _mapped(labels: LabelSet, mapping: Sequence[str]) -> tuple[LabelSet, np.ndar
     return new_labels, new_ids
 
 
-def _note_names(examples: Sequence[Example], findings: Findings) -> None:
-    """Adds a problem for each name that cannot be in a list, or that two photographs have."""
+def _well_named(examples: Sequence[Example], findings: Findings) -> list[Example]:
+    """Those whose name can be in a list and is no earlier one's; the others are problems."""
     seen: dict[str, Path] = {}
+    good = []
     for example in examples:
         name, place = example.name, _title(example)
         try:
@@ -257,124 +258,11 @@ def _note_names(examples: Sequence[Example], findings: Findings) -> None:
             findings.problems.append(f"{place}: its name {name!r} points outside the data set.")
         elif name in seen:
             findings.problems.append(f"{place}: {seen[name]} has the same name. Rename one.")
-        seen.setdefault(name, place)
+        else:
+            seen[name] = place
+            good.append(example)
+    return good
 
 
 def _title(example: Example) -> Path:
     return example.image if isinstance(example.image, Path) else example.place
-
-
-def _write_example(
-    root: Path, example: Example, labels: LabelSet, new_ids, turned: dict[str, list[Path]]
-) -> np.ndarray:
-    """Writes a photograph and its mask; returns the mask. Notes in `turned` what EXIF turns."""
-    title = _title(example)
-    if isinstance(example.image, Path):
-        data, suffix = read_file(example.image), example.image.suffix.lower()
-    else:
-        data = example.image()
-        suffix = next((end for start, end in STARTS.items() if data.startswith(start)), ".other")
-    image, turn = decode_image(data, str(title)), orientation(data, str(title))
-    shown = image.shape[:2]
-    stored = shown[::-1] if turn in LYING else shown
-    upright = example.upright is not False or turn not in TURNS
-    if example.place.suffix in MASK_SUFFIXES:
-        with bad_files_named(str(example.place)):
-            picture = open_header(read_file(example.place), str(example.place))
-            if shows_photograph(picture, image):
-                raise UserError(
-                    f"{example.place}: the mask and the photograph are the same picture."
-                )
-    mask = example.draw(*(shown if upright else stored))
-    if example.upright is None and turn in TURNS:
-        upright = mask.shape != stored or shown == stored
-        if not upright or shown == stored:
-            turned.setdefault(TURNED if not upright else ASSUMED, []).append(title)
-    if not upright:
-        mask = np.asarray(Image.fromarray(mask).transpose(TURNS[turn]))
-    require_same_size(image, mask, example.place)
-    mask = new_ids[mask]
-    photograph = root / IMAGE_FOLDER / f"{example.name}{OTHER_SUFFIXES.get(suffix, suffix)}"
-    ids = root / MASK_FOLDER / f"{example.name}.png"
-    for file in (photograph, ids):
-        file.parent.mkdir(parents=True, exist_ok=True)
-    if photograph.suffix in IMAGE_SUFFIXES:
-        photograph.write_bytes(data)
-    else:
-        Image.fromarray(image).save(photograph.with_suffix(".png"))
-    palette_image(Image.fromarray(mask), labels.palette).save(ids)
-    return mask
-
-
-def _splits(
-    examples: Sequence[Example], val: float, group_by: str | None, seed: int, findings: Findings
-) -> dict[str, list[str]]:
-    """The names of each split: the source's own, or a random choice."""
-    parts: dict[str, list[str]] = {}
-    for example in examples:
-        parts.setdefault(example.split or "", []).append(example.name)
-    named = {*parts} & {"train", "val"}
-    if len(named) == 2:
-        rest = [name for part in {*parts} - {"train", "val", "test"} for name in parts[part]]
-        if rest:
-            findings.notes.append(f"{len(rest)} images, such as {rest[0]}, have no split: train.")
-            parts["train"] += rest
-    else:
-        pool = [name for part in parts if part != "test" for name in parts[part]]
-        parts |= _random_splits(pool, val, group_by, seed)
-        if {*parts} - {"", "train", "val"} or named:
-            findings.notes.append(
-                "the source does not name both training and validation images: "
-                f"{len(parts['val'])} of {len(pool)} were drawn for validation."
-            )
-    return {part: sorted(parts[part]) for part in ("train", "val", "test") if part in parts}
-
-
-def _random_splits(
-    names: list[str], val: float, group_by: str | None, seed: int
-) -> dict[str, list[str]]:
-    groups: dict[str, list[str]] = {}
-    for name in names:
-        groups.setdefault(_group(name, group_by), []).append(name)
-    if len(groups) < 2:
-        raise UserError(
-            f"--group-by {group_by} finds {len(groups)} groups in {len(names)} names. At least "
-            "two are needed, one for validation."
-            if group_by
-            else f"{len(names)} images. At least two are needed, one for validation."
-        )
-    wanted = min(max(1, round(val * len(names))), len(names) - 1)
-    chosen: set[str] = set()
-    keys = list(groups)
-    for index in np.random.default_rng(seed).permutation(len(keys))[:-1]:
-        if len(chosen) >= wanted:
-            break
-        chosen.update(groups[keys[index]])
-    return {
-        "train": [name for name in names if name not in chosen],
-        "val": [name for name in names if name in chosen],
-    }
-
-
-def _group(name: str, pattern: str | None) -> str:
-    if pattern is None:
-        return name
-    try:
-        found = re.search(pattern, name)
-    except re.error as error:
-        raise UserError(f"--group-by {pattern}: not a regular expression ({error}).") from error
-    if not found:
-        raise UserError(f"--group-by {pattern}: not found in {name!r}. Every name needs it.")
-    return found[1] if found.re.groups else found[0]
-
-
-def _write_lists(root: Path, labels: LabelSet, splits: dict[str, list[str]]) -> None:
-    for name, ids in splits.items():
-        (root / LIST_FOLDER / f"{name}.txt").write_text(
-            "".join(f"{id}\n" for id in ids), encoding="utf-8"
-        )
-    lines = (
-        f"{name}\t{' '.join(map(str, color))}\n"
-        for name, color in zip(labels.names, labels.palette)
-    )
-    (root / CLASSES_FILE).write_text("".join(lines), encoding="utf-8")

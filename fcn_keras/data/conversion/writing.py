@@ -1,0 +1,146 @@
+"""Examples -> the photographs, masks and lists of a data set in VOC's layout."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from fcn_keras.data.conversion.source import Example, Findings
+from fcn_keras.data.decoding import decode_image
+from fcn_keras.data.directory import (
+    CLASSES_FILE,
+    IMAGE_FOLDER,
+    IMAGE_SUFFIXES,
+    LIST_FOLDER,
+    MASK_FOLDER,
+    MASK_SUFFIXES,
+    read_file,
+    require_same_size,
+)
+from fcn_keras.data.inspection import shows_photograph
+from fcn_keras.data.split import LabelSet
+from fcn_keras.errors import UserError
+from fcn_keras.files.images import (
+    LYING,
+    bad_files_named,
+    encode_image,
+    open_header,
+    palette_image,
+    read_orientation,
+)
+
+STARTS = {b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png"}  # of files
+# EXIF's orientations, as the operations that turn the stored pixels upright.
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+OTHER_SUFFIXES = {".jfif": ".jpg"}
+TURNED = "masks that fit the stored pixels of photographs, which EXIF turns, were turned with them"
+ASSUMED = (
+    "EXIF turns photographs, and sizes do not tell whether their masks fit them as they are shown, "
+    "which is assumed. --exif ignore is for masks of the stored pixels, --exif apply ends this note"
+)
+
+
+def written(
+    root: Path,
+    examples: Iterable[Example],
+    labels: LabelSet,
+    new_ids: np.ndarray,
+    exif: str | None,
+    findings: Findings,
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Writes photographs and masks; yields the name and mask of each that has no problem.
+
+    Args:
+        root: The new folder.
+        examples: What to write, in turn.
+        labels: The classes of the new folder.
+        new_ids: The new id of each id in the examples' masks, uint8 `(256,)`.
+        exif: `"apply"` or `"ignore"` for masks that fit photographs as EXIF turns them or as
+            they are stored; by default the source or the sizes tell.
+        findings: Gets problems and notes.
+    """
+    for folder in (IMAGE_FOLDER, MASK_FOLDER, LIST_FOLDER):
+        (root / folder).mkdir(parents=True)
+    turned: dict[str, list[Path]] = {}
+    for example in examples:
+        try:
+            suffix, photograph, mask = _read_example(example, exif, turned)
+        except UserError as error:
+            findings.problems.append(str(error))
+            continue
+        mask = new_ids[mask]
+        for folder, ending in ((IMAGE_FOLDER, suffix), (MASK_FOLDER, ".png")):
+            path = root / folder / f"{example.name}{ending}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if folder == IMAGE_FOLDER:
+                path.write_bytes(photograph)
+            else:
+                palette_image(Image.fromarray(mask), labels.palette).save(path)
+        yield example.name, mask
+    for note, places in turned.items():
+        findings.notes.append(f"{note} ({len(places)} images, such as {places[0]}).")
+
+
+def _read_example(
+    example: Example, exif: str | None, turned: dict[str, list[Path]]
+) -> tuple[str, bytes, np.ndarray]:
+    """The suffix and content of a photograph's new file, and its mask; notes what EXIF turns."""
+    if isinstance(example.image, Path):
+        data, suffix = read_file(example.image), example.image.suffix.lower()
+    else:
+        data = example.image()
+        suffix = next((end for start, end in STARTS.items() if data.startswith(start)), ".other")
+    title = example.title
+    image, turn = decode_image(data, str(title)), read_orientation(data, str(title))
+    _require_no_photograph(example.place, image)
+    shown = image.shape[:2]
+    stored = shown[::-1] if turn in LYING else shown
+    fits_shown = example.upright if exif is None else exif == "apply"
+    mask = example.draw(*(stored if fits_shown is False else shown))
+    if turn in TURNS:
+        if fits_shown is None:
+            fits_shown = mask.shape != stored or shown == stored
+            if not fits_shown or shown == stored:
+                turned.setdefault(ASSUMED if fits_shown else TURNED, []).append(title)
+        if not fits_shown:
+            mask = np.asarray(Image.fromarray(mask).transpose(TURNS[turn]))
+    require_same_size(image, mask, example.place)
+    suffix = OTHER_SUFFIXES.get(suffix, suffix)
+    if suffix not in IMAGE_SUFFIXES:
+        return ".png", encode_image(Image.fromarray(image)), mask
+    if turn in TURNS:  # other programs may not turn it
+        kind, options = ("PNG", {}) if suffix == ".png" else ("JPEG", {"quality": 95})
+        data = encode_image(Image.fromarray(image), kind, **options)
+    return suffix, data, mask
+
+
+def _require_no_photograph(place: Path, image: np.ndarray) -> None:
+    """Raises `UserError` if the file of a mask shows the photograph."""
+    if place.suffix.lower() in MASK_SUFFIXES:
+        with bad_files_named(str(place)):
+            picture = open_header(read_file(place), str(place))
+            if shows_photograph(picture, image):
+                raise UserError(f"{place}: the mask and the photograph are the same picture.")
+
+
+def write_lists(root: Path, labels: LabelSet, splits: dict[str, list[str]]) -> None:
+    for name, ids in splits.items():
+        (root / LIST_FOLDER / f"{name}.txt").write_text(
+            "".join(f"{id}\n" for id in ids), encoding="utf-8"
+        )
+    lines = (
+        f"{name}\t{' '.join(map(str, color))}\n"
+        for name, color in zip(labels.names, labels.palette)
+    )
+    (root / CLASSES_FILE).write_text("".join(lines), encoding="utf-8")
