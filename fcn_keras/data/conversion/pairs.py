@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 import itertools
 import os
 import re
@@ -87,8 +88,8 @@ def find_pairs(images: Path, masks: Path, suffix: str | None, findings: Findings
     image_files, mask_files, others = _files(images, masks, findings)
     if suffix is not None:
         suffix = os.path.splitext(suffix)[0] if _ending(suffix) in IMAGE_ENDINGS else suffix
-        for file in mask_files:
-            if not file.stem.endswith(suffix) and file not in image_files:
+        for file in sorted({*mask_files} - {*image_files}):
+            if not file.stem.endswith(suffix):
                 findings.leave_out(f"as its name does not end with {suffix}", file.path)
         mask_files = [file for file in mask_files if file.stem.endswith(suffix)]
     match = _best_match(image_files, mask_files, suffix)
@@ -223,7 +224,9 @@ class _Match(NamedTuple):
 def _best_match(images: list[File], masks: list[File], suffix: str | None) -> _Match:
     best, rules = _Match(Rule(), [], [], []), _rules(images, masks, suffix)
     for common in COMMON:
-        matches = [_match(images, masks, common, rule) for rule in rules]
+        if 2 * len(best.pairs) >= min(len(images), len(masks)) > 0:
+            break  # no other can make more than twice as many
+        matches = _matches(images, masks, common, rules)
         most = max(matches, key=lambda match: len(match.pairs), default=best)
         equal = {
             match.rule: None
@@ -249,9 +252,23 @@ def _best_match(images: list[File], masks: list[File], suffix: str | None) -> _M
     return best
 
 
-def _match(images: list[File], masks: list[File], common, rule: Rule) -> _Match:
-    by_image = _by_key(images, common, rule.image_prefix, rule.image_suffix)
-    by_mask = _by_key(masks, common, rule.mask_prefix, rule.mask_suffix)
+def _matches(images: list[File], masks: list[File], common, rules: list[Rule]) -> list[_Match]:
+    """What each rule finds."""
+    by_image, by_mask = (
+        functools.cache(functools.partial(_by_key, [(common(file), file) for file in files]))
+        for files in (images, masks)
+    )
+    return [
+        _match(
+            rule,
+            by_image(rule.image_prefix, rule.image_suffix),
+            by_mask(rule.mask_prefix, rule.mask_suffix),
+        )
+        for rule in rules
+    ]
+
+
+def _match(rule: Rule, by_image: dict, by_mask: dict) -> _Match:
     match = _Match(rule, [], [], [])
     for key in by_image.keys() & by_mask.keys():
         photographs, drawn = by_image[key], by_mask[key]
@@ -264,15 +281,15 @@ def _match(images: list[File], masks: list[File], common, rule: Rule) -> _Match:
     return match
 
 
-def _by_key(files: list[File], common, prefix: str, suffix: str) -> dict[tuple, list[File]]:
-    """The files whose names have the prefix and the suffix, by what is between them."""
+def _by_key(files: list[tuple], prefix: str, suffix: str) -> dict[tuple, list[File]]:
+    """The files whose names have the prefix and the suffix, by what they must have in common."""
     found: dict[tuple, list[File]] = {}
-    for file in files:
+    for common, file in files:
         stem = file.stem
         if stem.startswith(prefix) and stem.endswith(suffix):
             name = stem[len(prefix) : len(stem) - len(suffix)]
             if name or not prefix + suffix:
-                found.setdefault((common(file), name), []).append(file)
+                found.setdefault((common, name), []).append(file)
     return found
 
 
