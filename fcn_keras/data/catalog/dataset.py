@@ -139,8 +139,8 @@ def _failures(name: str, root: Path):
 
 def _remedy(name: str, root: Path) -> str:
     return (
-        f"On a machine where it can run: tfds build {name} --data_dir tfds; copy that folder here "
-        f"to {root} or name it by --data-dir."
+        f"On a machine where it can run: tfds build {name} --data_dir tfds; then copy what is in "
+        f"the folder tfds to {root} here."
     )
 
 
@@ -148,6 +148,12 @@ def _require_reachable(builder, name: str, root: Path) -> None:
     """Raises `UserError` if a download would fail, since TFDS may wait for minutes."""
     from fcn_keras.data.voc.download import why_unreachable
 
+    place, manual = root / "downloads" / "manual", builder.MANUAL_DOWNLOAD_INSTRUCTIONS
+    if manual and not (place.is_dir() and any(place.iterdir())):
+        raise UserError(
+            f"tfds:{name} is not in {root}. Its archives must be downloaded by hand to {place}.",
+            " ".join(manual.split()),
+        )
     hosts = {urllib.parse.urlsplit(url).netloc: url for url in builder.url_infos or ()}
     for host, url in hosts.items():
         if reason := why_unreachable(url):

@@ -34,7 +34,7 @@ class Records:
 
     def __getitem__(self, index: int) -> bytes:
         """The data of a record; may be called from several threads at once."""
-        path = self.paths[np.searchsorted(self._ends, index, "right")]
+        path = self.paths[int(np.searchsorted(self._ends, index, "right"))]
         try:
             with open(path, "rb") as file:
                 file.seek(self._offsets[index])

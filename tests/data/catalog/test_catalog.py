@@ -239,7 +239,7 @@ class NeedsNetwork(tfds.core.GeneratorBasedBuilder):
         yield path, {}
 
 
-def test_no_connection_is_told_at_once(tmp_path):
+def test_no_connection_is_told_at_once(tmp_path, monkeypatch):
     start = time.monotonic()
     with pytest.raises(UserError) as error:
         load_split("tfds:needs_network", "train", str(tmp_path))
@@ -247,9 +247,14 @@ def test_no_connection_is_told_at_once(tmp_path):
     assert str(error.value).splitlines() == [
         f"tfds:needs_network is not in {tmp_path}, and cannot be downloaded (127.0.0.1:1: "
         "ConnectionError).",
-        "On a machine where it can run: tfds build needs_network --data_dir tfds; copy that folder "
-        f"here to {tmp_path} or name it by --data-dir.",
+        "On a machine where it can run: tfds build needs_network --data_dir tfds; then copy what "
+        f"is in the folder tfds to {tmp_path} here.",
     ]
+    monkeypatch.setattr(NeedsNetwork, "MANUAL_DOWNLOAD_INSTRUCTIONS", "Register at\n  example.org.")
+    with pytest.raises(
+        UserError, match="downloaded by hand to .*manual.\nRegister at example.org.$"
+    ):
+        load_split("tfds:needs_network", "train", str(tmp_path))
     assert not list(tmp_path.iterdir())
 
 
