@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import io
 import os
-import re
 import sys
-import urllib.parse
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,16 +12,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fcn_keras.data.catalog.known import KNOWN
+from fcn_keras.data.catalog.preparing import failures, prepared_builder
 from fcn_keras.data.catalog.records import Records
 from fcn_keras.data.decoding import decode_mask
 from fcn_keras.data.directory import CLASSES_FILE, read_class_list, require_same_size
 from fcn_keras.data.split import MAX_CLASSES, LabelSet, Split, placeholder_names
-from fcn_keras.data.voc.dataset import HOME, alone
+from fcn_keras.data.voc.dataset import HOME
 from fcn_keras.errors import UserError, first_line, printable
 from fcn_keras.files import storage
 from fcn_keras.files.images import bad_files_named, open_header, to_rgb
 
-NAME = re.compile(r"\w+(/[\w.+-]+)?(:[\d.*]+)?")
 TRAIN, VAL = ("train", "training"), ("validation", "val", "valid", "dev", "test", "testing")
 ANY_IDS = LabelSet(placeholder_names(MAX_CLASSES))
 
@@ -64,7 +60,7 @@ def catalog_split(name: str, split: str, data_dir: str | os.PathLike | None = No
     if storage.is_address(given):
         raise UserError(f"{given}: --data-dir must be a folder. Copy the data set to this machine.")
     root = Path(given).expanduser().absolute()
-    builder = _prepared_builder(name, root)
+    builder = prepared_builder(name, root)
     meaning = _meaning(builder, root)
     part, chosen = _part(split, builder)
     source = _source(builder, part)
@@ -90,77 +86,6 @@ def catalog_split(name: str, split: str, data_dir: str | os.PathLike | None = No
         return photograph, ids_of_mask
 
     return Split(split, meaning.labels, ids, read)
-
-
-def _prepared_builder(name: str, root: Path):
-    import tensorflow_datasets as tfds
-    from tensorflow_datasets.core import read_only_builder, registered
-
-    if not NAME.fullmatch(name):
-        raise UserError(f"--dataset tfds:{name}: not a name of TFDS, NAME or NAME/CONFIG.")
-    with _failures(name, root):
-        # Files first, as those of an earlier version serve, too.
-        with contextlib.suppress(registered.DatasetNotFoundError):
-            return read_only_builder.builder_from_files(name, data_dir=os.fspath(root))
-        try:
-            builder = tfds.builder(name, data_dir=os.fspath(root))
-        except registered.DatasetNotFoundError as error:
-            raise UserError(
-                f"--dataset tfds:{name}: TFDS has no such data set, and {root} has none, either. "
-                "Choose a name from https://www.tensorflow.org/datasets/catalog, or as --data-dir "
-                "the folder that contains the data set's folder."
-            ) from error
-        _require_reachable(builder, name, root)
-        root.mkdir(parents=True, exist_ok=True)
-        with alone(root), contextlib.redirect_stdout(io.StringIO()):  # its bars say enough
-            builder.download_and_prepare(
-                download_config=tfds.download.DownloadConfig(try_download_gcs=False)
-            )
-        return builder
-
-
-@contextlib.contextmanager
-def _failures(name: str, root: Path):
-    """Turns whatever TFDS raises, and the code of a data set, into a `UserError`."""
-    try:
-        yield
-    except UserError:
-        raise
-    except ImportError as error:
-        raise UserError(
-            f"tfds:{name} needs the package {error.name} ({error}). Run: pip install {error.name}"
-        ) from error
-    except Exception as error:
-        raise UserError(
-            f"tfds:{name} in {root}: cannot be used or prepared ({first_line(error)}).",
-            _remedy(name, root),
-        ) from error
-
-
-def _remedy(name: str, root: Path) -> str:
-    return (
-        f"On a machine where it can run: tfds build {name} --data_dir tfds; then copy what is in "
-        f"the folder tfds to {root} here."
-    )
-
-
-def _require_reachable(builder, name: str, root: Path) -> None:
-    """Raises `UserError` if a download would fail, since TFDS may wait for minutes."""
-    from fcn_keras.data.voc.download import why_unreachable
-
-    place, manual = root / "downloads" / "manual", builder.MANUAL_DOWNLOAD_INSTRUCTIONS
-    if manual and not (place.is_dir() and any(place.iterdir())):
-        raise UserError(
-            f"tfds:{name} is not in {root}. Its archives must be downloaded by hand to {place}.",
-            " ".join(manual.split()),
-        )
-    hosts = {urllib.parse.urlsplit(url).netloc: url for url in builder.url_infos or ()}
-    for host, url in hosts.items():
-        if reason := why_unreachable(url):
-            raise UserError(
-                f"tfds:{name} is not in {root}, and cannot be downloaded ({host}: {reason}).",
-                _remedy(name, root),
-            )
 
 
 def _meaning(builder, root: Path) -> _Meaning:
@@ -242,7 +167,7 @@ def _source(builder, part: str) -> Callable[[int], Mapping[str, Any]]:
             return kinds.deserialize_example_np(records[index], decoders=encoded)
 
     else:
-        with _failures(builder.name, builder.data_path):
+        with failures(builder.name, builder.data_path):
             source = builder.as_data_source(part, decoders=encoded).__getitem__
         count = info.num_examples
     if count != info.num_examples:
