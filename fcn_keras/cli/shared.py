@@ -71,7 +71,8 @@ def add_split_flags(parser) -> None:
     parser.add_argument(
         "--data-dir",
         metavar="DIR",
-        help="folder that holds VOCdevkit ($TFDS_DATA_DIR or ~/tensorflow_datasets)",
+        help="folder that holds VOCdevkit or TFDS's data sets ($TFDS_DATA_DIR or "
+        "~/tensorflow_datasets)",
     )
     parser.add_argument("--limit", type=int, metavar="N", help="use only the first N images (all)")
 
@@ -104,10 +105,10 @@ def load_segmenter(arguments, **options):
 
 
 def selected_split(arguments):
-    from fcn_keras.data import VOC, load_split
+    from fcn_keras.data import in_data_dir, load_split
 
     require_limit(arguments.limit)
-    if arguments.dataset in VOC:
+    if in_data_dir(arguments.dataset):
         import_tensorflow()  # TFDS imports it, too
     split = load_split(arguments.dataset, arguments.split or "val", arguments.data_dir)
     return split.take(arguments.limit) if arguments.limit else split
