@@ -9,11 +9,10 @@ from __future__ import annotations
 import collections
 import dataclasses
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from fcn_keras.data.class_counts import notes_of_counts, problems_of_counts
 from fcn_keras.data.conversion import (
@@ -38,18 +37,7 @@ from fcn_keras.data.conversion.growing import (
 )
 from fcn_keras.data.conversion.source import Example, Findings, Options, Source
 from fcn_keras.data.conversion.splits import all_splits, further_splits, require_drawing
-from fcn_keras.data.decoding import decode_image
-from fcn_keras.data.directory import (
-    CLASSES_FILE,
-    IMAGE_FOLDER,
-    IMAGE_SUFFIXES,
-    LIST_FOLDER,
-    MASK_FOLDER,
-    MASK_SUFFIXES,
-    read_file,
-    require_same_size,
-)
-from fcn_keras.data.inspection import shows_photograph
+from fcn_keras.data.conversion.writing import write_lists, written
 from fcn_keras.data.split import LabelSet
 from fcn_keras.errors import UserError, few
 from fcn_keras.files.writing import atomic_folder, new_version
@@ -206,7 +194,7 @@ def _read(source, format: str, options: Options, findings: Findings) -> tuple[st
     reader = FORMATS[name]
     for field in dataclasses.fields(options):
         value = getattr(options, field.name)
-        if value != field.default and field.name not in reader.OPTIONS:
+        if value != field.default and field.name not in {*reader.OPTIONS, "exif"}:
             flag = field.name.replace("_", "-")
             raise UserError(f"--{flag} does not apply to the format {name}. Received: {value}.")
     return name, reader.read(place, options, findings)
@@ -243,7 +231,7 @@ def _well_named(examples: Sequence[Example], findings: Findings) -> list[Example
     seen: dict[str, Path] = {}
     good = []
     for example in examples:
-        name, place = example.name, _title(example)
+        name, place = example.name, example.title
         try:
             name.encode("utf-8")
         except UnicodeEncodeError:
@@ -262,7 +250,3 @@ def _well_named(examples: Sequence[Example], findings: Findings) -> list[Example
             seen[name] = place
             good.append(example)
     return good
-
-
-def _title(example: Example) -> Path:
-    return example.image if isinstance(example.image, Path) else example.place

@@ -21,7 +21,7 @@ from fcn_keras.errors import UserError
 
 OPTIONS = {
     *("images", "masks", "classes", "mask_suffix", "binary", "mask_values", "ids_from"),
-    *("unlabelled", "unlabelled_color", "nearest", "exif"),
+    *("unlabelled", "unlabelled_color", "nearest"),
 }
 CVAT_LIST = "labelmap.txt"
 CLASS_LISTS = (
@@ -30,7 +30,6 @@ CLASS_LISTS = (
 )
 LABELME_IGNORE = "__ignore__"  # the first line of labelme's labels.txt, not a class
 UNLABELLED_NAMES = {"unlabelled", "unlabeled", "void", "ignore", "__ignore__"}
-UPRIGHT = {"apply": True, "ignore": False, None: None}
 
 
 def recognizes(place: Path) -> bool:
@@ -54,13 +53,10 @@ def read(place: Path | None, options: Options, findings: Findings) -> Source:
 
         def draw(height, width, pair=pair):
             data = read_file(pair.mask)
-            if _same_content(pair.image, data):
-                raise UserError(f"{pair.mask}: the photograph itself, not a mask.")
             return new_ids[reader.read(data, str(pair.mask))]
 
         split = pair.split or splits.get(pair.name)
-        upright = UPRIGHT[options.exif]
-        examples.append(Example(pair.name, pair.image, pair.mask, draw, split, upright))
+        examples.append(Example(pair.name, pair.image, pair.mask, draw, split))
     return Source(new_labels, examples, lambda: reader.finish(findings))
 
 
@@ -154,7 +150,3 @@ def _listed(line: str, names: dict[str, str]) -> str | None:
         if found:
             return found
     return None
-
-
-def _same_content(image: Path, data: bytes) -> bool:
-    return image.stat().st_size == len(data) and image.read_bytes() == data

@@ -50,6 +50,11 @@ class Example:
     split: str | None = None
     upright: bool | None = None
 
+    @property
+    def title(self) -> Path:
+        """What messages call it: its file, or the file that contains it."""
+        return self.image if isinstance(self.image, Path) else self.place
+
 
 @dataclasses.dataclass(frozen=True)
 class Source:

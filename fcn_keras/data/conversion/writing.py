@@ -28,8 +28,8 @@ from fcn_keras.files.images import (
     bad_files_named,
     encode_image,
     open_header,
+    orientation,
     palette_image,
-    read_orientation,
 )
 
 STARTS = {b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png"}  # of files
@@ -102,7 +102,7 @@ def _read_example(
         data = example.image()
         suffix = next((end for start, end in STARTS.items() if data.startswith(start)), ".other")
     title = example.title
-    image, turn = decode_image(data, str(title)), read_orientation(data, str(title))
+    image, turn = decode_image(data, str(title)), orientation(data, str(title))
     _require_no_photograph(example.place, image)
     shown = image.shape[:2]
     stored = shown[::-1] if turn in LYING else shown
