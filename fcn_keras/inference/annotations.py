@@ -117,16 +117,16 @@ def write_coco(output: str, images: Iterable[FoundImage], labels: LabelSet) -> N
         {"id": number, "name": name, "supercategory": ""} for name, number in numbers.items()
     ]
 
-    def write(path: Path) -> None:
+    def write(merged: Path) -> None:
         records, count = [], 0
-        with path.open("w", encoding="utf-8") as file:
+        with merged.open("w", encoding="utf-8") as file:
             file.write(f'{{"info": {{}}, "licenses": [], "categories": {json.dumps(categories)},\n')
             file.write('"annotations": [')
             for index, (place, name) in enumerate(found.items(), 1):
-                part = _read_part(storage.join(output, result_name(name, "coco")), numbers)
-                size = {"height": part["height"], "width": part["width"]}
+                path = storage.join(output, result_name(name, "coco"))
+                size, objects = _read_part(path, numbers)
                 records.append({"id": index, "file_name": "/".join(place[shared:]), **size})
-                for entry in part["objects"]:
+                for entry in objects:
                     category = numbers[entry.pop("class")]
                     count += 1
                     ids = {"id": count, "image_id": index, "category_id": category}
@@ -146,16 +146,19 @@ def _shared(folders: Sequence[Sequence[str]]) -> int:
     return next((i for i, (a, b) in enumerate(zip(first, last)) if a != b), len(first))
 
 
-def _read_part(path: str, numbers: dict[str, int]) -> dict:
+def _read_part(path: str, numbers: dict[str, int]) -> tuple[dict[str, int], list[dict]]:
+    """An image's size and objects."""
     again = "Predict it again, without --skip-existing."
     with damage_as_user_errors(f"{path}: not readable", again):
         data = storage.read(path) if storage.is_address(path) else Path(path).read_bytes()
         part = as_object(parse_json(data), "the content")
-        classes = [as_object(entry, "an object")["class"] for entry in part["objects"]]
+        size = {side: part[side] for side in ("height", "width")}
+        objects = [as_object(entry, "an object") for entry in part["objects"]]
+        classes = [entry["class"] for entry in objects]
     unknown = [name for name in classes if name not in numbers]
     if unknown:
         raise UserError(f"{path}: has the class {unknown[0]!r}, but the model has not. {again}")
-    return part
+    return size, objects
 
 
 def _background(labels: LabelSet) -> int | None:
