@@ -68,11 +68,11 @@ def labelme_file(mask: np.ndarray, labels: LabelSet, image_path: str) -> str:
 def path_from(place: str, image: str) -> str:
     """An image's path relative to a file, or its name where there is no such path."""
     if storage.is_address(place) or storage.is_address(image):
-        folder, parts = place.split("/")[:-1], image.split("/")
-        same = _shared([folder, parts[:-1]])
+        above, parts = place.split("/")[:-1], image.split("/")
+        same = _shared([above, parts[:-1]])
         if same < 3:  # the scheme, nothing, the bucket
             return parts[-1]
-        return "/".join([".."] * (len(folder) - same) + parts[same:])
+        return "/".join([".."] * (len(above) - same) + parts[same:])
     folder, name = os.path.split(os.path.abspath(image))
     path = os.path.join(os.path.realpath(folder), name)
     return Path(os.path.relpath(path, os.path.realpath(os.path.dirname(place)))).as_posix()
@@ -140,9 +140,10 @@ def _parts(path: str) -> tuple[str, ...]:
     return tuple((path if storage.is_address(path) else os.path.abspath(path)).split("/"))
 
 
-def _shared(folders: Sequence[Sequence[str]]) -> int:
+def _shared(folders: Iterable[Sequence[str]]) -> int:
     """How many of their first parts folders share."""
-    first, last = min(folders, default=()), max(folders, default=())
+    lists = [list(folder) for folder in folders]
+    first, last = min(lists, default=[]), max(lists, default=[])
     return next((i for i, (a, b) in enumerate(zip(first, last)) if a != b), len(first))
 
 
@@ -183,6 +184,6 @@ def _joined(rings: list[Ring]) -> np.ndarray:
         gate, after = joined[:1], 1  # where simplified outlines cross, nothing may be above
         if above.size:
             nearest = above[heights[above].argmax()]
-            gate, after = [(x, round(heights[nearest], 2))], at[nearest] + 1
+            gate, after = np.array([(x, heights[nearest].round(2))]), at[nearest] + 1
         joined = np.concatenate((joined[:after], gate, hole, hole[:1], gate, joined[after:]))
     return joined

@@ -256,14 +256,14 @@ def _kept(points: np.ndarray, fixed: np.ndarray, limits: np.ndarray) -> np.ndarr
     """
     if not limits.any():
         return np.ones(len(points), bool)
-    ends = np.flatnonzero(fixed)
+    ends = np.flatnonzero(fixed).tolist()
     if len(ends) < 2:
-        one = ends[0] if len(ends) else np.lexsort(points.T)[0]
-        ends = np.sort([one, _farthest(points, points[one], points[one])[0]])
+        one = ends[0] if ends else int(np.lexsort(points.T)[0])
+        ends = sorted([one, _farthest(points, points[one], points[one])[0]])
     kept = np.zeros(2 * len(points), bool)
     kept[ends] = True
     points = np.append(points, points, axis=0)
-    for start, end in zip(ends, np.append(ends[1:], ends[0] + len(fixed))):
+    for start, end in zip(ends, [*ends[1:], ends[0] + len(fixed)]):
         limit, pieces = limits[start], [(start, end)]
         if not limit:
             kept[start:end] = True
@@ -283,11 +283,12 @@ def _farthest(points: np.ndarray, start: np.ndarray, end: np.ndarray) -> tuple[i
     """The point that is farthest from a line between two others, and its distance."""
     line, away = end - start, points - start
     length = line @ line
-    along = away @ line
-    beyond = points - np.where((along > 0)[:, None], end, start)
-    squares = (beyond**2).sum(axis=1).astype(float)
-    beside = (along >= 0) & (along <= length) & (length > 0)
-    squares[beside] = (away[beside, 0] * line[1] - away[beside, 1] * line[0]) ** 2 / max(length, 1)
-    farthest = np.flatnonzero(squares == squares.max())
-    index = farthest[np.lexsort(points[farthest].T)[0]]
-    return int(index), float(np.sqrt(squares[index]))
+    along = (away @ line / length).clip(0, 1) if length else np.zeros(len(points))
+    beside = away - along[:, None] * line
+    # Rounded, as equal distances must be equal for either direction of the line.
+    squares = np.einsum("ij,ij->i", beside, beside).round(6)
+    index = squares.argmax()
+    equal = np.flatnonzero(squares == squares[index])
+    if len(equal) > 1:
+        index = equal[np.lexsort(points[equal].T)[0]]
+    return int(index), float(squares[index] ** 0.5)
