@@ -11,8 +11,8 @@ import numpy as np
 
 SMALLEST = 16  # pixels; smaller regions take the class of their largest neighbour
 MOST = 2000  # regions; if there are more, the smallest do so, too
-# How far an outline may move, in pixels. It moves by a third of that on average, so the area of a
-# region that is A pixels large and P pixels around changes by less than P/3: here 1% of A.
+# How far an outline may move, in pixels. By a third of that on average, so that up to a third of P
+# pixels change in a region of A pixels with P around it: here at most a share of A.
 FARTHEST, SHARE = 1.0, 0.02
 NEAREST = 0.4  # less would remove hardly any point
 # Headings along the cracks between pixels, with the region on the right: east, south, west, north.
