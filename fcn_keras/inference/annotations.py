@@ -169,7 +169,7 @@ def _background(labels: LabelSet) -> int | None:
 
 
 def _joined(rings: list[Ring]) -> np.ndarray:
-    """An outline and its holes as one, float `(N, 2)`: straight up from each hole and back."""
+    """An outline and its holes as one, float `(N, 2)`: up from each hole and back."""
     joined = rings[0].points
     # What is above a hole is already part of the outline.
     for hole in sorted((ring.points for ring in rings[1:]), key=lambda hole: hole[:, 1].min()):
@@ -181,9 +181,16 @@ def _joined(rings: list[Ring]) -> np.ndarray:
         share = (x - here[:, 0]) / (there[:, 0] - here[:, 0])
         heights = here[:, 1] + share * (there[:, 1] - here[:, 1])
         above = np.flatnonzero(heights <= y)
-        gate, after = joined[:1], 1  # where simplified outlines cross, nothing may be above
+        last, gate = 0, joined[:1]  # where simplified outlines cross, nothing may be above
         if above.size:
             nearest = above[heights[above].argmax()]
-            gate, after = np.array([(x, heights[nearest].round(2))]), at[nearest] + 1
+            last = at[nearest]
+            # A point within a slanting line would change the pixels along it.
+            if heights[nearest] == here[nearest, 1] == there[nearest, 1]:
+                gate = np.array([(x, heights[nearest])])
+            else:
+                last = (last + (share[nearest] > 0.5)) % len(joined)
+                gate = joined[last : last + 1]
+        after = last + 1
         joined = np.concatenate((joined[:after], gate, hole, hole[:1], gate, joined[after:]))
-    return joined
+    return joined[(joined != np.roll(joined, 1, axis=0)).any(axis=1)]

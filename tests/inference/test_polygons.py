@@ -38,7 +38,7 @@ def filled_by_coco(mask, labels=LABELS):
         ids[inside] = labels.names.index(entry["class"])
         times += inside
         assert entry["area"] == pytest.approx(inside.sum(), rel=0.03, abs=1)
-        assert entry["bbox"] == pytest.approx(list(pycocotools.toBbox(rle)), abs=1)
+        assert entry["bbox"] == pytest.approx(list(pycocotools.toBbox(rle)), abs=3)
     assert times.max() <= 1
     return ids
 
@@ -125,11 +125,12 @@ def smooth_mask(height, width, cell, seed):
 @pytest.mark.parametrize("program", FILLED)
 @pytest.mark.parametrize("cell", [12, 40, 150])
 def test_simplified_outlines_keep_98_percent_of_each_class(program, cell):
-    mask = smooth_mask(480, 640, cell, seed=cell)
-    found = FILLED[program](mask)
-    for class_id in range(4):
-        union = (mask == class_id) | (found == class_id)
-        assert ((mask == class_id) & (found == class_id)).sum() >= 0.98 * union.sum()
+    for seed in range(4):
+        mask = smooth_mask(480, 640, cell, seed)
+        found = FILLED[program](mask)
+        for class_id in range(4):
+            union = (mask == class_id) | (found == class_id)
+            assert ((mask == class_id) & (found == class_id)).sum() >= 0.98 * union.sum()
 
 
 def test_large_smooth_regions_have_few_points_and_straight_lines_two():
