@@ -10,8 +10,9 @@ import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
+from fcn_keras.data.class_lists import MAX_NAME
 from fcn_keras.data.conversion.source import Findings, Options, split_name
-from fcn_keras.data.directory import MAX_NAME, read_class_list
+from fcn_keras.data.directory import read_class_list
 from fcn_keras.data.split import IGNORE_ID, MAX_CLASSES, LabelSet
 from fcn_keras.errors import UserError, few
 from fcn_keras.files.finding import IMAGE_SUFFIXES
