@@ -5,6 +5,7 @@ import contextlib
 import json
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
@@ -96,8 +97,10 @@ def test_memory_is_given_back_under_constant_load_too(monkeypatch):
             await asyncio.sleep(0.01)
         frontend.close()
 
+    started = time.monotonic()
     asyncio.run(load())
-    assert 2 <= len(calls) <= 20  # not for each of the 100 requests
+    most = (time.monotonic() - started) / 0.05 + 1
+    assert 2 <= len(calls) <= most  # not for each of the 100 requests
 
 
 def test_memory_is_bounded_and_given_back(server, bodies):
