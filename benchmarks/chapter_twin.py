@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--epochs", type=int, required=True)
     parser.add_argument("--out", type=Path, required=True, help="for masks and metrics.json")
-    parser.add_argument("--predict", type=Path, nargs="+", help="folders of VOC's layout")
+    parser.add_argument("--predict", type=Path, nargs="+", required=True, help="of VOC's layout")
     arguments = parser.parse_args()
     torch.manual_seed(arguments.seed)
     network = fcn_32s(arguments.weights).to(memory_format=torch.channels_last)
@@ -85,7 +85,7 @@ def train(network: nn.Module, data: Path, epochs: int, seed: int) -> dict:
         losses.append(statistics.mean(of_steps))
         seconds.append((time.monotonic() - started) / steps)
         print(f"PyTorch: {seconds[-1]:.2f} s a step, loss {losses[-1]:.4f}", flush=True)
-    return {"loss": losses, "seconds_per_step": seconds, "images": len(examples)}
+    return {"loss": losses, "seconds_per_step": seconds}
 
 
 def normalised(image: torch.Tensor) -> torch.Tensor:

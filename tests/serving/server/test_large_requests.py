@@ -5,6 +5,7 @@ import contextlib
 import json
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
@@ -91,13 +92,14 @@ def test_memory_is_given_back_under_constant_load_too(monkeypatch):
         frontend = server_module.Frontend(
             SimpleNamespace(name="fcn"), server_module.Limits(1, 1, 1)
         )
-        for _ in range(100):
+        end = time.monotonic() + 0.9
+        while time.monotonic() < end:  # a number of requests would take longer on a busy machine
             frontend._end_prediction()
             await asyncio.sleep(0.01)
         frontend.close()
 
     asyncio.run(load())
-    assert 2 <= len(calls) <= 20  # not for each of the 100 requests
+    assert 2 <= len(calls) <= 20  # not for each request: about 90 on an idle machine
 
 
 def test_memory_is_bounded_and_given_back(server, bodies):
