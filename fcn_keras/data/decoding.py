@@ -83,14 +83,11 @@ def decode_mask(data: bytes, labels: LabelSet, name: str, predicted: bool = Fals
 
     Raises:
         UserError: If the bytes are not a complete image or not a PNG (JPEG compression
-            invents classes), or contain an id or colour that is not in the label set, or a
-            palette gives classes the colours of others.
+            invents classes), or contain an id or colour that is not in the label set.
     """
     values = mask_values(data, name)
     if values.pixels.ndim == 3 or (ids := values.ids()) is None:
         return _ids_of_colors(values, labels, name, predicted)
-    if not predicted:
-        require_palette_agrees(values, labels, name)
     void = [] if predicted else [labels.ignore_id]
     unknown = np.setdiff1d(ids, [*range(len(labels)), *void])
     if unknown.size:
@@ -148,30 +145,6 @@ def class_colors(labels: LabelSet) -> dict[int, int]:
     """The id of each class's `color_code`, and of VOC's cream, which is unlabelled."""
     void = {color_code(voc_palette()[IGNORE_ID]): IGNORE_ID}
     return void | {color_code(color): id for id, color in enumerate(labels.palette)}
-
-
-def require_palette_agrees(values: MaskValues, labels: LabelSet, name: str) -> None:
-    """Raises `UserError` if indices that a mask uses have the colours of other classes.
-
-    Programs that save only the colours that an image uses number them anew. A palette of colours
-    that are not the classes' says nothing, nor does one that repeats a colour.
-    """
-    if values.palette is None:
-        return
-    used = np.flatnonzero(np.bincount(values.pixels.ravel(), minlength=256))
-    classes = class_colors(labels)
-    codes = [color_code(color) for color in values.palette[used].tolist()]
-    found = [classes.get(code) for code in codes]
-    own_colors = labels.palette != voc_palette(len(labels))
-    if len({*codes}) < len(codes) or not (own_colors or None not in found):
-        return
-    for index, id in zip(used.tolist(), found):
-        if id not in (None, index):
-            other = "unlabelled pixels" if id == IGNORE_ID else f"class {labels.names[id]}"
-            raise UserError(
-                f"{name}: the palette gives index {index} the colour of {other}. "
-                f"{CONVERT} --mask-values colors reads the colours, --mask-values ids the indices."
-            )
 
 
 def _ids_of_colors(values: MaskValues, labels: LabelSet, name: str, predicted: bool) -> np.ndarray:

@@ -114,7 +114,8 @@ def test_images_that_are_their_own_masks_are_a_problem(folder, tmp_path):
     with pytest.raises(UserError, match="are the same picture"):
         before_training(folder)
     masks, classes = folder / "SegmentationClass", folder / "classes.txt"
-    done = convert(None, tmp_path / "new", options=Options(masks, masks, classes))
+    shutil.copytree(masks, tmp_path / "same")
+    done = convert(None, tmp_path / "new", options=Options(tmp_path / "same", masks, classes))
     assert len(done.findings.problems) == 8 and "the same picture" in done.findings.problems[0]
 
 

@@ -19,7 +19,6 @@ from fcn_keras.data.decoding import (
     color_code,
     color_of,
     mask_values,
-    require_palette_agrees,
 )
 from fcn_keras.data.split import IGNORE_ID, MAX_CLASSES, LabelSet, voc_palette
 from fcn_keras.errors import UserError, few
@@ -113,7 +112,7 @@ class MaskReader:
         if ids is None:
             raise UserError(f"{name}: colours, not ids. Leave out --mask-values ids.")
         if self.kind is None and self.labels:
-            require_palette_agrees(values, self.labels, name)
+            _require_palette_agrees(values, self.labels, name)
         if ids.min() < 0 or ids.max() > 255:
             raise UserError(
                 f"{name}: values up to {ids.max()}, so numbers of objects rather than of classes. "
@@ -284,3 +283,28 @@ def _binary(masks: int) -> str:
         f"All {masks} masks have only the values 0 and 255. {BINARY_REMEDY} If 255 is unlabelled: "
         "--unlabelled 255."
     )
+
+
+def _require_palette_agrees(values: MaskValues, labels: LabelSet, name: str) -> None:
+    """Raises `UserError` if indices that a mask uses have the colours of other classes.
+
+    Programs that save only the colours that an image uses number them anew. A palette of colours
+    that are not the classes' says nothing, nor does one that repeats a colour, nor the colour of
+    255, which many programs leave black.
+    """
+    if values.palette is None:
+        return
+    used = np.flatnonzero(np.bincount(values.pixels.ravel(), minlength=256)[:IGNORE_ID])
+    classes = class_colors(labels)
+    codes = [color_code(color) for color in values.palette[used].tolist()]
+    found = [classes.get(code) for code in codes]
+    own_colors = labels.palette != voc_palette(len(labels))
+    if len({*codes}) < len(codes) or not (own_colors or None not in found):
+        return
+    for index, id in zip(used.tolist(), found):
+        if id not in (None, index):
+            other = "unlabelled pixels" if id == IGNORE_ID else f"class {labels.names[id]}"
+            raise UserError(
+                f"{name}: the palette gives index {index} the colour of {other}. "
+                "--mask-values colors reads the colours, --mask-values ids the indices."
+            )

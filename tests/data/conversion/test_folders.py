@@ -436,7 +436,7 @@ NOISE = np.random.default_rng(0).integers(0, 256, (*SIZE, 3)).astype(np.uint8)
         ),
         (
             lambda root: shutil.copy(root / "in/images/0.jpg", root / "in/masks/0.png"),
-            "masks/0.png: the photograph itself",
+            "masks/0.png: the mask and the photograph are the same picture",
         ),
         (
             lambda root: turned(np.zeros(SIZE, np.uint8)).save(

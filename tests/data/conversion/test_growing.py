@@ -115,7 +115,8 @@ def grow(data, tmp_path, monkeypatch):
             noise = np.random.default_rng(len(name)).integers(0, 255, (*SIZE, 3), np.uint8)
             Image.fromarray(noise).save(photograph)
             split = dict(splits).get(name)
-            examples.append(Example(name, photograph, photograph, lambda *_, m=mask: m, split))
+            place = tmp_path / "labels.json"
+            examples.append(Example(name, photograph, place, lambda *_, m=mask: m, split))
         source = Source(LabelSet(tuple(names)), examples)
         reader = types.SimpleNamespace(OPTIONS=set(), read=lambda *_: source)
         monkeypatch.setitem(conversion.FORMATS, "made up", reader)
@@ -224,8 +225,10 @@ def test_new_photographs_take_the_split_of_the_source_or_of_their_group(data, gr
     assert ids(data, "test")[-1:] == ["t"]
     assert ids(data, "train")[-2:] == ["train_8", "x_1"]
     assert ids(data, "trainval")[-4:] == ["train_8", "v", "val_9", "x_1"]
-    [note] = done.findings.notes
-    assert note == "1 images, such as val_0, keep their split, which is not the source's."
+    assert (
+        done.findings.notes[-1]
+        == "1 images, such as val_0, keep their split, which is not the source's."
+    )
 
 
 def test_a_command_tells_what_it_did(data, tmp_path, capfd):
