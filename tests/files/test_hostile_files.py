@@ -14,6 +14,7 @@ from PIL import Image
 from support.fake_folder import CLASSES
 from support.hostile_files import IDS, MASKS, PHOTOS, PNG
 from support.hostile_folders import FOLDERS, LIST, PATHS, PHOTO
+from support.hostile_labels import LABELS
 from support.image_files import encoded
 from support.processes import ROOT
 from support.runs import QUICK
@@ -70,6 +71,7 @@ def test_the_page_has_a_row_for_every_input_and_no_other():
     assert set(rows("Photographs")) == set(PHOTOS)
     assert set(rows("Masks")) == set(MASKS)
     assert set(rows("Data folders")) == set(FOLDERS)
+    assert set(rows("Labels given to `data convert`")) == set(LABELS)
     assert set(rows("Paths given to `predict`")) == set(PATHS)
 
 
@@ -153,6 +155,23 @@ def test_data_folders(name, tmp_path, capfd):
             directory_split(folder, "train").read(0)
 
 
+@pytest.mark.parametrize("name", LABELS)
+def test_labels_given_to_convert(name, tmp_path, capfd):
+    outcome, code = rows("Labels given to `data convert`")[name]
+    source, new = tmp_path / "source", tmp_path / "new"
+    source.mkdir()
+    LABELS[name](source)
+    assert main(["data", "convert", str(source), "--output", str(new)]) == code
+    lines = capfd.readouterr().err.splitlines()
+    assert new.exists() == (code == 0) and max(map(len, lines), default=0) < 600
+    wanted = "left out, " if outcome.startswith("left out") else ("problem: ", "error: ")
+    found = [line for line in lines if line.startswith(wanted)]
+    if outcome == "read":
+        assert found == []
+    else:
+        assert any(message(outcome) in line and str(source) in line for line in found), lines
+
+
 @pytest.mark.parametrize("name", PATHS)
 def test_paths_given_to_predict(name, tmp_path):
     from fcn_keras.inference.batch import jobs_of_paths  # imports TensorFlow, which the rest avoids
@@ -228,8 +247,8 @@ def test_convert_refuses_names_that_no_list_can_hold(tmp_path):
     found = [re.search(r"images/(.*)\.png: (.*?)[,.]", line).groups() for line in lines]
     assert sorted(found) == [
         ("c\\nd", "a list cannot hold its name"),
-        ("f ", "a list cannot hold its name"),  # printed with others of its kind
         ("e\\udcff", "its name is not UTF-8"),
+        ("f ", "a list cannot hold its name"),
         ("pipe", "not a regular file"),
     ]
     for name in (b"c\nd.png", b"e\xff.png", b"f .png", b"pipe.png"):
