@@ -211,7 +211,9 @@ def _convert(arguments) -> int:
     if done.findings.class_list:
         print("\n".join(done.findings.class_list))
     if done.findings.problems:
-        print_problems(done.findings.problems, " Nothing was written.")
+        # A class list on standard output is meant to be saved.
+        end = sys.stderr if done.findings.class_list else None
+        print_problems(done.findings.problems, " Nothing was written.", end=end)
         return 1
     sizes = ", ".join(f"{name} {size}" for name, size in done.sizes.items())
     if arguments.into:

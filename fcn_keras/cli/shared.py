@@ -114,13 +114,14 @@ def selected_split(arguments):
     return split.take(arguments.limit) if arguments.limit else split
 
 
-def print_problems(problems, then: str = "", shown: int | None = SHOWN) -> None:
+def print_problems(problems, then: str = "", shown: int | None = SHOWN, end=None) -> None:
     """Prints a line for each problem, then how many there are and what follows from that.
 
     Args:
         problems: Lines of text.
         then: What follows, as a sentence.
         shown: How many to print of problems that differ in names and numbers only; `None` for all.
+        end: Where the last line goes (standard output).
     """
     kinds: dict[str, list[str]] = {}
     for problem in problems:
@@ -132,7 +133,7 @@ def print_problems(problems, then: str = "", shown: int | None = SHOWN) -> None:
             print(f"problem: {printable(problem)}", file=sys.stderr)
         if rest := len(same) - len(same[:shown]):
             print(f"problem: and {rest} more like this", file=sys.stderr)
-    print(f"{len(problems)} problem{'' if len(problems) == 1 else 's'}.{then}")
+    print(f"{len(problems)} problem{'' if len(problems) == 1 else 's'}.{then}", file=end)
 
 
 def print_next(*commands) -> None:

@@ -10,10 +10,12 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from fcn_keras.cli import main
 from fcn_keras.data import labels_of, load_split
 from fcn_keras.data.catalog import dataset
 from fcn_keras.errors import UserError
 from fcn_keras.runs.config import TrainConfig
+from fcn_keras.runs.folder import RunFolder
 from fcn_keras.runs.paths import absolute, shown
 
 SIZE = (20, 30)
@@ -278,3 +280,13 @@ def test_a_name_is_no_path():
     config = TrainConfig.from_recipe(dataset="tfds:cityscapes/semantic_segmentation")
     assert absolute(config).dataset == shown(config).dataset == config.dataset
     assert config.recipe == "strong"
+
+
+@pytest.mark.slow
+def test_a_data_set_of_tfds_is_trained_on(tmp_path):
+    write(tmp_path / "tfds")
+    data = ["--dataset", "tfds:made_up", "--data-dir", str(tmp_path / "tfds")]
+    network = "--weights none --crop 32 32 --batch-size 2 --epochs 1 --max-steps 2".split()
+    run = RunFolder(tmp_path / "run")
+    assert main(["train", *data, *network, "--run-dir", str(run.path)]) == 0
+    assert np.isfinite(run.read_history()[0]["loss"])
