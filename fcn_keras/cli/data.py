@@ -49,9 +49,9 @@ def _add_convert(data) -> None:
         help="make a data set from what a labelling tool wrote",
         description="Writes a new folder in VOC's layout, or adds to one. SOURCE is what a "
         "labelling tool exported, or a folder of photographs and masks as image files; --images "
-        "and --masks name these two folders if they are not found. Masks hold class ids or the colours in the list "
-        "of classes; without a list, their colours are listed. If there are problems, they are "
-        "listed and nothing is written.",
+        "and --masks name these two folders if they are not found. Masks hold class ids or the "
+        "colours in the list of classes; without a list, their colours are listed. If there are "
+        "problems, they are listed and nothing is written.",
     )
     convert.set_defaults(command=_convert, parser=convert)
     convert.add_argument("source", nargs="?", metavar="SOURCE", help="exported file or folder")
