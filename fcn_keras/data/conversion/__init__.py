@@ -42,7 +42,6 @@ from fcn_keras.data.split import LabelSet
 from fcn_keras.errors import UserError, few
 from fcn_keras.files.writing import atomic_folder, new_version
 
-# In the order in which a source is compared with them: some contain what others look for.
 FORMATS = {
     "cvat": cvat,
     "roboflow": roboflow,
@@ -53,8 +52,9 @@ FORMATS = {
     "yolo": yolo,
     "labelme": labelme,
     "label-studio": label_studio,
-    "folders": folders,
+    "folders": folders,  # what a folder is if it is nothing else
 }
+ARCHIVES = {".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +131,7 @@ def convert(
     require_drawing(val, seed)
     name, found = _read(source, format, options, findings)
     labels, new_ids = _mapped(found.labels, mapping)
-    examples = _well_named(found.examples, findings)
+    examples = _well_named(_kept_apart(found.examples, findings), findings)
     pixels = np.zeros(256, np.int64)
     sizes: dict[str, int] = {}
     changes: collections.Counter[str] = collections.Counter()
@@ -181,16 +181,9 @@ def _read(source, format: str, options: Options, findings: Findings) -> tuple[st
     place = None if source is None else Path(source)
     if place is not None and not place.exists():
         raise UserError(f"{place}: no such file or folder.")
-    if place is None:
-        name = "folders"
-    elif format == "auto":
-        name = next((name for name, reader in FORMATS.items() if reader.recognizes(place)), "")
-        if not name:
-            raise UserError(
-                f"{place}: of no known format. Name one by --format: {', '.join(FORMATS)}."
-            )
-    else:
-        name = format
+    if place is not None and place.suffix.lower() in ARCHIVES and place.is_file():
+        raise UserError(f"{place}: an archive. Unpack it first, and pass its folder.")
+    name = format if format != "auto" else "folders" if place is None else _recognized(place)
     reader = FORMATS[name]
     for field in dataclasses.fields(options):
         value = getattr(options, field.name)
@@ -198,6 +191,20 @@ def _read(source, format: str, options: Options, findings: Findings) -> tuple[st
             flag = field.name.replace("_", "-")
             raise UserError(f"--{flag} does not apply to the format {name}. Received: {value}.")
     return name, reader.read(place, options, findings)
+
+
+def _recognized(place: Path) -> str:
+    """The one format that a source looks like."""
+    found = [name for name, reader in FORMATS.items() if reader.recognizes(place)]
+    names = [name for name in found if name != "folders"] or found
+    if not names:
+        raise UserError(f"{place}: of no known format. Name one by --format: {', '.join(FORMATS)}.")
+    if len(names) > 1:
+        raise UserError(
+            f"{place}: looks like {' and '.join(names)}. Choose by --format, or pass the file or "
+            "folder of one of them."
+        )
+    return names[0]
 
 
 def _mapped(labels: LabelSet, mapping: Sequence[str]) -> tuple[LabelSet, np.ndarray]:
@@ -224,6 +231,25 @@ def _mapped(labels: LabelSet, mapping: Sequence[str]) -> tuple[LabelSet, np.ndar
         if targets[name]:
             new_ids[old] = news.index(targets[name])
     return new_labels, new_ids
+
+
+def _kept_apart(examples: Sequence[Example], findings: Findings) -> list[Example]:
+    """Puts each name that several splits share into a folder of its split."""
+    splits: dict[str, set[str | None]] = {}
+    for example in examples:
+        splits.setdefault(example.name, set()).add(example.split)
+    shared = [name for name, its in splits.items() if len(its) > 1]
+    if shared:
+        findings.notes.append(
+            f"{len(shared)} names are in several splits, such as {shared[0]}: each gets its split "
+            "as its folder. If they are the same photographs, remove them from one split."
+        )
+    return [
+        dataclasses.replace(example, name=f"{example.split or 'default'}/{example.name}")
+        if len(splits[example.name]) > 1
+        else example
+        for example in examples
+    ]
 
 
 def _well_named(examples: Sequence[Example], findings: Findings) -> list[Example]:

@@ -21,7 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from fcn_keras.data.conversion.names import Photographs, files_below, json_heads, label_set
+from fcn_keras.data.conversion.files import json_files, json_heads
+from fcn_keras.data.conversion.names import Photographs, label_set
 from fcn_keras.data.conversion.rle_pack import decode_rle
 from fcn_keras.data.conversion.shapes import Canvas, checked_number, checked_points, most_faults
 from fcn_keras.data.conversion.source import Example, Findings, Options, Source
@@ -39,7 +40,7 @@ EXPORT = "Export the project as JSON in Label Studio."
 
 
 def recognizes(place: Path) -> bool:
-    heads = [head.lstrip() for head in json_heads(place)]
+    heads = [*json_heads(place)]
     lists = [head for head in heads if head.startswith(b"[")]
     return (
         any(b'"from_name"' in head for head in heads)
@@ -53,7 +54,7 @@ def read(place: Path, options: Options, findings: Findings) -> Source:
     counts: dict[str, tuple[int, Path]] = {}
     found: list[tuple[str, Path, Path, list[Region]]] = []
     seen: dict[Path, str] = {}
-    for file in files_below(place, {".json"}):
+    for file in json_files(place):
         for title, task in _tasks(file, findings):
             try:
                 annotation = _annotation(title, task, findings)

@@ -19,15 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from fcn_keras.data.conversion.names import (
-    Photographs,
-    files_below,
-    json_heads,
-    label_set,
-    split_of,
-)
+from fcn_keras.data.conversion.files import json_files, json_heads
+from fcn_keras.data.conversion.names import Photographs, label_set
 from fcn_keras.data.conversion.shapes import MAX_POINTS, Canvas, checked_points, most_faults
-from fcn_keras.data.conversion.source import Example, Findings, Options, Source
+from fcn_keras.data.conversion.source import Example, Findings, Options, Source, split_in
 from fcn_keras.data.split import IGNORE_ID
 from fcn_keras.errors import UserError
 from fcn_keras.files.images import open_header
@@ -64,7 +59,7 @@ def read(place: Path, options: Options, findings: Findings) -> Source:
     others: dict[Path, tuple[str, str]] = {}
     counts: dict[str, tuple[int, Path]] = {}
     moved, empty, related = [], [], []
-    for file in files_below(place, {".json"}):
+    for file in json_files(place):
         try:
             content = load(file)
             if other := _other_format(content):
@@ -108,7 +103,8 @@ def read(place: Path, options: Options, findings: Findings) -> Source:
         draw = functools.partial(_draw, load, file, ids, background, findings)
         # labelme turns photographs by EXIF when it opens them, but not those inside its files.
         upright = image is not None
-        examples.append(Example(name, image or inside, file, draw, split_of(name), upright))
+        split = split_in(name.split("/")[:-1])
+        examples.append(Example(name, image or inside, file, draw, split, upright))
     return Source(labels, examples)
 
 

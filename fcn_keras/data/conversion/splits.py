@@ -8,10 +8,8 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
-from fcn_keras.data.conversion.source import Example, Findings
+from fcn_keras.data.conversion.source import PARTS, Example, Findings
 from fcn_keras.errors import UserError
-
-PARTS = ("train", "val", "test")
 
 
 def require_drawing(val: float, seed: int) -> None:
@@ -29,16 +27,18 @@ def all_splits(
     parts: dict[str, list[str]] = {}
     for example in examples:
         parts.setdefault(example.split or "", []).append(example.name)
-    named = {*parts} & {"train", "val"}
-    if len(named) == 2:
-        rest = [name for part in {*parts} - {*PARTS} for name in parts[part]]
+    if {"train", "val"} <= {*parts}:
+        rest = [name for part in parts if part not in PARTS for name in parts[part]]
         if rest:
             findings.notes.append(f"{len(rest)} images, such as {rest[0]}, have no split: train.")
             parts["train"] += rest
+        if group_by:
+            findings.notes.append("--group-by is not used: the source's own splits are kept.")
     else:
+        named = {*parts} - {""}
         pool = [name for part in parts if part != "test" for name in parts[part]]
         parts |= _random_splits(pool, val, group_by, seed)
-        if {*parts} - {"", "train", "val"} or named:
+        if named:
             findings.notes.append(
                 "the source does not name both training and validation images: "
                 f"{len(parts['val'])} of {len(pool)} were drawn for validation."
@@ -108,8 +108,9 @@ def _random_splits(
         raise UserError(
             f"--group-by {group_by} finds {len(groups)} groups in {len(names)} names. At least "
             "two are needed, one for validation."
-            if group_by
-            else f"{len(names)} images. At least two are needed, one for validation."
+            if group_by and len(names) > 1
+            else f"{len(names)} photographs for training and validation, but at least two are "
+            "needed. Add photographs, or add these to an existing data set by --into DIR."
         )
     wanted = min(max(1, round(val * len(names))), len(names) - 1)
     chosen = _drawn(groups, wanted, seed, spared=1)

@@ -35,7 +35,7 @@ VOC_NAMES = re.compile(r"(20\d\d_)?\d{6}")  # of VOC 2012, and of VOC 2007
 
 
 def recognizes(place: Path) -> bool:
-    return bool(_roots(place))
+    return bool(_roots(place)) and not os.path.isfile(place / "labelmap.txt")  # CVAT's
 
 
 def read(place: Path, options: Options, findings: Findings) -> Source:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,12 +17,14 @@ import numpy as np
 import yaml
 from PIL import Image, ImageDraw
 
+from fcn_keras.data.conversion.files import files_below, head
+from fcn_keras.data.conversion.shapes import MAX_POINTS, checked_number, require_inside
 from fcn_keras.data.conversion.source import (
     Example,
     Findings,
     Options,
     Source,
-    distinct_names,
+    short_names,
     split_name,
     with_background,
 )
@@ -35,8 +36,6 @@ from fcn_keras.files.reading import as_object, damage_as_user_errors, read_text
 OPTIONS: set[str] = set()
 SPLIT_KEYS = ("train", "val", "validation", "test")
 MAX_YAML = 1 << 18  # bytes: the parser needs seconds for a megabyte
-MAX_POINTS = 10**5  # of a polygon: Pillow looks at each of them in each row
-TOLERANCE = 0.01  # of an image's sides: how far ultralytics lets coordinates leave it
 # Keys of other data sets that ultralytics reads, and what to do with them.
 OTHERS = {
     "kpt_shape": "its labels are keypoints, not polygons. Export polygons.",
@@ -63,10 +62,8 @@ def read(place: Path, options: Options, findings: Findings) -> Source:
     for key, remedy in OTHERS.items():
         if key in content:
             raise UserError(f"{file}: {key} says that {remedy}")
-    try:
-        labels = LabelSet(tuple(with_background(names)))
-    except UserError as error:
-        raise UserError(f"{file}: {error}") from error
+    with damage_as_user_errors(f"{file}: its names", "Correct them."):
+        labels = LabelSet(with_background(names))
     ids = [labels.names.index(name) for name in names]
     root = file.parent
     if isinstance(content.get("path"), str):
@@ -81,7 +78,7 @@ def read(place: Path, options: Options, findings: Findings) -> Source:
     _require_polygons(file, root, label_files, findings)
     paths = [(split, image.relative_to(root).as_posix()) for image, split in images.items()]
     examples = []
-    for name, (image, label) in zip(distinct_names(paths), label_files.items()):
+    for name, (image, label) in zip(short_names(paths), label_files.items()):
         draw = functools.partial(_draw, label, ids, findings)
         examples.append(Example(name, image, label, draw, images[image], upright=True))
     return Source(labels, examples)
@@ -90,17 +87,13 @@ def read(place: Path, options: Options, findings: Findings) -> Source:
 def _yaml_files(place: Path) -> list[Path]:
     """The YAML files, in a folder or of a path, that describe a data set."""
     paths = sorted([*place.glob("*.yaml"), *place.glob("*.yml")]) if place.is_dir() else [place]
-    found = []
-    for path in paths:
-        with contextlib.suppress(OSError):
-            if path.suffix.lower() in (".yaml", ".yml") and path.is_file():
-                with path.open("rb") as file:
-                    head = file.read(MAX_YAML)
-                if all(
-                    re.search(key, head, re.M) for key in (rb"^names\s*:", rb"^(train|val)\s*:")
-                ):
-                    found.append(path)
-    return found
+    keys = rb"^names\s*:", rb"^(train|val)\s*:"
+    return [
+        path
+        for path in paths
+        if path.suffix.lower() in (".yaml", ".yml")
+        if all(re.search(key, head(path), re.M) for key in keys)
+    ]
 
 
 def _read_yaml(path: Path) -> dict:
@@ -168,10 +161,7 @@ def _images(file: Path, root: Path, content: dict, findings: Findings) -> Iterat
 def _listed(place: Path, root: Path, findings: Findings) -> Iterator[Path]:
     """Yields the images of a folder or of a list."""
     if place.is_dir():
-        for path in sorted(place.rglob("*")):
-            hidden = any(part.startswith(".") for part in path.relative_to(place).parts)
-            if path.suffix.lower() in IMAGE_SUFFIXES and not hidden and path.is_file():
-                yield path
+        yield from files_below(place, IMAGE_SUFFIXES)
         return
     with damage_as_user_errors(f"{place}: not readable as a list of images"):
         if not place.is_file():
@@ -252,10 +242,8 @@ def _shape(row: str, ids: list[int], height: int, width: int) -> tuple[int, list
         raise ValueError(
             f"{len(values)} coordinates; a polygon has pairs, of 3 to {MAX_POINTS} points"
         )
-    for value in values:
-        if not math.isfinite(value) or not -TOLERANCE <= value <= 1 + TOLERANCE:
-            raise ValueError(f"the coordinate {value}, outside of 0 to 1")
-    points = np.reshape(values, (-1, 2)).astype(np.float32)
+    points = np.reshape([*map(checked_number, values)], (-1, 2)).astype(np.float32)
+    require_inside(points * (width, height), height, width)
     pixels = (points * np.array([width, height], np.float32)).astype(np.int32)
     low = np.maximum(pixels.min(axis=0), 0)
     high = np.minimum(pixels.max(axis=0) + 1, (width, height))

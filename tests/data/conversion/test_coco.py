@@ -211,7 +211,8 @@ def test_all_faults_are_listed_and_nothing_is_written(tmp_path, capfd):
     wrong = {
         "of 2 points; at least 3": [[1, 1, 5, 5]],
         "of 3.5 points": [[1, 1, 5, 5, 6, 6, 7]],
-        "(99999, 1), far outside": [far],
+        "reaches far beyond the photograph of 20×30": [far],
+        "is outside of the photograph": [box(40, 1, 45, 5)],
         "not a finite number": [nan],
         "list of lists of numbers": [1, 2, 3, 4, 5, 6],
         "neither a list nor": "polygon",
