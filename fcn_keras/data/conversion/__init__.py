@@ -37,7 +37,7 @@ from fcn_keras.data.conversion.growing import (
 )
 from fcn_keras.data.conversion.source import Example, Findings, Options, Source
 from fcn_keras.data.conversion.splits import all_splits, further_splits, require_drawing
-from fcn_keras.data.conversion.writing import write_lists, written
+from fcn_keras.data.conversion.writing import require_listable, write_lists, written
 from fcn_keras.data.split import LabelSet
 from fcn_keras.errors import UserError, few
 from fcn_keras.files.writing import atomic_folder, new_version
@@ -111,8 +111,8 @@ def convert(
         into: Whether to add the photographs to the data set `output`, which must have the same
             classes. Those whose names it has are replaced. Its classes keep their ids, its
             photographs their split, and whatever else is in the folder stays.
-        mapping: Changes of classes, in this order: `"car,truck=vehicle"` merges and renames,
-            `"pole="` makes unlabelled.
+        mapping: Changes of classes, one after another: `"car,truck=vehicle"` merges and
+            renames, `"pole="` makes unlabelled.
         val: The fraction of images used for validation, at least one, if the source has no
             such split; they are chosen at random. With `into`, a fraction of the new ones.
         group_by: A regular expression that is searched in each image's name. Images for which
@@ -128,9 +128,10 @@ def convert(
     output, options, findings = Path(output), options or Options(), Findings()
     if output.exists() and not into:
         raise UserError(f"{output}: already exists and is never overwritten. Choose another name.")
-    require_drawing(val, seed)
+    require_drawing(val, group_by, seed)
     name, found = _read(source, format, options, findings)
     labels, new_ids = _mapped(found.labels, mapping)
+    require_listable(labels)
     examples = _well_named(_kept_apart(found.examples, findings), findings)
     pixels = np.zeros(256, np.int64)
     sizes: dict[str, int] = {}
@@ -142,6 +143,12 @@ def convert(
             if existing:
                 new_ids = match(labels, source or options.masks, existing)[new_ids]
                 labels = existing.labels
+            if not findings.problems:
+                splits = (
+                    further_splits(examples, existing.lists, *drawing)
+                    if existing
+                    else all_splits(examples, *drawing)
+                )
             done = written(partial, progress(examples), labels, new_ids, options.exif, findings)
             for title, mask in done:
                 pixels += np.bincount(mask.ravel(), minlength=256)
@@ -156,14 +163,12 @@ def convert(
             if findings.problems:
                 raise _Dropped
             if existing:
-                gained = further_splits(examples, existing.lists, *drawing)
-                sizes = sizes_with(gained, existing)
+                sizes = sizes_with(splits, existing)
                 if not changes["added"] + changes["replaced"]:
                     raise _Dropped
-                extend_lists(partial, gained, existing)
+                extend_lists(partial, splits, existing)
                 link_rest(partial, existing)
             else:
-                splits = all_splits(examples, *drawing)
                 sizes = {part: len(names) for part, names in splits.items()}
                 write_lists(partial, labels, splits)
     except _Dropped:
@@ -209,18 +214,20 @@ def _recognized(place: Path) -> str:
 
 def _mapped(labels: LabelSet, mapping: Sequence[str]) -> tuple[LabelSet, np.ndarray]:
     """The new classes, and the new id of each old one, uint8 `(256,)`."""
-    targets = {name: name for name in labels.names}
+    targets, news = {name: name for name in labels.names}, [*labels.names]
     for change in mapping:
-        olds, sign, new = change.partition("=")
-        names = [name.strip() for name in olds.split(",")]
-        unknown = [name for name in names if name not in targets]
+        olds, sign, new = (part.strip() for part in change.partition("="))
+        names = [olds] if olds in news else [name.strip() for name in olds.split(",")]
+        unknown = [name for name in names if name not in news]
         if not sign or unknown:
             raise UserError(
-                f"--map must be OLD,OLD=NEW, with classes of the source ({few(labels.names)}). "
+                f"--map must be OLD,OLD=NEW, with classes of the source ({few(news)}). "
                 f"Received: {change!r}" + (f", with {unknown[0]!r}." if sign else ".")
             )
-        targets.update(dict.fromkeys(names, new.strip()))
-    news = [new for new in dict.fromkeys(targets.values()) if new]
+        targets = {old: new if now in names else now for old, now in targets.items()}
+        news = [name for name in dict.fromkeys(targets.values()) if name]
+    if not news:
+        raise UserError("--map leaves no class.")
     colors = {targets[name]: color for name, color in zip(labels.names, labels.palette)}
     for name, color in zip(labels.names, labels.palette):
         if name in news:

@@ -25,7 +25,7 @@ from fcn_keras.data.conversion.shapes import MAX_POINTS, Canvas, checked_points,
 from fcn_keras.data.conversion.source import Example, Findings, Options, Source, split_in
 from fcn_keras.data.split import IGNORE_ID
 from fcn_keras.errors import UserError
-from fcn_keras.files.images import open_header
+from fcn_keras.files.images import bad_files_named, open_header
 from fcn_keras.files.reading import damage_as_user_errors, read_text
 
 OPTIONS = {"images", "classes"}
@@ -241,7 +241,9 @@ def _bitmap(text, points) -> np.ndarray:
     if not isinstance(text, str):
         raise ValueError("it has no mask")
     (left, top), (right, bottom) = (map(int, point) for point in points)
-    image = open_header(base64.b64decode(text), "its mask", ("PNG",))
+    with bad_files_named("its mask"):
+        image = open_header(base64.b64decode(text), "its mask", ("PNG",))
+        image.load()
     if image.size != (right - left + 1, bottom - top + 1):
         raise ValueError(f"its mask of {image.size} pixels does not fit its box {points}")
     pixels = np.asarray(image)

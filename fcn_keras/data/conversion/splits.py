@@ -12,12 +12,16 @@ from fcn_keras.data.conversion.source import PARTS, Example, Findings
 from fcn_keras.errors import UserError
 
 
-def require_drawing(val: float, seed: int) -> None:
-    """Raises `UserError` if a share or a seed is out of range."""
+def require_drawing(val: float, group_by: str | None, seed: int) -> None:
+    """Raises `UserError` if a share or a seed is out of range, or a pattern is none."""
     if not 0 < val < 1:
         raise UserError(f"--val must be between 0 and 1. Received: {val}.")
     if seed < 0:
         raise UserError(f"--seed must not be negative. Received: {seed}.")
+    try:
+        re.compile(group_by or "")
+    except re.error as error:
+        raise UserError(f"--group-by {group_by}: not a regular expression ({error}).") from error
 
 
 def all_splits(
@@ -136,10 +140,6 @@ def _drawn(
 def _group(name: str, pattern: str | None) -> str:
     if pattern is None:
         return name
-    try:
-        found = re.search(pattern, name)
-    except re.error as error:
-        raise UserError(f"--group-by {pattern}: not a regular expression ({error}).") from error
-    if not found:
+    if not (found := re.search(pattern, name)):
         raise UserError(f"--group-by {pattern}: not found in {name!r}. Every name needs it.")
     return found[1] if found.re.groups else found[0]

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from fcn_keras.data.class_lists import parse_class_list
 from fcn_keras.data.conversion.source import Example, Findings
 from fcn_keras.data.decoding import decode_image
 from fcn_keras.data.directory import (
@@ -31,6 +32,7 @@ from fcn_keras.files.images import (
     orientation,
     palette_image,
 )
+from fcn_keras.files.reading import damage_as_user_errors
 
 STARTS = {b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png"}  # of files
 # EXIF's orientations, as the operations that turn the stored pixels upright.
@@ -139,8 +141,19 @@ def write_lists(root: Path, labels: LabelSet, splits: dict[str, list[str]]) -> N
         (root / LIST_FOLDER / f"{name}.txt").write_text(
             "".join(f"{id}\n" for id in ids), encoding="utf-8"
         )
-    lines = (
-        f"{name}\t{' '.join(map(str, color))}\n"
-        for name, color in zip(labels.names, labels.palette)
-    )
-    (root / CLASSES_FILE).write_text("".join(lines), encoding="utf-8")
+    (root / CLASSES_FILE).write_text(_class_list(labels), encoding="utf-8")
+
+
+def _class_list(labels: LabelSet) -> str:
+    colors = (" ".join(map(str, color)) for color in labels.palette)
+    return "".join(f"{name}\t{color}\n" for name, color in zip(labels.names, colors))
+
+
+def require_listable(labels: LabelSet) -> None:
+    """Raises `UserError` unless the list that is written of the classes is read as the same."""
+    remedy = "Rename the class by --map 'OLD=NEW'."
+    with damage_as_user_errors("The class names cannot be written as a list", remedy):
+        found = parse_class_list(_class_list(labels), CLASSES_FILE).names
+        if found != labels.names:
+            odd = next((name for name in labels.names if name not in found), labels.names[0])
+            raise ValueError(f"{odd!r} would be read as something else")
