@@ -14,6 +14,7 @@ import functools
 import itertools
 import json
 import mmap
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -22,14 +23,13 @@ from typing import Any
 import numpy as np
 
 from fcn_keras.data.conversion import coco_shapes
-from fcn_keras.data.conversion.files import head, json_files, json_heads
+from fcn_keras.data.conversion.files import head, json_files, json_heads, turn_of
 from fcn_keras.data.conversion.source import (
     SPLIT_NAMES,
     Example,
     Findings,
     Options,
     Source,
-    short_names,
     split_in,
     with_background,
 )
@@ -37,7 +37,7 @@ from fcn_keras.data.decoding import decode_image
 from fcn_keras.data.directory import MAX_BYTES, read_file
 from fcn_keras.data.split import IGNORE_ID, LabelSet
 from fcn_keras.errors import UserError, few, require_packages
-from fcn_keras.files.images import LYING, orientation
+from fcn_keras.files.images import LYING
 from fcn_keras.files.reading import as_object, damage_as_user_errors
 
 OPTIONS = {"images"}
@@ -76,14 +76,12 @@ def read(place: Path, options: Options, findings: Findings) -> Source:
     files = [file for file in files if file.images]
     _require_segmentations(place, files, findings)
     labels = _labels(files, findings)
-    found = list(_find_images(files, options.images, findings))
-    names = short_names([(file.split, path) for file, _, path, _ in found])
     ids = {
         file.path: {number: labels.names.index(name) for number, name in file.names.items()}
         for file in files
     }
     examples = []
-    for name, (file, image, _, (record, objects)) in zip(names, found):
+    for file, image, name, (record, objects) in _find_images(files, options.images, findings):
         draw = _draw_panoptic if file.panoptic else _draw
         draw = functools.partial(draw, file.path, image, record, objects, ids[file.path], findings)
         examples.append(Example(name, image, file.path, draw, file.split))
@@ -308,7 +306,7 @@ def _labels(files: list[_File], findings: Findings) -> LabelSet:
 
 
 def _find_images(files: list[_File], images: Path | None, findings: Findings) -> Iterator[tuple]:
-    """Yields each image that is there: JSON file, its path, its path in the JSON, its entry."""
+    """Yields each image that is there: JSON file, its path, its name, its entry."""
     seen: dict[Path, str] = {}
     for file in files:
         places = _folders(file.path, images)
@@ -334,7 +332,7 @@ def _find_images(files: list[_File], images: Path | None, findings: Findings) ->
                 findings.problems.append(f"{title} is the file of {seen[paths[0]]}. Keep one.")
             else:
                 seen[paths[0]] = title
-                yield file, paths[0], "/".join(parts), entry
+                yield file, paths[0], os.path.splitext("/".join(parts))[0], entry
         if missing and len(missing) == len(file.images):
             where = few([str(folder) for folder in folders])
             missing = [f"{file.path}: none of its images is in {where}. Name a folder by --images."]
@@ -392,7 +390,7 @@ def _draw(
 def _recorded_size(path: Path, image: Path, record: dict, height: int, width: int):
     """The height and width to draw: those of the photograph, perhaps as it is stored."""
     recorded = record["height"], record["width"]
-    if recorded == (width, height) and orientation(image, str(image)) in LYING:
+    if recorded == (width, height) and turn_of(image, str(image)) in LYING:
         return recorded
     if None not in recorded and recorded != (height, width):
         raise UserError(

@@ -9,13 +9,14 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import numpy as np
+from PIL import ExifTags
 
 from fcn_keras.data.conversion.source import Findings
 from fcn_keras.data.decoding import GREY_STEPS
 from fcn_keras.data.directory import read_file
 from fcn_keras.errors import UserError, few
 from fcn_keras.files.finding import IMAGE_SUFFIXES
-from fcn_keras.files.images import bad_files_named, open_header
+from fcn_keras.files.images import bad_files_named, open_header, orientation
 
 HEAD_BYTES, HEADS = 1 << 18, 20
 
@@ -107,6 +108,15 @@ def paired(
         elif name not in images:
             findings.leave_out("as it has no photograph", path)
     return [(name, images[name], masks[name]) for name in sorted({*images} & {*masks})]
+
+
+def turn_of(source, name: str) -> int:
+    """How EXIF turns a photograph: its number, 1 if it does not. Pillow's TIFFs are turned."""
+    with bad_files_named(name):
+        image = open_header(source, name)
+        if image.format == "TIFF":
+            return image.getexif().get(ExifTags.Base.Orientation, 1)
+        return orientation(source, name)
 
 
 def read_numbers(path: Path, table: np.ndarray, remedy: str = "") -> np.ndarray:

@@ -14,7 +14,6 @@ import math
 import re
 import reprlib
 import urllib.parse
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -76,11 +75,9 @@ def read(place: Path, options: Options, findings: Findings) -> Source:
     if empty := [title for title, _, _, regions in found if not regions]:
         findings.notes.append(f"{len(empty)} annotated tasks have no areas, such as {empty[0]}.")
     labels, ids, background = label_set(counts, "background", options, findings)
-    stems = Counter(image.stem for _, _, image, _ in found)
     examples = []
     for title, file, image, regions in found:
-        path = image.relative_to(photographs.root).with_suffix("")
-        name = path.name if stems[path.name] == 1 else path.as_posix()
+        name = image.relative_to(photographs.root).with_suffix("").as_posix()
         draw = functools.partial(_draw, title, regions, ids, background, findings)
         examples.append(Example(name, image, file, draw, upright=True))  # as browsers show it
     return Source(labels, examples)

@@ -102,7 +102,8 @@ def find_pairs(images: Path, masks: Path, suffix: str | None, findings: Findings
     possible = min(len(files) // 2, len(image_files), len(mask_files))
     if len(match.pairs) < min(max(1, possible), 2) and not findings.problems:
         folders = f"{images}" if images == masks else f"{images} and {masks}"
-        contents = _contents([*image_files, *mask_files, *others])
+        contents = _contents([*files, *others])
+        masks_found = 0 if image_files == mask_files else len(mask_files)
         if not files:
             raise UserError(
                 f"{folders}: neither images and masks nor the files of a known format, but "
@@ -110,7 +111,7 @@ def find_pairs(images: Path, masks: Path, suffix: str | None, findings: Findings
             )
         raise UserError(
             f"{folders}: {len(match.pairs)} pairs of image and mask, among {len(image_files)} "
-            f"images and {len(mask_files)} masks ({contents}). Their names must differ by one "
+            f"images and {masks_found} masks ({contents}). Their names must differ by one "
             "prefix or suffix. --images DIR and --masks DIR choose folders, --mask-suffix the "
             "ending, --format another format."
         )
@@ -335,18 +336,10 @@ def _leave_out(
 
 
 def _named(pairs: list[tuple[File, File]]) -> list[Pair]:
-    places = {image: _places(image) for image, _ in pairs}
-    same = itertools.takewhile(lambda parts: len({*parts}) == 1, zip(*places.values()))
-    shared = sum(1 for _ in same)
-    named = [
-        Pair(
-            "/".join((*places[image][shared:], image.stem)),
-            image.path,
-            mask.path,
-            _split_of(image),
-        )
+    named = (
+        Pair("/".join((*_places(image), image.stem)), image.path, mask.path, _split_of(image))
         for image, mask in pairs
-    ]
+    )
     return sorted(named, key=lambda pair: pair.name)
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import posixpath
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -33,7 +32,8 @@ class Example:
     """A photograph of a source.
 
     Args:
-        name: Its id in the new data set, unique there; "/" separates subfolders.
+        name: Its id in the new data set, unique there; "/" separates subfolders. It must not
+            depend on which others there are, as a data set grows by photographs of new names.
         image: Its file, or a function that returns the content of one.
         place: The file that describes its mask, for messages.
         draw: Takes the photograph's height and width; returns its mask, uint8 `(H, W)` of
@@ -132,20 +132,6 @@ def split_name(name: str) -> str:
 def split_in(words: Iterable[str]) -> str | None:
     """The split that is named by the first of the words that names one."""
     return next((split_name(word) for word in words if word.lower() in SPLIT_NAMES), None)
-
-
-def short_names(files: Sequence[tuple[str | None, str]]) -> list[str]:
-    """Names for photographs, given the split and the relative path ("a/b.jpg") of each.
-
-    A path loses its extension and the folders that all of its split are in.
-    """
-    folders: dict[str | None, list[str]] = {}
-    for split, path in files:
-        folders.setdefault(split, []).append(posixpath.dirname(path))
-    common = {split: posixpath.commonpath(found) for split, found in folders.items()}
-    return [
-        posixpath.splitext(path)[0].removeprefix(common[split]).lstrip("/") for split, path in files
-    ]
 
 
 def is_background(name: str) -> bool:

@@ -112,9 +112,9 @@ def _random_splits(
         raise UserError(
             f"--group-by {group_by} finds {len(groups)} groups in {len(names)} names. At least "
             "two are needed, one for validation."
-            if group_by and len(names) > 1
-            else f"{len(names)} photographs for training and validation, but at least two are "
-            "needed. Add photographs, or add these to an existing data set by --into DIR."
+            if group_by is not None and len(names) > 1
+            else f"Photographs for training and validation: {len(names)}. At least two are needed: "
+            "add some, or add these to an existing data set by --into DIR."
         )
     wanted = min(max(1, round(val * len(names))), len(names) - 1)
     chosen = _drawn(groups, wanted, seed, spared=1)
@@ -140,6 +140,8 @@ def _drawn(
 def _group(name: str, pattern: str | None) -> str:
     if pattern is None:
         return name
-    if not (found := re.search(pattern, name)):
+    found = re.search(pattern, name)
+    text = found and found[1 if found.re.groups else 0]
+    if text is None:
         raise UserError(f"--group-by {pattern}: not found in {name!r}. Every name needs it.")
-    return found[1] if found.re.groups else found[0]
+    return text

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from fcn_keras.data.class_lists import parse_class_list
+from fcn_keras.data.conversion.files import turn_of
 from fcn_keras.data.conversion.source import Example, Findings
 from fcn_keras.data.decoding import decode_image
 from fcn_keras.data.directory import (
@@ -29,7 +30,6 @@ from fcn_keras.files.images import (
     bad_files_named,
     encode_image,
     open_header,
-    orientation,
     palette_image,
 )
 from fcn_keras.files.reading import damage_as_user_errors
@@ -104,7 +104,7 @@ def _read_example(
         data = example.image()
         suffix = next((end for start, end in STARTS.items() if data.startswith(start)), ".other")
     title = example.title
-    image, turn = decode_image(data, str(title)), orientation(data, str(title))
+    image, turn = decode_image(data, str(title)), turn_of(data, str(title))
     _require_no_photograph(example.place, image)
     shown = image.shape[:2]
     stored = shown[::-1] if turn in LYING else shown

@@ -24,7 +24,6 @@ from fcn_keras.data.conversion.source import (
     Findings,
     Options,
     Source,
-    short_names,
     split_name,
     with_background,
 )
@@ -69,18 +68,17 @@ def read(place: Path, options: Options, findings: Findings) -> Source:
     if isinstance(content.get("path"), str):
         inside = _inside(root, content["path"])
         root = inside if inside and inside.is_dir() else root
-    images: dict[Path, str] = {}
-    for split, image in _images(file, root, content, findings):
+    images: dict[Path, tuple[str, str]] = {}
+    for split, name, image in _images(file, root, content, findings):
         if image in images:
-            findings.leave_out(f"from {split}, as it is in {images[image]}", image)
-        images.setdefault(image, split)
+            findings.leave_out(f"from {split}, as it is in {images[image][0]}", image)
+        images.setdefault(image, (split, name))
     label_files = {image: _label_file(root, image) for image in images}
     _require_polygons(file, root, label_files, findings)
-    paths = [(split, image.relative_to(root).as_posix()) for image, split in images.items()]
     examples = []
-    for name, (image, label) in zip(short_names(paths), label_files.items()):
-        draw = functools.partial(_draw, label, ids, findings)
-        examples.append(Example(name, image, label, draw, images[image], upright=True))
+    for image, (split, name) in images.items():
+        draw = functools.partial(_draw, label_files[image], ids, findings)
+        examples.append(Example(name, image, label_files[image], draw, split, upright=True))
     return Source(labels, examples)
 
 
@@ -137,7 +135,7 @@ def _inside(root: Path, text: str) -> Path | None:
 
 
 def _images(file: Path, root: Path, content: dict, findings: Findings) -> Iterator[tuple]:
-    """Yields the split and the path of each image."""
+    """Yields the split, name and path of each image."""
     for key in SPLIT_KEYS:
         places = content.get(key) or []
         for text in places if isinstance(places, list) else [places]:
@@ -154,8 +152,10 @@ def _images(file: Path, root: Path, content: dict, findings: Findings) -> Iterat
             else:
                 if place != root / text and not text.startswith("../"):
                     findings.notes.append(f"{file}: {key}, {text}, was read as {place}.")
+                base = root if isinstance(places, list) or place.is_file() else place
                 for image in _listed(place, root, findings):
-                    yield split_name(key), image
+                    name = image.relative_to(base).with_suffix("").as_posix()
+                    yield split_name(key), name, image
 
 
 def _listed(place: Path, root: Path, findings: Findings) -> Iterator[Path]:
