@@ -167,7 +167,7 @@ def _file_name(value) -> str:
     """The path of an image that a task's text names; empty if it names none."""
     if not isinstance(value, str) or value.startswith("data:"):
         return ""
-    address = urllib.parse.urlsplit(value)
+    address = urllib.parse.urlsplit(value, allow_fragments="://" in value)
     local = urllib.parse.parse_qs(address.query).get("d", [""])[0]  # /data/local-files/?d=
     path = local or urllib.parse.unquote(address.path)
     return path if PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES else ""
