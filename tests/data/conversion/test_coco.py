@@ -116,6 +116,7 @@ def test_shapes_become_masks_in_the_order_of_ids_and_sizes(tmp_path, capfd):
         (1, 90, string(pixels(0, 0, 8, 8))),
         (1, 2, numbers(pixels(7, 7, 10, 10))),
         (1, 7, []),
+        (1, 7, [[3, 3, 3, 3, 3, 3]]),
     )
     content["annotations"][2]["iscrowd"] = 1
     write(tmp_path / "in" / "labels.json", content)
@@ -123,6 +124,7 @@ def test_shapes_become_masks_in_the_order_of_ids_and_sizes(tmp_path, capfd):
     captured = capfd.readouterr()
     assert "Format: coco" in captured.out
     assert "left out, as it has no segmentation" in captured.err and "annotation 4" in captured.err
+    assert "left out, as it covers the centre of no pixel: " in captured.err
     assert "crowd regions are drawn as their class: 1" in captured.err
     names = load_split(str(tmp_path / "new"), "train").labels.names
     assert names == ("background", "dog", "cat", "hat")  # ids 2, 7, 90

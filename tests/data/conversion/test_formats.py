@@ -19,6 +19,7 @@ from fcn_keras.errors import UserError
 
 SIZE = HEIGHT, WIDTH = 20, 30
 CLASSES = "background\nbox\n"
+CORNERS = ((2, 3), (7, 3), (7, 9), (2, 9))  # of the pixels of `expected_mask`
 SAMPLES = os.environ.get("FORMATS_DIR")
 
 
@@ -46,20 +47,20 @@ def write_folders(root, *names, suffix="png", turn=1):
     return root
 
 
-def write_labelme(root, *names, label="box"):
+def write_labelme(root, *names, points=((2, 3), (6, 3), (6, 8), (2, 8))):
     for name in names:
         photograph(root / f"{name}.png")
-        shape = {"label": label, "points": [[2, 3], [6, 8]], "shape_type": "rectangle"}
+        shape = {"label": "box", "points": points, "shape_type": "polygon"}
         content = {"shapes": [shape], "imagePath": Path(f"{name}.png").name, "imageData": None}
         (root / f"{name}.json").write_text(json.dumps(content))
     return root
 
 
-def write_coco(root, *names, classes=("box",), suffix="png", turn=1):
+def write_coco(root, *names, points=CORNERS, classes=("box",), suffix="png", turn=1):
     for name in names:
         photograph(root / f"{name}.{suffix}", turn)
     images = [{"id": n, "file_name": f"{name}.{suffix}"} for n, name in enumerate(names)]
-    shape = [[2, 3, 7, 3, 7, 9, 2, 9]]
+    shape = [[number for point in points for number in point]]
     annotations = [
         {"id": n, "image_id": n, "category_id": n % len(classes), "segmentation": shape}
         for n in range(len(names))
@@ -70,9 +71,8 @@ def write_coco(root, *names, classes=("box",), suffix="png", turn=1):
     return root
 
 
-def write_yolo(root, *names):
-    corners = ((2.5, 3.5), (6.5, 3.5), (6.5, 8.5), (2.5, 8.5))
-    line = " ".join(["0", *(f"{x / WIDTH} {y / HEIGHT}" for x, y in corners)])
+def write_yolo(root, *names, points=((2.5, 3.5), (6.5, 3.5), (6.5, 8.5), (2.5, 8.5))):
+    line = " ".join(["0", *(f"{x / WIDTH} {y / HEIGHT}" for x, y in points)])
     for name in names:
         photograph(root / f"images/{name}.png")
         (root / f"labels/{name}").parent.mkdir(parents=True, exist_ok=True)
@@ -81,9 +81,10 @@ def write_yolo(root, *names):
     return root
 
 
-def write_label_studio(root, *names):
-    value = {"x": 100 / 15, "y": 15, "width": 400 / 30, "height": 25, "rectanglelabels": ["box"]}
-    area = {"id": "r", "type": "rectanglelabels", "from_name": "x", "value": value}
+def write_label_studio(root, *names, points=((2, 3), (6, 3), (6, 8), (2, 8))):
+    points = [(100 * x / WIDTH, 100 * y / HEIGHT) for x, y in points]
+    value = {"points": points, "polygonlabels": ["box"]}
+    area = {"id": "r", "type": "polygonlabels", "from_name": "x", "value": value}
     tasks = []
     for name in names:
         photograph(root / f"{name}.png")
@@ -93,7 +94,18 @@ def write_label_studio(root, *names):
     return root
 
 
+def write_cvat(root, *names, points=CORNERS):
+    text = ";".join(f"{x},{y}" for x, y in points)
+    shape = f'<polygon label="box" points="{text}"/>'
+    for name in names:
+        photograph(root / f"images/{name}.png")
+    images = "".join(f'<image name="{name}.png">{shape}</image>' for name in names)
+    (root / "annotations.xml").write_text(f"<annotations>{images}</annotations>")
+    return root
+
+
 WRITERS = {
+    "cvat": write_cvat,
     "folders": write_folders,
     "labelme": write_labelme,
     "coco": write_coco,
@@ -169,6 +181,23 @@ def test_a_sample_of_one_photograph_can_be_added(tmp_path):
     shutil.copy(source / "images/street_19.jpg", tmp_path / "two/images/other.jpg")
     convert(tmp_path / "two", tmp_path / "data")
     assert convert(source, tmp_path / "data", into=True).changes == {"unchanged": 1}
+
+
+@pytest.mark.parametrize("format", [name for name in WRITERS if name != "folders"])
+def test_all_formats_have_one_rule_for_what_is_outside(format, tmp_path):
+    over = [(-4, -4), (33, -4), (33, 9), (-4, 9)]
+    done = convert(WRITERS[format](tmp_path / "over", "a", "b", points=over), tmp_path / "out")
+    mask = masks(tmp_path / "out")["a"]
+    assert not done.findings.problems and mask[:9].all() and not mask[11:].any()
+    for name, (points, message) in {
+        "outside": ([(31, 3), (40, 3), (40, 9)], "it is outside of the photograph of 20×30"),
+        "above": ([(3, -9), (8, -9), (8, -2)], "it is outside of the photograph of 20×30"),
+        "far": ([(3, 3), (61, 3), (61, 9)], "it reaches far beyond the photograph of 20×30"),
+        "far up": ([(3, -31), (8, -31), (8, 9)], "it reaches far beyond the photograph of 20×30"),
+    }.items():
+        source = WRITERS[format](tmp_path / name, "a", "b", points=points)
+        found = convert(source, tmp_path / "new").findings.problems
+        assert len(found) == 2 and all(message in problem for problem in found)
 
 
 def test_what_looks_like_several_formats_is_asked_for(tmp_path):
