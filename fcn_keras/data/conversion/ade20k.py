@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fcn_keras.data.conversion.files import named_files, paired, read_numbers
+from fcn_keras.data.conversion.files import drawing, named_files, paired, read_numbers
 from fcn_keras.data.conversion.source import Example, Findings, Options, Source, split_in
 from fcn_keras.data.split import IGNORE_ID, LabelSet
 from fcn_keras.errors import UserError
@@ -38,10 +38,7 @@ def read(place: Path, options: Options, findings: Findings) -> Source:
     images, masks = (named_files(place / part, findings) for part in ("images", "annotations"))
     examples = []
     for name, image, mask in paired(images, masks, findings):
-
-        def draw(height, width, mask=mask):
-            return read_numbers(mask, table, REMEDY)
-
+        draw = drawing(read_numbers, mask, table, REMEDY)
         rest = name.split("/", 1)[-1]
         examples.append(Example(rest, image, mask, draw, split_in(name.split("/")[:-1])))
     return Source(labels, examples)

@@ -24,6 +24,7 @@ import numpy as np
 
 from fcn_keras.data.conversion import coco_shapes
 from fcn_keras.data.conversion.files import head, json_files, json_heads, turn_of
+from fcn_keras.data.conversion.shapes import require_size
 from fcn_keras.data.conversion.source import (
     SPLIT_NAMES,
     Example,
@@ -392,11 +393,8 @@ def _recorded_size(path: Path, image: Path, record: dict, height: int, width: in
     recorded = record["height"], record["width"]
     if recorded == (width, height) and turn_of(image, str(image)) in LYING:
         return recorded
-    if None not in recorded and recorded != (height, width):
-        raise UserError(
-            f"{path}: image {record['file_name']!r} is recorded as {recorded[0]}×{recorded[1]} "
-            f"(height×width), but is {height}×{width}. Restore the image that was annotated."
-        )
+    if None not in recorded:
+        require_size(recorded, (height, width), f"{path}: image {record['file_name']!r}")
     return height, width
 
 

@@ -66,11 +66,7 @@ def _read_masks(root: Path, options: Options, findings: Findings) -> Source:
     if not os.path.isdir(images):
         raise UserError(f"{images}: no such folder. {SAVE_IMAGES}")
     labels = _read_labelmap(root / LABELMAP)
-
-    def draw(path: Path) -> np.ndarray:
-        return _read_colors(path, labels)
-
-    examples = listed_examples(root, images, draw, findings)
+    examples = listed_examples(root, images, _read_colors, labels, findings)
     return Source(labels, [dataclasses.replace(example, upright=True) for example in examples])
 
 

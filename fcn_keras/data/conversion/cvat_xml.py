@@ -23,7 +23,12 @@ from xml.parsers import expat
 import numpy as np
 
 from fcn_keras.data.conversion.filling import fill_ellipse, fill_polygon, fill_runs
-from fcn_keras.data.conversion.shapes import MAX_COORDINATE, MAX_POINTS
+from fcn_keras.data.conversion.shapes import (
+    MAX_COORDINATE,
+    MAX_POINTS,
+    checked_number,
+    require_size,
+)
 from fcn_keras.data.conversion.source import (
     BACKGROUND,
     Example,
@@ -230,12 +235,9 @@ def _shapes(elements, ids: dict[str, int], place: str, findings: Findings) -> li
 
 def _drawing(shapes: list[_Shape], attributes: dict, place: str, findings: Findings):
     def draw(height: int, width: int) -> np.ndarray:
-        size = attributes.get("height", height), attributes.get("width", width)
-        if tuple(map(str, size)) != (str(height), str(width)):
-            raise UserError(
-                f"{place}: labelled at {size[0]}×{size[1]}, but the photograph is "
-                f"{height}×{width} (height×width). Use the photograph that was labelled."
-            )
+        size = str(height), str(width)
+        recorded = attributes.get("height", size[0]), attributes.get("width", size[1])
+        require_size(recorded, size, place)
         mask = np.zeros((height, width), np.uint8)
         for shape in shapes:
             try:
@@ -274,12 +276,10 @@ def _number(attributes: dict[str, str], name: str, default: str | None = None) -
 
 def _checked(text: str, name: str) -> float:
     try:
-        number = float(text)
+        return checked_number(float(text))
     except ValueError:
-        raise ValueError(f"its {name} is {text[:60]!r}, not a number") from None
-    if not abs(number) <= MAX_COORDINATE:  # nor is NaN
-        raise ValueError(f"its {name} is {text[:60]!r}, not within ±{MAX_COORDINATE:,}")
-    return number
+        limits = f"not a number within ±{MAX_COORDINATE:,}"
+        raise ValueError(f"its {name} is {text[:60]!r}, {limits}") from None
 
 
 def _polygon(attributes: dict[str, str]) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from PIL import ExifTags
 
 from fcn_keras.data.conversion.source import Findings
 from fcn_keras.data.decoding import GREY_STEPS
-from fcn_keras.data.directory import read_file
+from fcn_keras.data.directory import CLASSES_FILE, LIST_FOLDER, read_file
 from fcn_keras.errors import UserError, few
 from fcn_keras.files.finding import IMAGE_SUFFIXES
 from fcn_keras.files.images import bad_files_named, open_header, orientation
@@ -25,7 +25,8 @@ def files_below(folder: Path, suffixes: Collection[str] = ()) -> Iterator[Path]:
     """The files in a folder and below it, sorted, none of them hidden, perhaps of these suffixes.
 
     Of links to the same folder, the first is followed. Pipes and devices are no files; links to
-    nothing are, so that reading them tells.
+    nothing are, so that reading them tells. Data sets that this program made are left out, as
+    they may have been made of the rest.
 
     Raises:
         UserError: If it is no folder, or one cannot be read.
@@ -42,12 +43,20 @@ def files_below(folder: Path, suffixes: Collection[str] = ()) -> Iterator[Path]:
             folders.clear()
             continue
         seen.add(real)
-        folders[:] = sorted(name for name in folders if name[0] != "." and name != "__MACOSX")
+        folders[:] = sorted(
+            name
+            for name in folders
+            if name[0] != "." and name != "__MACOSX" and not _is_data_set(Path(place, name))
+        )
         for name in sorted(names):
             path = Path(place, name)
             if name[0] != "." and (not suffixes or path.suffix.lower() in suffixes):
                 if path.is_file() or not path.exists():
                     yield path
+
+
+def _is_data_set(folder: Path) -> bool:
+    return (folder / LIST_FOLDER).is_dir() and (folder / CLASSES_FILE).is_file()
 
 
 def json_files(place: Path) -> Iterator[Path]:
@@ -108,6 +117,11 @@ def paired(
         elif name not in images:
             findings.leave_out("as it has no photograph", path)
     return [(name, images[name], masks[name]) for name in sorted({*images} & {*masks})]
+
+
+def drawing(read: Callable[..., np.ndarray], *values) -> Callable[[int, int], np.ndarray]:
+    """A function that draws a mask, at whatever size, by reading its file."""
+    return lambda height, width: read(*values)
 
 
 def turn_of(source, name: str) -> int:

@@ -76,8 +76,8 @@ def fill_runs(size: Size, box: tuple[int, int, int, int], runs: np.ndarray) -> W
         runs: The lengths.
     """
     left, top, width, height = box
-    inside = min(left, top) >= 0 and left + width <= size[1] and top + height <= size[0]
-    if min(width, height) < 1 or not inside:
+    fits = min(left, top) >= 0 and left + width <= size[1] and top + height <= size[0]
+    if min(width, height) < 1 or not fits:
         raise ValueError(f"its box, {width}×{height} at {left}, {top}, is outside or empty")
     if not 0 <= runs.min() <= runs.max() <= width * height or runs.sum() != width * height:
         raise ValueError(f"its runs do not fill its box of {width}×{height}")

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from fcn_keras.data.class_lists import split_lines
+from fcn_keras.data.conversion.files import drawing
 from fcn_keras.data.conversion.masks import BINARY_COLORS, MaskReader
 from fcn_keras.data.conversion.names import IGNORED
 from fcn_keras.data.conversion.pairs import IMAGE_ENDINGS, Pair, find_pairs
@@ -57,11 +58,7 @@ def read(place: Path | None, options: Options, findings: Findings) -> Source:
     new_labels, new_ids = _in_new_order(labels, path)
     examples = []
     for pair in pairs:
-
-        def draw(height, width, pair=pair):
-            data = read_file(pair.mask)
-            return new_ids[reader.read(data, str(pair.mask))]
-
+        draw = drawing(lambda path: new_ids[reader.read(read_file(path), str(path))], pair.mask)
         split = pair.split or splits.get(pair.name)
         examples.append(Example(pair.name, pair.image, pair.mask, draw, split))
     return Source(new_labels, examples, lambda: reader.finish(findings))

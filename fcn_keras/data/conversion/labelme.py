@@ -21,7 +21,13 @@ import numpy as np
 
 from fcn_keras.data.conversion.files import json_files, json_heads
 from fcn_keras.data.conversion.names import Photographs, label_set
-from fcn_keras.data.conversion.shapes import MAX_POINTS, Canvas, checked_points, most_faults
+from fcn_keras.data.conversion.shapes import (
+    MAX_POINTS,
+    Canvas,
+    checked_points,
+    most_faults,
+    require_size,
+)
 from fcn_keras.data.conversion.source import Example, Findings, Options, Source, split_in
 from fcn_keras.data.split import IGNORE_ID
 from fcn_keras.errors import UserError
@@ -191,12 +197,9 @@ def _draw(
     width: int,
 ) -> np.ndarray:
     content = load(file)
-    declared = content.get("imageWidth"), content.get("imageHeight")
-    if all(isinstance(side, int) for side in declared) and declared != (width, height):
-        raise UserError(
-            f"{file}: drawn on {declared[0]}×{declared[1]} pixels, but the photograph has "
-            f"{width}×{height} (width×height). Use the photograph that was labelled."
-        )
+    declared = content.get("imageHeight"), content.get("imageWidth")
+    if all(isinstance(side, int) for side in declared):
+        require_size(declared, (height, width), file)
     canvas, faults = Canvas(height, width, background), []
     for number, shape in enumerate(content["shapes"], 1):
         try:

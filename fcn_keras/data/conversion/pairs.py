@@ -285,8 +285,7 @@ def _by_key(files: list[tuple], prefix: str, suffix: str) -> dict[tuple, list[Fi
 
 def _rules(images: list[File], masks: list[File], suffix: str | None) -> list[Rule]:
     """The rules that are tried, short affixes first."""
-    few_masks = len(masks) < 3  # then one mask alone may show how names of masks differ
-    least = (2, 1 if few_masks else 2)
+    least = (2, 1 if len(masks) < 3 else 2)  # of few masks, one may show how their names differ
     beginnings, endings = (
         [["", *_affixes(files, parts, n)] for files, n in zip((images, masks), least)]
         for parts in (_beginnings, _endings)

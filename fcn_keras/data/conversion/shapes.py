@@ -13,6 +13,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
+from fcn_keras.errors import UserError
+
 Points = Sequence[tuple[float, float]]
 MAX_COORDINATE = 1_000_000  # pixels, far beyond any photograph
 REACH = 1  # how far a shape may go beyond the photograph, in its longer sides
@@ -58,6 +60,15 @@ def require_inside(points, height: int, width: int) -> None:
         raise ValueError(f"it is outside of the photograph of {size}")
     if not (min(left, top) >= -reach and right <= width + reach and bottom <= height + reach):
         raise ValueError(f"it reaches far beyond the photograph of {size}")
+
+
+def require_size(recorded, size, place) -> None:
+    """Raises `UserError` if labels were drawn at another height and width."""
+    if recorded != size:
+        raise UserError(
+            f"{place}: labelled at {recorded[0]}×{recorded[1]} (height×width), but the photograph "
+            f"is {size[0]}×{size[1]}. Use the photograph that was labelled."
+        )
 
 
 def most_faults(faults: list[str], place) -> list[str]:

@@ -82,13 +82,12 @@ def written(
             findings.problems.append(str(error))
             continue
         mask = new_ids[mask]
-        for folder, ending in ((IMAGE_FOLDER, suffix), (MASK_FOLDER, ".png")):
-            path = root / folder / f"{example.name}{ending}"
+        image_path = root / IMAGE_FOLDER / f"{example.name}{suffix}"
+        mask_path = root / MASK_FOLDER / f"{example.name}.png"
+        for path in (image_path, mask_path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            if folder == IMAGE_FOLDER:
-                path.write_bytes(photograph)
-            else:
-                palette_image(Image.fromarray(mask), labels.palette).save(path)
+        image_path.write_bytes(photograph)
+        palette_image(Image.fromarray(mask), labels.palette).save(mask_path)
         yield example.name, mask
     for note, places in turned.items():
         findings.notes.append(f"{note} ({len(places)} images, such as {places[0]}).")

@@ -237,7 +237,7 @@ def test_all_faults_are_listed_and_nothing_is_written(tmp_path, capfd):
         "category_id 8",
         "'2.jpg' is missing",
         "3.jpg: not a readable",
-        "recorded as 20×30 (height×width), but is 21×30",
+        "labelled at 20×30 (height×width), but the photograph is 21×30",
     )
     for text in (*wrong, *others):
         assert error.count(text) == 1, (text, error)
@@ -332,7 +332,7 @@ def test_annotations_of_a_turned_photograph_are_drawn_as_it_is_stored(tmp_path):
     Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / "0.jpg", exif=exif)
     source = coco.read(path, Options(), Findings())
     np.testing.assert_array_equal(source.examples[0].draw(WIDTH, HEIGHT), 2 * pixels(1, 1, 9, 9))
-    with pytest.raises(UserError, match="recorded as 20×30 .*, but is 30×20"):
+    with pytest.raises(UserError, match="labelled at 20×30 .* photograph is 30×20"):
         source.examples[1].draw(WIDTH, HEIGHT)  # which has no orientation
 
 

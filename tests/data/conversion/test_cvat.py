@@ -253,7 +253,10 @@ def test_a_photograph_of_another_size_is_refused(tmp_path):
     text = xml("".join(image(f"{n}.png", box("car", 0, 0, 9, 9)) for n in "ab"))
     write(tmp_path, text, "a.png", "b.png", size=(30, 20))
     found = convert(tmp_path, tmp_path / "out").findings.problems
-    assert len(found) == 2 and "labelled at 20×30, but the photograph is 30×20" in found[0]
+    assert (
+        len(found) == 2
+        and "labelled at 20×30 (height×width), but the photograph is 30×20" in found[0]
+    )
 
 
 BOMB = '<!DOCTYPE x [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;">]><annotations>&b;</annotations>'

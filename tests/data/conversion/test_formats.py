@@ -262,6 +262,14 @@ def test_files_below_a_folder(tmp_path):
         [*files_below(tmp_path / "in/b.png")]
 
 
+@pytest.mark.parametrize("format", ["folders", "labelme", "yolo"])
+def test_what_was_made_of_a_folder_in_it_is_no_part_of_it(format, tmp_path):
+    source = WRITERS[format](tmp_path, "a", "b")
+    for name in ("first", "second"):
+        assert sum(convert(source, tmp_path / name).sizes.values()) == 2
+    assert convert(source, tmp_path / "first", into=True).changes == {"unchanged": 2}
+
+
 def test_names_that_two_splits_share_get_their_split(tmp_path):
     write_yolo(tmp_path / "in", "train/a", "train/b", "val/a")
     description = {"names": ["box"], "train": "images/train", "val": "images/val"}
