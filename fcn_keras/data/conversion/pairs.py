@@ -128,21 +128,18 @@ def _files(
 ) -> tuple[list[File], list[File], list[File]]:
     """Possible photographs, possible masks, and files of other endings."""
     below = _walk(images)
-    others = [file for file in below if _ending(file.path) not in IMAGE_ENDINGS | MASK_ENDINGS]
+    mask_files = below if images == masks else _walk(masks)
+    endings = IMAGE_ENDINGS | MASK_ENDINGS
+    others = [f for f in dict.fromkeys([*below, *mask_files]) if _ending(f.path) not in endings]
     if images != masks:
         inside = [file for file in below if masks not in file.path.parents]
-        mask_files = _walk(masks)
-        others += [f for f in mask_files if _ending(f.path) not in IMAGE_ENDINGS | MASK_ENDINGS]
     else:
+        odd = [f for f in below if any(OTHER_WORDS & {*_words(part)} for part in f.folders)]
+        for file in odd:
+            findings.leave_out("as its folder's name is not one of class masks", file.path)
+        below = sorted({*below} - {*odd})
         inside = [file for file in below if not _is_mask(file)]
         mask_files = [file for file in below if _is_mask(file)]
-        for file in [*inside, *mask_files]:
-            if any(OTHER_WORDS & {*_words(folder)} for folder in file.folders):
-                findings.leave_out("as its folder's name is not one of class masks", file.path)
-        inside, mask_files = (
-            [f for f in files if not any(OTHER_WORDS & {*_words(part)} for part in f.folders)]
-            for files in (inside, mask_files)
-        )
         if not mask_files:  # both in one folder
             jpegs = [file for file in inside if _ending(file.path) in JPEG_ENDINGS]
             rest = [file for file in inside if _ending(file.path) not in JPEG_ENDINGS]
