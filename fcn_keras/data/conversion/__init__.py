@@ -131,7 +131,7 @@ def convert(
     require_drawing(val, group_by, seed)
     name, found = _read(source, format, options, findings)
     labels, new_ids = _mapped(found.labels, mapping)
-    require_listable(labels)
+    require_listable(labels, source or options.masks)
     examples = _well_named(_kept_apart(found.examples, findings), findings)
     pixels = np.zeros(256, np.int64)
     sizes: dict[str, int] = {}

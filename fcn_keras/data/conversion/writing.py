@@ -148,10 +148,10 @@ def _class_list(labels: LabelSet) -> str:
     return "".join(f"{name}\t{color}\n" for name, color in zip(labels.names, colors))
 
 
-def require_listable(labels: LabelSet) -> None:
+def require_listable(labels: LabelSet, place) -> None:
     """Raises `UserError` unless the list that is written of the classes is read as the same."""
     remedy = "Rename the class by --map 'OLD=NEW'."
-    with damage_as_user_errors("The class names cannot be written as a list", remedy):
+    with damage_as_user_errors(f"{place}: class names that a list cannot hold", remedy):
         found = parse_class_list(_class_list(labels), CLASSES_FILE).names
         if found != labels.names:
             odd = next((name for name in labels.names if name not in found), labels.names[0])
