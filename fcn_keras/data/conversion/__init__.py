@@ -37,12 +37,11 @@ from fcn_keras.data.conversion.growing import (
 )
 from fcn_keras.data.conversion.source import Example, Findings, Options, Source
 from fcn_keras.data.conversion.splits import all_splits, further_splits, require_drawing
-from fcn_keras.data.conversion.writing import write_lists, written
+from fcn_keras.data.conversion.writing import require_listable, write_lists, written
 from fcn_keras.data.split import LabelSet
 from fcn_keras.errors import UserError, few
 from fcn_keras.files.writing import atomic_folder, new_version
 
-# In the order in which a source is compared with them: some contain what others look for.
 FORMATS = {
     "cvat": cvat,
     "roboflow": roboflow,
@@ -53,8 +52,9 @@ FORMATS = {
     "yolo": yolo,
     "labelme": labelme,
     "label-studio": label_studio,
-    "folders": folders,
+    "folders": folders,  # what a folder is if it is nothing else
 }
+ARCHIVES = {".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,8 +111,8 @@ def convert(
         into: Whether to add the photographs to the data set `output`, which must have the same
             classes. Those whose names it has are replaced. Its classes keep their ids, its
             photographs their split, and whatever else is in the folder stays.
-        mapping: Changes of classes, in this order: `"car,truck=vehicle"` merges and renames,
-            `"pole="` makes unlabelled.
+        mapping: Changes of classes, one after another: `"car,truck=vehicle"` merges and
+            renames, `"pole="` makes unlabelled.
         val: The fraction of images used for validation, at least one, if the source has no
             such split; they are chosen at random. With `into`, a fraction of the new ones.
         group_by: A regular expression that is searched in each image's name. Images for which
@@ -128,10 +128,11 @@ def convert(
     output, options, findings = Path(output), options or Options(), Findings()
     if output.exists() and not into:
         raise UserError(f"{output}: already exists and is never overwritten. Choose another name.")
-    require_drawing(val, seed)
+    require_drawing(val, group_by, seed)
     name, found = _read(source, format, options, findings)
     labels, new_ids = _mapped(found.labels, mapping)
-    examples = _well_named(found.examples, findings)
+    require_listable(labels, source or options.masks)
+    examples = _well_named(_kept_apart(found.examples, findings), findings)
     pixels = np.zeros(256, np.int64)
     sizes: dict[str, int] = {}
     changes: collections.Counter[str] = collections.Counter()
@@ -142,6 +143,12 @@ def convert(
             if existing:
                 new_ids = match(labels, source or options.masks, existing)[new_ids]
                 labels = existing.labels
+            if not findings.problems:
+                splits = (
+                    further_splits(examples, existing.lists, *drawing)
+                    if existing
+                    else all_splits(examples, *drawing)
+                )
             done = written(partial, progress(examples), labels, new_ids, options.exif, findings)
             for title, mask in done:
                 pixels += np.bincount(mask.ravel(), minlength=256)
@@ -156,14 +163,12 @@ def convert(
             if findings.problems:
                 raise _Dropped
             if existing:
-                gained = further_splits(examples, existing.lists, *drawing)
-                sizes = sizes_with(gained, existing)
+                sizes = sizes_with(splits, existing)
                 if not changes["added"] + changes["replaced"]:
                     raise _Dropped
-                extend_lists(partial, gained, existing)
+                extend_lists(partial, splits, existing)
                 link_rest(partial, existing)
             else:
-                splits = all_splits(examples, *drawing)
                 sizes = {part: len(names) for part, names in splits.items()}
                 write_lists(partial, labels, splits)
     except _Dropped:
@@ -181,16 +186,9 @@ def _read(source, format: str, options: Options, findings: Findings) -> tuple[st
     place = None if source is None else Path(source)
     if place is not None and not place.exists():
         raise UserError(f"{place}: no such file or folder.")
-    if place is None:
-        name = "folders"
-    elif format == "auto":
-        name = next((name for name, reader in FORMATS.items() if reader.recognizes(place)), "")
-        if not name:
-            raise UserError(
-                f"{place}: of no known format. Name one by --format: {', '.join(FORMATS)}."
-            )
-    else:
-        name = format
+    if place is not None and place.suffix.lower() in ARCHIVES and place.is_file():
+        raise UserError(f"{place}: an archive. Unpack it first, and pass its folder.")
+    name = format if format != "auto" else "folders" if place is None else _recognized(place)
     reader = FORMATS[name]
     for field in dataclasses.fields(options):
         value = getattr(options, field.name)
@@ -200,20 +198,36 @@ def _read(source, format: str, options: Options, findings: Findings) -> tuple[st
     return name, reader.read(place, options, findings)
 
 
+def _recognized(place: Path) -> str:
+    """The one format that a source looks like."""
+    found = [name for name, reader in FORMATS.items() if reader.recognizes(place)]
+    names = [name for name in found if name != "folders"] or found
+    if not names:
+        raise UserError(f"{place}: of no known format. Name one by --format: {', '.join(FORMATS)}.")
+    if len(names) > 1:
+        raise UserError(
+            f"{place}: looks like {' and '.join(names)}. Choose by --format, or pass the file or "
+            "folder of one of them."
+        )
+    return names[0]
+
+
 def _mapped(labels: LabelSet, mapping: Sequence[str]) -> tuple[LabelSet, np.ndarray]:
     """The new classes, and the new id of each old one, uint8 `(256,)`."""
-    targets = {name: name for name in labels.names}
+    targets, news = {name: name for name in labels.names}, [*labels.names]
     for change in mapping:
-        olds, sign, new = change.partition("=")
-        names = [name.strip() for name in olds.split(",")]
-        unknown = [name for name in names if name not in targets]
+        olds, sign, new = (part.strip() for part in change.partition("="))
+        names = [olds] if olds in news else [name.strip() for name in olds.split(",")]
+        unknown = [name for name in names if name not in news]
         if not sign or unknown:
             raise UserError(
-                f"--map must be OLD,OLD=NEW, with classes of the source ({few(labels.names)}). "
+                f"--map must be OLD,OLD=NEW, with classes of the source ({few(news)}). "
                 f"Received: {change!r}" + (f", with {unknown[0]!r}." if sign else ".")
             )
-        targets.update(dict.fromkeys(names, new.strip()))
-    news = [new for new in dict.fromkeys(targets.values()) if new]
+        targets = {old: new if now in names else now for old, now in targets.items()}
+        news = [name for name in dict.fromkeys(targets.values()) if name]
+    if not news:
+        raise UserError("--map leaves no class.")
     colors = {targets[name]: color for name, color in zip(labels.names, labels.palette)}
     for name, color in zip(labels.names, labels.palette):
         if name in news:
@@ -224,6 +238,25 @@ def _mapped(labels: LabelSet, mapping: Sequence[str]) -> tuple[LabelSet, np.ndar
         if targets[name]:
             new_ids[old] = news.index(targets[name])
     return new_labels, new_ids
+
+
+def _kept_apart(examples: Sequence[Example], findings: Findings) -> list[Example]:
+    """Puts each name that several splits share into a folder of its split."""
+    splits: dict[str, set[str | None]] = {}
+    for example in examples:
+        splits.setdefault(example.name, set()).add(example.split)
+    shared = [name for name, its in splits.items() if len(its) > 1]
+    if shared:
+        findings.notes.append(
+            f"{len(shared)} names are in several splits, such as {shared[0]}: each gets its split "
+            "as its folder. If they are the same photographs, remove them from one split."
+        )
+    return [
+        dataclasses.replace(example, name=f"{example.split or 'default'}/{example.name}")
+        if len(splits[example.name]) > 1
+        else example
+        for example in examples
+    ]
 
 
 def _well_named(examples: Sequence[Example], findings: Findings) -> list[Example]:

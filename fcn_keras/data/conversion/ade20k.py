@@ -14,14 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fcn_keras.data.conversion.files import (
-    keep_apart,
-    named_files,
-    paired,
-    read_numbers,
-    split_and_name,
-)
-from fcn_keras.data.conversion.source import Example, Findings, Options, Source
+from fcn_keras.data.conversion.files import drawing, named_files, paired, read_numbers
+from fcn_keras.data.conversion.source import Example, Findings, Options, Source, split_in
 from fcn_keras.data.split import IGNORE_ID, LabelSet
 from fcn_keras.errors import UserError
 from fcn_keras.files.reading import damage_as_user_errors, read_text
@@ -44,13 +38,10 @@ def read(place: Path, options: Options, findings: Findings) -> Source:
     images, masks = (named_files(place / part, findings) for part in ("images", "annotations"))
     examples = []
     for name, image, mask in paired(images, masks, findings):
-        split, rest = split_and_name(name)
-
-        def draw(height, width, mask=mask):
-            return read_numbers(mask, table, REMEDY)
-
-        examples.append(Example(rest, image, mask, draw, split))
-    return Source(labels, keep_apart(examples, findings))
+        draw = drawing(read_numbers, mask, table, REMEDY)
+        rest = name.split("/", 1)[-1]
+        examples.append(Example(rest, image, mask, draw, split_in(name.split("/")[:-1])))
+    return Source(labels, examples)
 
 
 def _read_classes(path: Path) -> LabelSet:

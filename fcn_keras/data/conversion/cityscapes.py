@@ -16,14 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fcn_keras.data.conversion.files import (
-    keep_apart,
-    named_files,
-    paired,
-    read_numbers,
-    split_and_name,
-)
-from fcn_keras.data.conversion.source import Example, Findings, Options, Source
+from fcn_keras.data.conversion.files import drawing, named_files, paired, read_numbers
+from fcn_keras.data.conversion.source import Example, Findings, Options, Source, split_in
 from fcn_keras.data.split import IGNORE_ID, LabelSet
 from fcn_keras.errors import UserError
 
@@ -79,13 +73,8 @@ def read(place: Path, options: Options, findings: Findings) -> Source:
     objects[:NUMBERS], objects[1000:] = labels, np.repeat(labels[1:], 1000)
     examples = []
     for name, image, mask in paired(images, {**instances, **masks}, findings):
-        table = labels if name in masks else objects
-
-        def draw(height, width, mask=mask, table=table):
-            return read_numbers(mask, table, REMEDY)
-
-        split, rest = split_and_name(name)
-        stem = rest.rpartition("/")[2]  # which begins with the city
-        examples.append(Example(stem, image, mask, draw, split))
+        draw = drawing(read_numbers, mask, labels if name in masks else objects, REMEDY)
+        *folders, stem = name.split("/")  # the stem begins with the city
+        examples.append(Example(stem, image, mask, draw, split_in(folders)))
     _, names, colors = zip(*CLASSES)
-    return Source(LabelSet(names, colors), keep_apart(examples, findings))
+    return Source(LabelSet(names, colors), examples)

@@ -14,6 +14,7 @@ import functools
 import itertools
 import json
 import mmap
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -22,31 +23,31 @@ from typing import Any
 import numpy as np
 
 from fcn_keras.data.conversion import coco_shapes
+from fcn_keras.data.conversion.files import head, json_files, json_heads, turn_of
+from fcn_keras.data.conversion.shapes import require_size
 from fcn_keras.data.conversion.source import (
+    SPLIT_NAMES,
     Example,
     Findings,
     Options,
     Source,
-    distinct_names,
-    split_name,
+    split_in,
     with_background,
 )
 from fcn_keras.data.decoding import decode_image
 from fcn_keras.data.directory import MAX_BYTES, read_file
 from fcn_keras.data.split import IGNORE_ID, LabelSet
 from fcn_keras.errors import UserError, few, require_packages
-from fcn_keras.files.images import LYING, orientation
+from fcn_keras.files.images import LYING
 from fcn_keras.files.reading import as_object, damage_as_user_errors
 
 OPTIONS = {"images"}
 KINDS = ("instances", "stuff", "panoptic")  # COCO's own files: the first of these is read
 NO_MASKS = ("captions", "image_info", "person_keypoints")
-PEEKED_FILES, PEEKED_BYTES = 20, 1 << 16
-LIST_OF_COCO = re.compile(rb'"(images|annotations|categories|licenses)"\s*:\s*\[')
+LIST_OF_COCO = re.compile(rb'"(images|annotations)"\s*:\s*\[')
 LISTS = (b"images", b"categories", b"annotations")
 # A string or a bracket: all that is needed to find an object's end.
 TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[][{}]', re.S)  # a string may be cut off
-SPLIT_WORDS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +67,7 @@ class _File:
 
 
 def recognizes(place: Path) -> bool:
-    return any(map(_is_coco, itertools.islice(_json_files(place), PEEKED_FILES)))
+    return any(map(_is_coco, json_heads(place)))
 
 
 def read(place: Path, options: Options, findings: Findings) -> Source:
@@ -76,44 +77,28 @@ def read(place: Path, options: Options, findings: Findings) -> Source:
     files = [file for file in files if file.images]
     _require_segmentations(place, files, findings)
     labels = _labels(files, findings)
-    found = list(_find_images(files, options.images, findings))
-    names = distinct_names([(file.split or file.path.stem, path) for file, _, path, _ in found])
     ids = {
         file.path: {number: labels.names.index(name) for number, name in file.names.items()}
         for file in files
     }
     examples = []
-    for name, (file, image, _, (record, objects)) in zip(names, found):
+    for file, image, name, (record, objects) in _find_images(files, options.images, findings):
         draw = _draw_panoptic if file.panoptic else _draw
         draw = functools.partial(draw, file.path, image, record, objects, ids[file.path], findings)
         examples.append(Example(name, image, file.path, draw, file.split))
     return Source(labels, examples)
 
 
-def _json_files(place: Path) -> Iterator[Path]:
-    if place.is_dir():
-        yield from sorted(place.glob("*.json"))
-        yield from sorted(place.glob("*/*.json"))
-    elif place.suffix.lower() == ".json":
-        yield place
-
-
-def _is_coco(path: Path) -> bool:
-    """Whether a file begins like COCO's JSON."""
-    try:
-        if not path.is_file():
-            return False
-        with path.open("rb") as file:
-            head = file.read(PEEKED_BYTES).removeprefix(b"\xef\xbb\xbf").lstrip()
-    except OSError:
-        return False
-    return head.startswith(b"{") and bool(LIST_OF_COCO.search(head))
+def _is_coco(start: bytes) -> bool:
+    """Whether a file starts like COCO's JSON, and not like a task of Label Studio."""
+    coco = start.startswith(b"{") and LIST_OF_COCO.search(start)
+    return bool(coco) and b'"from_name"' not in start
 
 
 def _annotation_files(place: Path, findings: Findings) -> list[Path]:
     if not place.is_dir():
         return [place]
-    paths = [path for path in _json_files(place) if _is_coco(path)]
+    paths = [path for path in json_files(place) if _is_coco(head(path))]
     used = next((kind for kind in KINDS if any(path.name.startswith(kind) for path in paths)), "")
     others = tuple(kind for kind in KINDS if used and kind != used)
     chosen = []
@@ -130,12 +115,14 @@ def _annotation_files(place: Path, findings: Findings) -> list[Path]:
 
 
 def _split(place: Path, path: Path, count: int) -> str | None:
-    """The split that a file is named after, or its folder; one file alone is all there is."""
+    """The split that a file is named after, or its folder; one file alone is all there is.
+
+    Other files are parts of their own, as they may have images of the same names.
+    """
     words = re.split("[^a-z]+", path.stem.lower())
     if path.parent != place:
         words.append(path.parent.name.lower())
-    found = (split_name(word) for word in words if word in SPLIT_WORDS)
-    return next(found, None) if count > 1 else None
+    return (split_in(words) or path.stem) if count > 1 else None
 
 
 def _read_json(path: Path, split: str | None, findings: Findings) -> _File:
@@ -305,24 +292,22 @@ def _require_segmentations(place: Path, files: list[_File], findings: Findings) 
 
 def _labels(files: list[_File], findings: Findings) -> LabelSet:
     """The classes: the categories, behind background where it is what no object covers."""
-    names = list(dict.fromkeys(itertools.chain(*(file.names.values() for file in files))))
+    names = tuple(dict.fromkeys(itertools.chain(*(file.names.values() for file in files))))
     for file in files:
         if len({*file.names.values()}) < len(file.names):
             raise UserError(f"{file.path}: two categories have the same name. Rename one.")
         if file.panoptic != files[0].panoptic:
             raise UserError(f"{file.path}: only some files are panoptic. Give one file.")
-    if any(list(file.names.values()) != names for file in files):
+    if any((*file.names.values(),) != names for file in files):
         findings.notes.append("the files' categories differ; they were matched by their names.")
     if not files[0].panoptic:
         names = with_background(names)
-    try:
-        return LabelSet(tuple(names))
-    except UserError as error:
-        raise UserError(f"{files[0].path}: {error}") from error
+    with damage_as_user_errors(f"{files[0].path}: its categories", "Rename or remove some."):
+        return LabelSet(names)
 
 
 def _find_images(files: list[_File], images: Path | None, findings: Findings) -> Iterator[tuple]:
-    """Yields each image that is there: JSON file, its path, its path in the JSON, its entry."""
+    """Yields each image that is there: JSON file, its path, its name, its entry."""
     seen: dict[Path, str] = {}
     for file in files:
         places = _folders(file.path, images)
@@ -348,7 +333,7 @@ def _find_images(files: list[_File], images: Path | None, findings: Findings) ->
                 findings.problems.append(f"{title} is the file of {seen[paths[0]]}. Keep one.")
             else:
                 seen[paths[0]] = title
-                yield file, paths[0], "/".join(parts), entry
+                yield file, paths[0], os.path.splitext("/".join(parts))[0], entry
         if missing and len(missing) == len(file.images):
             where = few([str(folder) for folder in folders])
             missing = [f"{file.path}: none of its images is in {where}. Name a folder by --images."]
@@ -372,7 +357,7 @@ def _folders(path: Path, images: Path | None) -> list[Path]:
     if not images and path.parent.name.lower().startswith(("annotation", "label")):
         roots.append(path.parent.parent)
     subset = path.stem.partition("_")[2]
-    words = [word for word in re.split("[^a-z]+", path.stem.lower()) if word in SPLIT_WORDS]
+    words = [word for word in re.split("[^a-z]+", path.stem.lower()) if word in SPLIT_NAMES]
     inside = ["", "images", "data"]
     for name in filter(None, dict.fromkeys([path.stem, subset, *words])):
         inside += [name, f"images/{name}", f"{name}/images"]
@@ -388,15 +373,15 @@ def _draw(
     shapes = []
     for entry, (*_, category) in zip(entries, objects):
         title = f"{path}: annotation {entry.get('id')} of {record['file_name']!r}"
-        segmentation = entry.get("segmentation")
         try:
-            runs = coco_shapes.run_lengths(segmentation, height, width)
+            runs = coco_shapes.run_lengths(entry.get("segmentation"), height, width)
         except ValueError as error:
-            findings.problems.append(f"{title} has {error}. Correct or remove it.")
+            findings.problems.append(f"{title}: {error}. Correct or remove it.")
             continue
-        if coco_shapes.reach(segmentation, height, width) > 1:
-            findings.leave_out("where it is outside its image", title)
-        shapes.append((runs, ids[category]))
+        if runs[1::2].any():
+            shapes.append((runs, ids[category]))
+        else:
+            findings.leave_out("as it covers the centre of no pixel", title)
     columns = np.zeros(height * width, np.uint8)
     for runs, class_id in sorted(shapes, key=lambda shape: -shape[0][1::2].sum()):
         coco_shapes.draw(runs, class_id, columns)
@@ -406,13 +391,10 @@ def _draw(
 def _recorded_size(path: Path, image: Path, record: dict, height: int, width: int):
     """The height and width to draw: those of the photograph, perhaps as it is stored."""
     recorded = record["height"], record["width"]
-    if recorded == (width, height) and orientation(image, str(image)) in LYING:
+    if recorded == (width, height) and turn_of(image, str(image)) in LYING:
         return recorded
-    if None not in recorded and recorded != (height, width):
-        raise UserError(
-            f"{path}: image {record['file_name']!r} is recorded as {recorded[0]}×{recorded[1]} "
-            f"(height×width), but is {height}×{width}. Restore the image that was annotated."
-        )
+    if None not in recorded:
+        require_size(recorded, (height, width), f"{path}: image {record['file_name']!r}")
     return height, width
 
 

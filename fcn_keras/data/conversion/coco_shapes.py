@@ -9,7 +9,8 @@ import array
 
 import numpy as np
 
-OUTSIDE = 0.1  # of an image's sides: how far a polygon may leave it; it is cut at the border
+from fcn_keras.data.conversion.shapes import require_inside
+
 MAX_OUTLINE = 10**6  # pixels; pycocotools takes 40 bytes for each
 
 
@@ -38,14 +39,6 @@ def draw(run_lengths: np.ndarray, class_id: int, columns: np.ndarray) -> None:
         columns[start:end] = class_id
 
 
-def reach(segmentation, height: int, width: int) -> float:
-    """How many pixels the polygons of a valid segmentation go beyond the image."""
-    if isinstance(segmentation, dict):
-        return 0
-    points = np.concatenate([np.reshape(polygon, (-1, 2)) for polygon in segmentation])
-    return np.maximum(-points, points - (width, height)).max()
-
-
 def _polygon_runs(polygons: list, height: int, width: int) -> np.ndarray:
     from pycocotools import mask as pycocotools
 
@@ -58,11 +51,7 @@ def _polygon_runs(polygons: list, height: int, width: int) -> np.ndarray:
         points = np.reshape(polygon, (-1, 2))
         if not np.isfinite(points).all():
             raise ValueError("a coordinate that is not a finite number")
-        sides = np.array((width, height))
-        far = (np.maximum(-points, points - sides) > 1 + OUTSIDE * sides).any(axis=1)
-        if far.any():
-            x, y = points[far][0]
-            raise ValueError(f"the point ({x:g}, {y:g}), far outside its {width}×{height} pixels")
+        require_inside(points, height, width)
         outline += np.abs(np.diff(points, axis=0, append=points[:1])).max(axis=1).sum()
     if outline > MAX_OUTLINE:
         raise ValueError(f"an outline of {outline:.0f} pixels; at most {MAX_OUTLINE} are allowed")

@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from fcn_keras.data.conversion import cvat_xml
-from fcn_keras.data.conversion.cvat_xml import BACKGROUND, SAVE_IMAGES, Color, background_first
-from fcn_keras.data.conversion.source import Findings, Options, Source
+from fcn_keras.data.conversion.cvat_xml import SAVE_IMAGES, Color, background_first
+from fcn_keras.data.conversion.files import head
+from fcn_keras.data.conversion.source import Findings, Options, Source, background_of
 from fcn_keras.data.conversion.voc import listed_examples
 from fcn_keras.data.decoding import decode_mask
 from fcn_keras.data.directory import IMAGE_FOLDER, MASK_FOLDER, read_file
@@ -57,11 +58,7 @@ def _xml_files(folder: Path) -> list[Path]:
 
 
 def _is_xml(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            return path.suffix.lower() == ".xml" and b"<annotations" in file.read(1000)
-    except OSError:
-        return False
+    return path.suffix.lower() == ".xml" and b"<annotations" in head(path)[:1000]
 
 
 def _read_masks(root: Path, options: Options, findings: Findings) -> Source:
@@ -69,11 +66,7 @@ def _read_masks(root: Path, options: Options, findings: Findings) -> Source:
     if not os.path.isdir(images):
         raise UserError(f"{images}: no such folder. {SAVE_IMAGES}")
     labels = _read_labelmap(root / LABELMAP)
-
-    def draw(path: Path) -> np.ndarray:
-        return _read_colors(path, labels)
-
-    examples = listed_examples(root, images, draw, findings)
+    examples = listed_examples(root, images, _read_colors, labels, findings)
     return Source(labels, [dataclasses.replace(example, upright=True) for example in examples])
 
 
@@ -92,8 +85,8 @@ def _read_labelmap(path: Path) -> LabelSet:
             colors[name.strip()] = red, green, blue
         if len({*colors.values()}) < len(colors):
             raise ValueError("several classes have the same colour")
-        if BACKGROUND not in map(str.lower, colors):
-            raise ValueError(f"it lacks {BACKGROUND}")
+        if not background_of(colors):
+            raise ValueError("it lacks background")
         return background_first(colors)
 
 

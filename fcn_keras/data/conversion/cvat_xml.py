@@ -22,23 +22,33 @@ from xml.parsers import expat
 
 import numpy as np
 
-from fcn_keras.data.conversion.files import keep_apart
 from fcn_keras.data.conversion.filling import fill_ellipse, fill_polygon, fill_runs
-from fcn_keras.data.conversion.source import Example, Findings, Options, Source, split_name
+from fcn_keras.data.conversion.shapes import (
+    MAX_COORDINATE,
+    MAX_POINTS,
+    checked_number,
+    require_size,
+)
+from fcn_keras.data.conversion.source import (
+    BACKGROUND,
+    Example,
+    Findings,
+    Options,
+    Source,
+    background_of,
+    split_name,
+)
 from fcn_keras.data.split import LabelSet
 from fcn_keras.errors import UserError
 from fcn_keras.files.reading import damage_as_user_errors
 
 Color = tuple[int, int, int]
-BACKGROUND = "background"
 AREAS = ("mask", "polygon", "box", "ellipse")
 OTHERS = ("tag", "points", "polyline", "cuboid", "skeleton")  # CVAT's masks lack them, too
 MAX_BYTES = 512 << 20
 MAX_DEPTH = 64  # of elements
 MAX_ELEMENTS = 1_000_000  # labels, images and shapes; each takes up to a kilobyte
-MAX_POINTS = 100_000
 MAX_TEXT = 10_000  # characters of a label's name that are kept
-MAX_COORDINATE = 1_000_000
 SAVE_IMAGES = "Export with 'Save images' in CVAT, or pass the photographs' folder by --images."
 
 
@@ -73,7 +83,7 @@ def read(path: Path, options: Options, findings: Findings) -> Source:
             raise UserError(f"{path}: none of its photographs is beside it. {SAVE_IMAGES}")
         if not findings.problems:
             raise UserError(f"{path}: no image with a mask, polygon, box or ellipse.")
-    return Source(labels, keep_apart(examples, findings))
+    return Source(labels, examples)
 
 
 def _find(folders: list[Path], subset: str, name: str) -> Path | None:
@@ -178,7 +188,7 @@ def background_first(colors: Mapping[str, Color | None]) -> LabelSet:
     Args:
         colors: The colour of each class. Unless each has one of its own, none is used.
     """
-    name = next((name for name in colors if name.lower() == BACKGROUND), BACKGROUND)
+    name = background_of(colors) or BACKGROUND
     rows = {name: colors.get(name, (0, 0, 0)), **colors}
     palette = tuple(color for color in rows.values() if color)
     return LabelSet(tuple(rows), palette if len({*palette}) == len(rows) else ())
@@ -225,12 +235,9 @@ def _shapes(elements, ids: dict[str, int], place: str, findings: Findings) -> li
 
 def _drawing(shapes: list[_Shape], attributes: dict, place: str, findings: Findings):
     def draw(height: int, width: int) -> np.ndarray:
-        size = attributes.get("height", height), attributes.get("width", width)
-        if tuple(map(str, size)) != (str(height), str(width)):
-            raise UserError(
-                f"{place}: labelled at {size[0]}×{size[1]}, but the photograph is "
-                f"{height}×{width} (height×width). Use the photograph that was labelled."
-            )
+        size = str(height), str(width)
+        recorded = attributes.get("height", size[0]), attributes.get("width", size[1])
+        require_size(recorded, size, place)
         mask = np.zeros((height, width), np.uint8)
         for shape in shapes:
             try:
@@ -269,12 +276,10 @@ def _number(attributes: dict[str, str], name: str, default: str | None = None) -
 
 def _checked(text: str, name: str) -> float:
     try:
-        number = float(text)
+        return checked_number(float(text))
     except ValueError:
-        raise ValueError(f"its {name} is {text[:60]!r}, not a number") from None
-    if not abs(number) <= MAX_COORDINATE:  # nor is NaN
-        raise ValueError(f"its {name} is {text[:60]!r}, not within ±{MAX_COORDINATE:,}")
-    return number
+        limits = f"not a number within ±{MAX_COORDINATE:,}"
+        raise ValueError(f"its {name} is {text[:60]!r}, {limits}") from None
 
 
 def _polygon(attributes: dict[str, str]) -> np.ndarray:

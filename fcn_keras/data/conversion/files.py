@@ -1,20 +1,82 @@
-"""What readers of folders share: files by name, masks of numbers, names that splits share."""
+"""What readers of folders share: the files below them, pairs by name, masks of numbers."""
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
+import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 import numpy as np
+from PIL import ExifTags
 
-from fcn_keras.data.conversion.source import Example, Findings, split_name
+from fcn_keras.data.conversion.source import Findings
 from fcn_keras.data.decoding import GREY_STEPS
-from fcn_keras.data.directory import read_file
+from fcn_keras.data.directory import CLASSES_FILE, LIST_FOLDER, read_file
 from fcn_keras.errors import UserError, few
 from fcn_keras.files.finding import IMAGE_SUFFIXES
-from fcn_keras.files.images import bad_files_named, open_header
+from fcn_keras.files.images import bad_files_named, open_header, orientation
+
+HEAD_BYTES, HEADS = 1 << 18, 20
+
+
+def files_below(folder: Path, suffixes: Collection[str] = ()) -> Iterator[Path]:
+    """The files in a folder and below it, sorted, none of them hidden, perhaps of these suffixes.
+
+    Of links to the same folder, the first is followed. Pipes and devices are no files; links to
+    nothing are, so that reading them tells. Data sets that this program made are left out, as
+    they may have been made of the rest.
+
+    Raises:
+        UserError: If it is no folder, or one cannot be read.
+    """
+
+    def fail(error: OSError):
+        raise UserError(f"{error.filename}: cannot be read ({error.strerror}).") from error
+
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder.")
+    seen: set[str] = set()
+    for place, folders, names in os.walk(folder, onerror=fail, followlinks=True):
+        if (real := os.path.realpath(place)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(
+            name
+            for name in folders
+            if name[0] != "." and name != "__MACOSX" and not _is_data_set(Path(place, name))
+        )
+        for name in sorted(names):
+            path = Path(place, name)
+            if name[0] != "." and (not suffixes or path.suffix.lower() in suffixes):
+                if path.is_file() or not path.exists():
+                    yield path
+
+
+def _is_data_set(folder: Path) -> bool:
+    return (folder / LIST_FOLDER).is_dir() and (folder / CLASSES_FILE).is_file()
+
+
+def json_files(place: Path) -> Iterator[Path]:
+    """A file itself, or the JSON files below a folder."""
+    yield from files_below(place, {".json"}) if place.is_dir() else [place]
+
+
+def head(path: Path) -> bytes:
+    """The beginning of a regular file; empty if that cannot be read."""
+    with contextlib.suppress(OSError):
+        if path.is_file():
+            with path.open("rb") as file:
+                return file.read(HEAD_BYTES).removeprefix(b"\xef\xbb\xbf").lstrip()
+    return b""
+
+
+def json_heads(place: Path) -> Iterator[bytes]:
+    """The beginnings of a few JSON files, to recognize a format."""
+    with contextlib.suppress(UserError):  # a folder that cannot be read is told by the reader
+        yield from map(head, itertools.islice(json_files(place), HEADS))
 
 
 def named_files(
@@ -29,14 +91,10 @@ def named_files(
         suffixes: The suffixes of images, in lower case.
 
     Raises:
-        UserError: If there is no such folder.
+        UserError: As `files_below`.
     """
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder.")
     files: dict[str, Path] = {}
-    for path in sorted(_walk(folder)):
-        if path.suffix.lower() not in suffixes or path.name.startswith("."):
-            continue
+    for path in files_below(folder, suffixes):
         if not path.stem.endswith(ending) or path.stem == ending:
             continue
         stem = path.stem.removesuffix(ending)
@@ -47,22 +105,6 @@ def named_files(
             )
         files.setdefault(name, path)
     return files
-
-
-def _walk(root: Path) -> Iterator[Path]:
-    """All files in a folder and below it; of links to the same folder, the first is followed."""
-
-    def fail(error: OSError):
-        raise UserError(f"{error.filename}: cannot be read ({error.strerror}).") from error
-
-    seen: set[str] = set()
-    for folder, subfolders, names in os.walk(root, onerror=fail, followlinks=True):
-        if (real := os.path.realpath(folder)) in seen:
-            subfolders.clear()
-        else:
-            seen.add(real)
-            subfolders.sort()
-            yield from (Path(folder, name) for name in names)
 
 
 def paired(
@@ -77,28 +119,18 @@ def paired(
     return [(name, images[name], masks[name]) for name in sorted({*images} & {*masks})]
 
 
-def split_and_name(name: str) -> tuple[str | None, str]:
-    """The split that a name's first folder is, if it has one, and the rest."""
-    folder, slash, rest = name.partition("/")
-    return (split_name(folder), rest) if slash else (None, name)
+def drawing(read: Callable[..., np.ndarray], *values) -> Callable[[int, int], np.ndarray]:
+    """A function that draws a mask, at whatever size, by reading its file."""
+    return lambda height, width: read(*values)
 
 
-def keep_apart(examples: Sequence[Example], findings: Findings) -> list[Example]:
-    """Prefixes all names by their splits if two splits share one, as a data set is one folder."""
-    splits: dict[str, set[str | None]] = {}
-    for example in examples:
-        splits.setdefault(example.name, set()).add(example.split)
-    shared = [name for name, its in splits.items() if len(its) > 1]
-    if not shared:
-        return list(examples)
-    findings.notes.append(
-        f"{len(shared)} names are in several splits, such as {shared[0]}: each name gets its split "
-        "as its folder. If they are the same photographs, remove them from one split."
-    )
-    return [
-        dataclasses.replace(example, name=f"{example.split or 'default'}/{example.name}")
-        for example in examples
-    ]
+def turn_of(source, name: str) -> int:
+    """How EXIF turns a photograph: its number, 1 if it does not. Pillow's TIFFs are turned."""
+    with bad_files_named(name):
+        image = open_header(source, name)
+        if image.format == "TIFF":
+            return image.getexif().get(ExifTags.Base.Orientation, 1)
+        return orientation(source, name)
 
 
 def read_numbers(path: Path, table: np.ndarray, remedy: str = "") -> np.ndarray:

@@ -11,6 +11,8 @@ import math
 
 import numpy as np
 
+from fcn_keras.data.conversion.shapes import require_inside
+
 Size = tuple[int, ...]
 Window = tuple[int, int, np.ndarray]
 MAX_OUTLINE = 5_000_000  # steps of a fifth of a pixel, each of some 100 bytes
@@ -22,7 +24,7 @@ def fill_polygon(size: Size, points: np.ndarray) -> Window:
     Equals `rleFrPoly` of COCO's API: outlines run on a grid of fifths of pixels, and where they
     pass the middle of a column, the pixels below begin or end.
     """
-    left, top, right, bottom = _window(size, points.min(axis=0), points.max(axis=0))
+    left, top, right, bottom = _window(size, points)
     start = np.trunc(5 * points + 0.5).astype(int)
     end = np.roll(start, -1, axis=0)
     steep = np.ptp([start, end], axis=0) @ [1, -1] < 0
@@ -59,7 +61,7 @@ def fill_ellipse(size: Size, center, radii, rotation: float) -> Window:
     (x, y), (a, b) = map(round, center), (round(radius) + 0.5 for radius in radii)
     cos, sin = math.cos(math.radians(rotation)), math.sin(math.radians(rotation))
     reach = np.array([math.hypot(a * cos, b * sin), math.hypot(a * sin, b * cos)])
-    left, top, right, bottom = _window(size, (x, y) - reach, (x, y) + reach + 1)
+    left, top, right, bottom = _window(size, np.array([(x, y) - reach, (x, y) + reach + 1]))
     rows, columns = np.ogrid[top - y : bottom - y, left - x : right - x]
     along, across = columns * cos + rows * sin, rows * cos - columns * sin
     return left, top, (along / a) ** 2 + (across / b) ** 2 <= 1
@@ -74,23 +76,18 @@ def fill_runs(size: Size, box: tuple[int, int, int, int], runs: np.ndarray) -> W
         runs: The lengths.
     """
     left, top, width, height = box
-    if min(left, top) < 0 or min(width, height) < 1:
-        raise ValueError(f"its box is {width}×{height} at {left}, {top}")
-    if left + width > size[1] or top + height > size[0]:
-        raise ValueError(_outside(size))
+    fits = min(left, top) >= 0 and left + width <= size[1] and top + height <= size[0]
+    if min(width, height) < 1 or not fits:
+        raise ValueError(f"its box, {width}×{height} at {left}, {top}, is outside or empty")
     if not 0 <= runs.min() <= runs.max() <= width * height or runs.sum() != width * height:
         raise ValueError(f"its runs do not fill its box of {width}×{height}")
     inside = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
     return left, top, inside.reshape(height, width)
 
 
-def _window(size: Size, low, high) -> tuple[int, int, int, int]:
-    """Left, top, right and bottom of what is between two points and in the mask."""
-    (left, top), (right, bottom) = np.floor(low).astype(int), np.ceil(high).astype(int)
-    if right < 0 or bottom < 0 or left >= size[1] or top >= size[0]:
-        raise ValueError(_outside(size))
+def _window(size: Size, points: np.ndarray) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom of what is around points and in the mask."""
+    require_inside(points, *size)
+    left, top = np.floor(points.min(axis=0)).astype(int)
+    right, bottom = np.ceil(points.max(axis=0)).astype(int)
     return max(left, 0), max(top, 0), min(right, size[1]), min(bottom, size[0])
-
-
-def _outside(size: Size) -> str:
-    return f"it is outside of the photograph of {size[0]}×{size[1]} (height×width)"

@@ -12,9 +12,18 @@ from pathlib import Path
 import numpy as np
 
 from fcn_keras.data.class_lists import split_lines
+from fcn_keras.data.conversion.files import drawing
 from fcn_keras.data.conversion.masks import BINARY_COLORS, MaskReader
-from fcn_keras.data.conversion.pairs import IMAGE_ENDINGS, SPLIT_NAMES, Pair, find_pairs
-from fcn_keras.data.conversion.source import Example, Findings, Options, Source, split_name
+from fcn_keras.data.conversion.names import IGNORED
+from fcn_keras.data.conversion.pairs import IMAGE_ENDINGS, Pair, find_pairs
+from fcn_keras.data.conversion.source import (
+    SPLIT_NAMES,
+    Example,
+    Findings,
+    Options,
+    Source,
+    split_name,
+)
 from fcn_keras.data.directory import LIST_FOLDER, read_class_list, read_file, read_text
 from fcn_keras.data.split import LabelSet
 from fcn_keras.errors import UserError
@@ -28,8 +37,7 @@ CLASS_LISTS = (
     *("classes.txt", "class_names.txt", CVAT_LIST, "class_dict.csv", "_classes.csv"),
     *("label_colors.txt", "labels.txt", "data.yaml", "dataset.yaml", "classes.json"),
 )
-LABELME_IGNORE = "__ignore__"  # the first line of labelme's labels.txt, not a class
-UNLABELLED_NAMES = {"unlabelled", "unlabeled", "void", "ignore", "__ignore__"}
+UNLABELLED_NAMES = {"unlabelled", "unlabeled", "void", "ignore", IGNORED}
 
 
 def recognizes(place: Path) -> bool:
@@ -50,11 +58,7 @@ def read(place: Path | None, options: Options, findings: Findings) -> Source:
     new_labels, new_ids = _in_new_order(labels, path)
     examples = []
     for pair in pairs:
-
-        def draw(height, width, pair=pair):
-            data = read_file(pair.mask)
-            return new_ids[reader.read(data, str(pair.mask))]
-
+        draw = drawing(lambda path: new_ids[reader.read(read_file(path), str(path))], pair.mask)
         split = pair.split or splits.get(pair.name)
         examples.append(Example(pair.name, pair.image, pair.mask, draw, split))
     return Source(new_labels, examples, lambda: reader.finish(findings))
@@ -92,7 +96,7 @@ def _labels(
             return None, None
         findings.notes.append(f"{path}: its classes are used (--classes names another list).")
     labels = read_class_list(path)
-    if labels.names[0] == LABELME_IGNORE and len(labels) > 1:
+    if labels.names[0] == IGNORED and len(labels) > 1:  # labelme's, which is no id in masks
         labels = LabelSet(labels.names[1:])
     for name in labels.names:
         if name.lower() in UNLABELLED_NAMES:

@@ -14,14 +14,14 @@ import math
 import re
 import reprlib
 import urllib.parse
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
-from fcn_keras.data.conversion.names import Photographs, files_below, json_heads, label_set
+from fcn_keras.data.conversion.files import json_files, json_heads
+from fcn_keras.data.conversion.names import Photographs, label_set
 from fcn_keras.data.conversion.rle_pack import decode_rle
 from fcn_keras.data.conversion.shapes import Canvas, checked_number, checked_points, most_faults
 from fcn_keras.data.conversion.source import Example, Findings, Options, Source
@@ -39,7 +39,7 @@ EXPORT = "Export the project as JSON in Label Studio."
 
 
 def recognizes(place: Path) -> bool:
-    heads = [head.lstrip() for head in json_heads(place)]
+    heads = [*json_heads(place)]
     lists = [head for head in heads if head.startswith(b"[")]
     return (
         any(b'"from_name"' in head for head in heads)
@@ -53,7 +53,7 @@ def read(place: Path, options: Options, findings: Findings) -> Source:
     counts: dict[str, tuple[int, Path]] = {}
     found: list[tuple[str, Path, Path, list[Region]]] = []
     seen: dict[Path, str] = {}
-    for file in files_below(place, {".json"}):
+    for file in json_files(place):
         for title, task in _tasks(file, findings):
             try:
                 annotation = _annotation(title, task, findings)
@@ -75,11 +75,9 @@ def read(place: Path, options: Options, findings: Findings) -> Source:
     if empty := [title for title, _, _, regions in found if not regions]:
         findings.notes.append(f"{len(empty)} annotated tasks have no areas, such as {empty[0]}.")
     labels, ids, background = label_set(counts, "background", options, findings)
-    stems = Counter(image.stem for _, _, image, _ in found)
     examples = []
     for title, file, image, regions in found:
-        path = image.relative_to(photographs.root).with_suffix("")
-        name = path.name if stems[path.name] == 1 else path.as_posix()
+        name = image.relative_to(photographs.root).with_suffix("").as_posix()
         draw = functools.partial(_draw, title, regions, ids, background, findings)
         examples.append(Example(name, image, file, draw, upright=True))  # as browsers show it
     return Source(labels, examples)
@@ -169,7 +167,7 @@ def _file_name(value) -> str:
     """The path of an image that a task's text names; empty if it names none."""
     if not isinstance(value, str) or value.startswith("data:"):
         return ""
-    address = urllib.parse.urlsplit(value)
+    address = urllib.parse.urlsplit(value, allow_fragments="://" in value)
     local = urllib.parse.parse_qs(address.query).get("d", [""])[0]  # /data/local-files/?d=
     path = local or urllib.parse.unquote(address.path)
     return path if PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES else ""

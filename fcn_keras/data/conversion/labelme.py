@@ -19,18 +19,19 @@ from typing import Any
 
 import numpy as np
 
-from fcn_keras.data.conversion.names import (
-    Photographs,
-    files_below,
-    json_heads,
-    label_set,
-    split_of,
+from fcn_keras.data.conversion.files import json_files, json_heads
+from fcn_keras.data.conversion.names import Photographs, label_set
+from fcn_keras.data.conversion.shapes import (
+    MAX_POINTS,
+    Canvas,
+    checked_points,
+    most_faults,
+    require_size,
 )
-from fcn_keras.data.conversion.shapes import MAX_POINTS, Canvas, checked_points, most_faults
-from fcn_keras.data.conversion.source import Example, Findings, Options, Source
+from fcn_keras.data.conversion.source import Example, Findings, Options, Source, split_in
 from fcn_keras.data.split import IGNORE_ID
 from fcn_keras.errors import UserError
-from fcn_keras.files.images import open_header
+from fcn_keras.files.images import bad_files_named, open_header
 from fcn_keras.files.reading import damage_as_user_errors, read_text
 
 OPTIONS = {"images", "classes"}
@@ -64,7 +65,7 @@ def read(place: Path, options: Options, findings: Findings) -> Source:
     others: dict[Path, tuple[str, str]] = {}
     counts: dict[str, tuple[int, Path]] = {}
     moved, empty, related = [], [], []
-    for file in files_below(place, {".json"}):
+    for file in json_files(place):
         try:
             content = load(file)
             if other := _other_format(content):
@@ -108,7 +109,8 @@ def read(place: Path, options: Options, findings: Findings) -> Source:
         draw = functools.partial(_draw, load, file, ids, background, findings)
         # labelme turns photographs by EXIF when it opens them, but not those inside its files.
         upright = image is not None
-        examples.append(Example(name, image or inside, file, draw, split_of(name), upright))
+        split = split_in(name.split("/")[:-1])
+        examples.append(Example(name, image or inside, file, draw, split, upright))
     return Source(labels, examples)
 
 
@@ -195,12 +197,9 @@ def _draw(
     width: int,
 ) -> np.ndarray:
     content = load(file)
-    declared = content.get("imageWidth"), content.get("imageHeight")
-    if all(isinstance(side, int) for side in declared) and declared != (width, height):
-        raise UserError(
-            f"{file}: drawn on {declared[0]}×{declared[1]} pixels, but the photograph has "
-            f"{width}×{height} (width×height). Use the photograph that was labelled."
-        )
+    declared = content.get("imageHeight"), content.get("imageWidth")
+    if all(isinstance(side, int) for side in declared):
+        require_size(declared, (height, width), file)
     canvas, faults = Canvas(height, width, background), []
     for number, shape in enumerate(content["shapes"], 1):
         try:
@@ -245,7 +244,9 @@ def _bitmap(text, points) -> np.ndarray:
     if not isinstance(text, str):
         raise ValueError("it has no mask")
     (left, top), (right, bottom) = (map(int, point) for point in points)
-    image = open_header(base64.b64decode(text), "its mask", ("PNG",))
+    with bad_files_named("its mask"):
+        image = open_header(base64.b64decode(text), "its mask", ("PNG",))
+        image.load()
     if image.size != (right - left + 1, bottom - top + 1):
         raise ValueError(f"its mask of {image.size} pixels does not fit its box {points}")
     pixels = np.asarray(image)

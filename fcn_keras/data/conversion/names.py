@@ -2,67 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import os
 import re
 import shlex
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from fcn_keras.data.class_lists import MAX_NAME
-from fcn_keras.data.conversion.source import Findings, Options, split_name
+from fcn_keras.data.conversion.files import files_below
+from fcn_keras.data.conversion.source import Findings, Options, background_of, is_background
 from fcn_keras.data.directory import read_class_list
 from fcn_keras.data.split import IGNORE_ID, MAX_CLASSES, LabelSet
 from fcn_keras.errors import UserError, few
 from fcn_keras.files.finding import IMAGE_SUFFIXES
 
-BACKGROUNDS = ("_background_", "background")
 IGNORED = "__ignore__"  # labelme's name for pixels that are not labelled
 SHOWN = 40  # names in a note
-HEAD_BYTES, HEADS = 1 << 16, 20
-
-
-def files_below(place: Path, suffixes: Collection[str]) -> Iterator[Path]:
-    """A file itself, or those below a folder with such suffixes, none of them hidden.
-
-    Of links to the same folder, the first is followed.
-    """
-    if place.is_file():
-        yield place
-    seen = set()
-    for folder, folders, files in os.walk(place, followlinks=True):
-        if (real := os.path.realpath(folder)) in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
-        for name in sorted(files):
-            path = Path(folder, name)
-            if path.suffix.lower() in suffixes and name[0] != "." and os.path.isfile(path):
-                yield path
-
-
-def json_heads(place: Path) -> Iterator[bytes]:
-    """The beginnings of a few JSON files, to recognize a format."""
-    for path in itertools.islice(files_below(place, {".json"}), HEADS):
-        with contextlib.suppress(OSError), path.open("rb") as file:
-            yield file.read(HEAD_BYTES)
-
-
-def split_of(name: str) -> str | None:
-    """The split that the first folder of a photograph's name stands for, if any."""
-    folder, slash, _ = name.partition("/")
-    split = split_name(folder)
-    return split if slash and split in ("train", "val", "test") else None
 
 
 class Photographs:
     """The photographs below a folder, to be found by paths of another machine."""
 
     def __init__(self, root: Path):
-        if not root.is_dir():
-            raise UserError(f"{root}: no such folder. Name the folder of photographs by --images.")
         self.root = root
         self.used: set[Path] = set()
         self._by_name: dict[str, list[Path]] = {}
@@ -130,8 +92,7 @@ def label_set(
 
     Args:
         found: Each label with the number of its shapes, and a file that has it.
-        background: What pixels outside of all shapes are called, unless one of `BACKGROUNDS`
-            is a label.
+        background: What pixels outside of all shapes are called, unless a label says it.
         options: `classes` lists the classes; otherwise they are sorted by name.
         findings: Gets a problem for each label that is no class, and notes.
 
@@ -150,10 +111,10 @@ def label_set(
             good.append(label)
     if options.classes:
         labels = _listed(options.classes)
-        background = _background(labels.names)
+        background = background_of(labels.names)
     else:
-        background = _background(good) or background
-        names = [background, *sorted({*good} - {background})]
+        background = background_of(good) or background
+        names = [background, *sorted(label for label in good if not is_background(label))]
         if len(names) > MAX_CLASSES:
             findings.problems.append(
                 f"{found[names[1]][1]}: {len(names) - 1} different labels, such as "
@@ -168,6 +129,8 @@ def label_set(
             "it by --classes."
         )
     ids = {name: number for number, name in enumerate(labels.names)}
+    if background:  # a hole that is drawn may be called otherwise than in the list
+        ids = {label: ids[background] for label in filter(is_background, good)} | ids
     for label in good:
         if label not in ids:
             count, place = found[label]
@@ -178,16 +141,10 @@ def label_set(
     _note_instances(good, labels, options, findings)
     if not background:
         findings.notes.append(
-            f"{options.classes} does not list {' or '.join(BACKGROUNDS)}: pixels outside of all "
+            f"{options.classes} does not list _background_ or background: pixels outside of all "
             "shapes are unlabelled. Add it as the first line to make them a class."
         )
     return labels, ids, ids.get(background, IGNORE_ID)
-
-
-def _background(names) -> str:
-    """The first of `BACKGROUNDS` that is among names, in any case; empty if none is."""
-    spelled = {name.lower(): name for name in reversed(names)}
-    return next((spelled[name] for name in BACKGROUNDS if name in spelled), "")
 
 
 def _listed(path: Path) -> LabelSet:

@@ -16,7 +16,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from fcn_keras.data.conversion.source import SPLITS, Findings, split_name
+from fcn_keras.data.conversion.files import files_below
+from fcn_keras.data.conversion.source import Findings, split_in
 from fcn_keras.errors import UserError, few
 
 JPEG_ENDINGS = {".jpg", ".jpeg", ".jfif"}
@@ -33,7 +34,6 @@ IMAGE_WORDS = set(
 PLAIN_WORDS = {"class", "png", "dir", "raw", "ground", "fine"}  # beside one of a mask
 # Folders beside masks: pictures to look at, and numbers of objects.
 OTHER_WORDS = {"object", "objects", "instance", "instances", "visualization", "overlay", "overlays"}
-SPLIT_NAMES = {"train", "val", "test", *SPLITS}
 GLUED = re.compile(r"(annot|masks?|labels?)$")  # CamVid's "trainannot"
 MAX_AFFIXES = 8
 MAX_AFFIX = 40  # characters
@@ -83,7 +83,8 @@ def find_pairs(images: Path, masks: Path, suffix: str | None, findings: Findings
         findings: Receives what is left out, and the rule if names differ.
 
     Raises:
-        UserError: If there are fewer than two pairs, or several masks for each photograph.
+        UserError: If there is no pair, or one where there could be more, or several masks for
+            each photograph.
     """
     image_files, mask_files, others = _files(images, masks, findings)
     if suffix is not None:
@@ -97,14 +98,22 @@ def find_pairs(images: Path, masks: Path, suffix: str | None, findings: Findings
         findings.problems.append(
             f"{second.path}: {first.path.name} has the same name. Rename or remove one."
         )
-    if len(match.pairs) < 2 and not findings.problems:
+    files = {*image_files, *mask_files}
+    possible = min(len(files) // 2, len(image_files), len(mask_files))
+    if len(match.pairs) < min(max(1, possible), 2) and not findings.problems:
         folders = f"{images}" if images == masks else f"{images} and {masks}"
+        contents = _contents([*files, *others])
+        masks_found = 0 if image_files == mask_files else len(mask_files)
+        if not files:
+            raise UserError(
+                f"{folders}: neither images and masks nor the files of a known format, but "
+                f"{contents}. Pass the folder or file that the labelling tool exported."
+            )
         raise UserError(
             f"{folders}: {len(match.pairs)} pairs of image and mask, among {len(image_files)} "
-            f"images and {len(mask_files)} masks "
-            f"({_contents([*image_files, *mask_files, *others])}). At least two are needed, whose "
-            "names differ by one prefix or suffix. --images DIR and --masks DIR choose folders, "
-            "--mask-suffix the ending, --format another format."
+            f"images and {masks_found} masks ({contents}). Their names must differ by one "
+            "prefix or suffix. --images DIR and --masks DIR choose folders, --mask-suffix the "
+            "ending, --format another format."
         )
     if match.rule != Rule():
         findings.notes.append(f"{match.rule}. --mask-suffix chooses another.")
@@ -118,22 +127,19 @@ def _files(
     images: Path, masks: Path, findings: Findings
 ) -> tuple[list[File], list[File], list[File]]:
     """Possible photographs, possible masks, and files of other endings."""
-    below = list(_walk(images))
-    others = [file for file in below if _ending(file.path) not in IMAGE_ENDINGS | MASK_ENDINGS]
+    below = _walk(images)
+    mask_files = below if images == masks else _walk(masks)
+    endings = IMAGE_ENDINGS | MASK_ENDINGS
+    others = [f for f in dict.fromkeys([*below, *mask_files]) if _ending(f.path) not in endings]
     if images != masks:
         inside = [file for file in below if masks not in file.path.parents]
-        mask_files = list(_walk(masks))
-        others += [f for f in mask_files if _ending(f.path) not in IMAGE_ENDINGS | MASK_ENDINGS]
     else:
+        odd = [f for f in below if any(OTHER_WORDS & {*_words(part)} for part in f.folders)]
+        for file in odd:
+            findings.leave_out("as its folder's name is not one of class masks", file.path)
+        below = sorted({*below} - {*odd})
         inside = [file for file in below if not _is_mask(file)]
         mask_files = [file for file in below if _is_mask(file)]
-        for file in [*inside, *mask_files]:
-            if any(OTHER_WORDS & {*_words(folder)} for folder in file.folders):
-                findings.leave_out("as its folder's name is not one of class masks", file.path)
-        inside, mask_files = (
-            [f for f in files if not any(OTHER_WORDS & {*_words(part)} for part in f.folders)]
-            for files in (inside, mask_files)
-        )
         if not mask_files:  # both in one folder
             jpegs = [file for file in inside if _ending(file.path) in JPEG_ENDINGS]
             rest = [file for file in inside if _ending(file.path) not in JPEG_ENDINGS]
@@ -147,26 +153,8 @@ def _files(
     )
 
 
-def _walk(root: Path) -> Iterator[File]:
-    """All files below a folder, sorted, but hidden ones; each linked folder once."""
-
-    def fail(error: OSError):
-        raise UserError(f"{error.filename}: cannot be read ({error.strerror}).") from error
-
-    if not root.is_dir():
-        raise UserError(f"{root}: no such folder.")
-    seen: set[str] = set()
-    for folder, subfolders, names in os.walk(root, onerror=fail, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:
-            subfolders.clear()
-            continue
-        seen.add(real)
-        subfolders[:] = sorted(name for name in subfolders if name[0] != "." and name != "__MACOSX")
-        parts = Path(folder).relative_to(root).parts
-        for name in sorted(names):
-            if name[0] != ".":
-                yield File(Path(folder, name), parts)
+def _walk(root: Path) -> list[File]:
+    return [File(path, path.relative_to(root).parts[:-1]) for path in files_below(root)]
 
 
 def _ending(path) -> str:
@@ -199,8 +187,7 @@ def _places(file: File) -> tuple[str, ...]:
 
 
 def _split_of(file: File) -> str | None:
-    found = (place.lower() for place in _places(file) if place.lower() in SPLIT_NAMES)
-    return next(map(split_name, found), None)
+    return split_in(_places(file))
 
 
 # What, besides the name, a photograph and its mask must have in common. A later one is taken only
@@ -295,8 +282,11 @@ def _by_key(files: list[tuple], prefix: str, suffix: str) -> dict[tuple, list[Fi
 
 def _rules(images: list[File], masks: list[File], suffix: str | None) -> list[Rule]:
     """The rules that are tried, short affixes first."""
-    beginnings = [["", *_affixes(files, _beginnings)] for files in (images, masks)]
-    endings = [["", *_affixes(files, _endings)] for files in (images, masks)]
+    least = (2, 1 if len(masks) < 3 else 2)  # of few masks, one may show how their names differ
+    beginnings, endings = (
+        [["", *_affixes(files, parts, n)] for files, n in zip((images, masks), least)]
+        for parts in (_beginnings, _endings)
+    )
     if suffix is not None:
         return [Rule(image_suffix=own, mask_suffix=suffix) for own in endings[0]]
     rules = {Rule()}
@@ -307,10 +297,10 @@ def _rules(images: list[File], masks: list[File], suffix: str | None) -> list[Ru
     return sorted(rules, key=lambda rule: (sum(map(len, rule)), rule))
 
 
-def _affixes(files: list[File], parts) -> list[str]:
+def _affixes(files: list[File], parts, least: int) -> list[str]:
     """The prefixes or suffixes that at least three of ten names share."""
     counts = collections.Counter(part for file in files for part in parts(file.stem))
-    shared = [part for part, count in counts.most_common() if count >= max(2, 0.3 * len(files))]
+    shared = [part for part, count in counts.most_common() if count >= max(least, 0.3 * len(files))]
     return shared[:MAX_AFFIXES]
 
 
@@ -342,18 +332,10 @@ def _leave_out(
 
 
 def _named(pairs: list[tuple[File, File]]) -> list[Pair]:
-    places = {image: _places(image) for image, _ in pairs}
-    same = itertools.takewhile(lambda parts: len({*parts}) == 1, zip(*places.values()))
-    shared = sum(1 for _ in same)
-    named = [
-        Pair(
-            "/".join((*places[image][shared:], image.stem)),
-            image.path,
-            mask.path,
-            _split_of(image),
-        )
+    named = (
+        Pair("/".join((*_places(image), image.stem)), image.path, mask.path, _split_of(image))
         for image, mask in pairs
-    ]
+    )
     return sorted(named, key=lambda pair: pair.name)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fcn_keras.data.conversion.files import keep_apart, named_files, paired, read_numbers
+from fcn_keras.data.conversion.files import drawing, named_files, paired, read_numbers
 from fcn_keras.data.conversion.source import Example, Findings, Options, Source, split_name
 from fcn_keras.data.split import IGNORE_ID, LabelSet
 from fcn_keras.errors import UserError
@@ -47,13 +47,10 @@ def read(place: Path, options: Options, findings: Findings) -> Source:
         images = named_files(folder, findings)
         images = {name: path for name, path in images.items() if path not in taken}
         for name, image, mask in paired(images, masks, findings):
-
-            def draw(height, width, mask=mask):
-                return read_numbers(mask, table, EXPORT)
-
+            draw = drawing(read_numbers, mask, table, EXPORT)
             split = None if folder == place else split_name(folder.name)
             examples.append(Example(name, image, mask, draw, split))
-    return Source(labels, keep_apart(examples, findings))
+    return Source(labels, examples)
 
 
 def _subfolders(place: Path) -> list[Path]:

@@ -1,6 +1,7 @@
 """Shapes -> a mask: points are checked, outlines are filled by Pillow, later over earlier ones.
 
-Faults are raised as `ValueError` with a clause, such as "it has 2 points, but needs 3".
+Faults are raised as `ValueError` with a clause, such as "it has 2 points, but needs 3". All formats
+have the same rule for what is outside of the photograph, see `require_inside`.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
+from fcn_keras.errors import UserError
+
 Points = Sequence[tuple[float, float]]
 MAX_COORDINATE = 1_000_000  # pixels, far beyond any photograph
-REACH = 10  # how far shapes may go, in longer sides of the photograph
-MAX_POINTS = 100_000  # Pillow compares each with each row
+REACH = 1  # how far a shape may go beyond the photograph, in its longer sides
+MAX_POINTS = 100_000  # of a polygon: Pillow compares each with each row
 MAX_RADIUS = 20_000  # the squares of larger ones overflow in Pillow
 ELLIPSE_POINTS = 360
 MAX_FAULTS = 100
@@ -45,6 +48,29 @@ def checked_number(value, most: float = MAX_COORDINATE) -> float:
     return float(value)
 
 
+def require_inside(points, height: int, width: int) -> None:
+    """Raises `ValueError` for points of a shape that are no part of a photograph's drawing.
+
+    Many tools let people draw over the edge, and such parts are cut off. But a shape must not be
+    outside as a whole, nor reach so far that its coordinates are not this photograph's.
+    """
+    (left, top), (right, bottom) = np.min(points, axis=0), np.max(points, axis=0)
+    reach, size = REACH * max(height, width), f"{height}×{width} (height×width)"
+    if right < 0 or bottom < 0 or left >= width or top >= height:
+        raise ValueError(f"it is outside of the photograph of {size}")
+    if not (min(left, top) >= -reach and right <= width + reach and bottom <= height + reach):
+        raise ValueError(f"it reaches far beyond the photograph of {size}")
+
+
+def require_size(recorded, size, place) -> None:
+    """Raises `UserError` if labels were drawn at another height and width."""
+    if recorded != size:
+        raise UserError(
+            f"{place}: labelled at {recorded[0]}×{recorded[1]} (height×width), but the photograph "
+            f"is {size[0]}×{size[1]}. Use the photograph that was labelled."
+        )
+
+
 def most_faults(faults: list[str], place) -> list[str]:
     """The faults of one image's shapes: those beyond `MAX_FAULTS` become a count."""
     more = len(faults) - MAX_FAULTS
@@ -54,8 +80,7 @@ def most_faults(faults: list[str], place) -> list[str]:
 class Canvas:
     """A mask of class ids that shapes are drawn on.
 
-    Outlines belong to the shape, so shapes are up to a pixel larger than their area. Parts
-    outside are cut off; a shape that is outside as a whole raises `ValueError`.
+    Outlines belong to the shape, so shapes are up to a pixel larger than their area.
     """
 
     def __init__(self, height: int, width: int, background: int):
@@ -108,11 +133,4 @@ class Canvas:
         self._image.paste(id, (left, top), Image.fromarray(mask))
 
     def _require_inside(self, points: Points) -> None:
-        width, height = self._image.size
-        xs, ys = zip(*points)
-        if max(map(abs, xs + ys)) > REACH * max(
-            width, height
-        ):  # far larger ones overflow in Pillow
-            raise ValueError(f"it is more than {REACH} times as large as the photograph")
-        if max(xs) < 0 or max(ys) < 0 or min(xs) >= width or min(ys) >= height:
-            raise ValueError(f"it is outside of the photograph of {width}×{height} pixels")
+        require_inside(points, self._image.height, self._image.width)

@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import posixpath
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +21,10 @@ import numpy as np
 from fcn_keras.data.split import LabelSet
 
 BACKGROUND = "background"
+PARTS = ("train", "val", "test")
 # Other programs' names of splits.
 SPLITS = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
+SPLIT_NAMES = {*PARTS, *SPLITS}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,14 +32,15 @@ class Example:
     """A photograph of a source.
 
     Args:
-        name: Its id in the new data set, unique there; "/" separates subfolders.
+        name: Its id in the new data set, unique there; "/" separates subfolders. It must not
+            depend on which others there are, as a data set grows by photographs of new names.
         image: Its file, or a function that returns the content of one.
         place: The file that describes its mask, for messages.
         draw: Takes the photograph's height and width; returns its mask, uint8 `(H, W)` of
             class ids, 255 where unlabelled. A fault is raised as `UserError`; several are
             added to the source's `Findings`.
-        split: The source's own split, by the name that `split_name` gives it; `None` if there
-            is none.
+        split: The source's own split or part, by the name that `split_name` gives it; `None` if
+            there is none.
         upright: Whether labels refer to the photograph as EXIF turns it (`True`) or to its
             pixels as they are stored (`False`); `None` if the format does not say.
     """
@@ -127,31 +129,23 @@ def split_name(name: str) -> str:
     return SPLITS.get(name.lower(), name.lower())
 
 
-def distinct_names(files: Sequence[tuple[str, str]]) -> list[str]:
-    """Names for photographs, given the subset and the relative path ("a/b.jpg") of each.
-
-    A path loses its extension and the folders that all of its subset begin with. Names that
-    several subsets have are preceded by the subset's.
-    """
-    folders: dict[str, list[str]] = {}
-    for subset, path in files:
-        folders.setdefault(subset, []).append(posixpath.dirname(path))
-    common = {subset: posixpath.commonpath(found) for subset, found in folders.items()}
-    names = [
-        posixpath.splitext(path)[0].removeprefix(common[subset]).lstrip("/")
-        for subset, path in files
-    ]
-    counts = collections.Counter(names)
-    return [
-        name if counts[name] == 1 or not subset else f"{subset}/{name}"
-        for name, (subset, _) in zip(names, files)
-    ]
+def split_in(words: Iterable[str]) -> str | None:
+    """The split that is named by the first of the words that names one."""
+    return next((split_name(word) for word in words if word.lower() in SPLIT_NAMES), None)
 
 
-def with_background(names: Sequence[str]) -> list[str]:
-    """The classes of a format whose pixels of no shape are background: that is id 0.
+def is_background(name: str) -> bool:
+    """Whether a class is called background, in any case, perhaps between underscores."""
+    return name.strip("_").lower() == BACKGROUND
 
-    A class of this name, perhaps between underscores, serves as it.
-    """
-    first = next((n for n in names if n.strip("_").lower() == BACKGROUND), BACKGROUND)
-    return [first, *(name for name in names if name != first)]
+
+def background_of(names: Iterable[str]) -> str:
+    """The class that is the background; empty if there is none."""
+    found = [*filter(is_background, names)]
+    return next((name for name in found if name == "_background_"), "".join(found[:1]))
+
+
+def with_background(names: Sequence[str]) -> tuple[str, ...]:
+    """The classes of a format whose pixels of no shape are background: that is id 0."""
+    first = background_of(names) or BACKGROUND
+    return (first, *(name for name in names if name != first))

@@ -8,18 +8,20 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
-from fcn_keras.data.conversion.source import Example, Findings
+from fcn_keras.data.conversion.source import PARTS, Example, Findings
 from fcn_keras.errors import UserError
 
-PARTS = ("train", "val", "test")
 
-
-def require_drawing(val: float, seed: int) -> None:
-    """Raises `UserError` if a share or a seed is out of range."""
+def require_drawing(val: float, group_by: str | None, seed: int) -> None:
+    """Raises `UserError` if a share or a seed is out of range, or a pattern is none."""
     if not 0 < val < 1:
         raise UserError(f"--val must be between 0 and 1. Received: {val}.")
     if seed < 0:
         raise UserError(f"--seed must not be negative. Received: {seed}.")
+    try:
+        re.compile(group_by or "")
+    except re.error as error:
+        raise UserError(f"--group-by {group_by}: not a regular expression ({error}).") from error
 
 
 def all_splits(
@@ -29,16 +31,18 @@ def all_splits(
     parts: dict[str, list[str]] = {}
     for example in examples:
         parts.setdefault(example.split or "", []).append(example.name)
-    named = {*parts} & {"train", "val"}
-    if len(named) == 2:
-        rest = [name for part in {*parts} - {*PARTS} for name in parts[part]]
+    if {"train", "val"} <= {*parts}:
+        rest = [name for part in parts if part not in PARTS for name in parts[part]]
         if rest:
             findings.notes.append(f"{len(rest)} images, such as {rest[0]}, have no split: train.")
             parts["train"] += rest
+        if group_by:
+            findings.notes.append("--group-by is not used: the source's own splits are kept.")
     else:
+        named = {*parts} - {""}
         pool = [name for part in parts if part != "test" for name in parts[part]]
         parts |= _random_splits(pool, val, group_by, seed)
-        if {*parts} - {"", "train", "val"} or named:
+        if named:
             findings.notes.append(
                 "the source does not name both training and validation images: "
                 f"{len(parts['val'])} of {len(pool)} were drawn for validation."
@@ -108,8 +112,9 @@ def _random_splits(
         raise UserError(
             f"--group-by {group_by} finds {len(groups)} groups in {len(names)} names. At least "
             "two are needed, one for validation."
-            if group_by
-            else f"{len(names)} images. At least two are needed, one for validation."
+            if group_by is not None and len(names) > 1
+            else f"Photographs for training and validation: {len(names)}. At least two are needed: "
+            "add some, or add these to an existing data set by --into DIR."
         )
     wanted = min(max(1, round(val * len(names))), len(names) - 1)
     chosen = _drawn(groups, wanted, seed, spared=1)
@@ -135,10 +140,8 @@ def _drawn(
 def _group(name: str, pattern: str | None) -> str:
     if pattern is None:
         return name
-    try:
-        found = re.search(pattern, name)
-    except re.error as error:
-        raise UserError(f"--group-by {pattern}: not a regular expression ({error}).") from error
-    if not found:
+    found = re.search(pattern, name)
+    text = found and found[1 if found.re.groups else 0]
+    if text is None:
         raise UserError(f"--group-by {pattern}: not found in {name!r}. Every name needs it.")
-    return found[1] if found.re.groups else found[0]
+    return text

@@ -12,9 +12,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-
-from fcn_keras.data.conversion.files import named_files
+from fcn_keras.data.conversion.files import drawing, named_files
 from fcn_keras.data.conversion.source import Example, Findings, Options, Source, split_name
 from fcn_keras.data.directory import (
     CLASSES_FILE,
@@ -26,6 +24,7 @@ from fcn_keras.data.directory import (
     read_mask,
     split_names,
 )
+from fcn_keras.data.split import LabelSet
 from fcn_keras.data.voc.labels import VOC_LABELS
 from fcn_keras.errors import UserError
 
@@ -35,7 +34,7 @@ VOC_NAMES = re.compile(r"(20\d\d_)?\d{6}")  # of VOC 2012, and of VOC 2007
 
 
 def recognizes(place: Path) -> bool:
-    return bool(_roots(place))
+    return bool(_roots(place)) and not os.path.isfile(place / "labelmap.txt")  # CVAT's
 
 
 def read(place: Path, options: Options, findings: Findings) -> Source:
@@ -50,11 +49,7 @@ def read(place: Path, options: Options, findings: Findings) -> Source:
     classes = options.classes or next((path for path in lists if path.exists()), None)
     labels = read_class_list(classes) if classes else VOC_LABELS
     images = options.images or root / IMAGE_FOLDER
-
-    def draw(path: Path):
-        return read_mask(path, labels)
-
-    examples = listed_examples(root, images, draw, findings)
+    examples = listed_examples(root, images, read_mask, labels, findings)
     if not classes:
         strange = [example.name for example in examples if not VOC_NAMES.fullmatch(example.name)]
         if strange:
@@ -67,14 +62,15 @@ def read(place: Path, options: Options, findings: Findings) -> Source:
 
 
 def listed_examples(
-    root: Path, images: Path, draw: Callable[[Path], np.ndarray], findings: Findings
+    root: Path, images: Path, read_mask: Callable, labels: LabelSet, findings: Findings
 ) -> list[Example]:
     """The examples in a folder in VOC's layout, with the lists as splits.
 
     Args:
         root: The folder.
         images: Its folder of photographs.
-        draw: Takes a mask's path; returns the mask.
+        read_mask: Takes a mask's path and the classes; returns the mask.
+        labels: The classes.
         findings: Gets what is missing, listed twice or in no list.
 
     Raises:
@@ -95,8 +91,8 @@ def listed_examples(
                 "the mask."
             )
         else:
-            path = masks[name]
-            examples.append(Example(name, photographs[name], path, _drawing(draw, path), split))
+            draw = drawing(read_mask, masks[name], labels)
+            examples.append(Example(name, photographs[name], masks[name], draw, split))
     for name in sorted(masks.keys() - splits.keys()):
         findings.leave_out("as no list names it", masks[name])
     if not examples and not findings.problems:
@@ -105,10 +101,6 @@ def listed_examples(
             f"{_mask_folder(root).name}, and none in common."
         )
     return examples
-
-
-def _drawing(draw: Callable[[Path], np.ndarray], path: Path):
-    return lambda height, width: draw(path)
 
 
 def _splits(root: Path, findings: Findings) -> dict[str, str | None]:

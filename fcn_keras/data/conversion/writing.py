@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from fcn_keras.data.class_lists import parse_class_list
+from fcn_keras.data.conversion.files import turn_of
 from fcn_keras.data.conversion.source import Example, Findings
 from fcn_keras.data.decoding import decode_image
 from fcn_keras.data.directory import (
@@ -28,9 +30,9 @@ from fcn_keras.files.images import (
     bad_files_named,
     encode_image,
     open_header,
-    orientation,
     palette_image,
 )
+from fcn_keras.files.reading import damage_as_user_errors
 
 STARTS = {b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png"}  # of files
 # EXIF's orientations, as the operations that turn the stored pixels upright.
@@ -80,13 +82,12 @@ def written(
             findings.problems.append(str(error))
             continue
         mask = new_ids[mask]
-        for folder, ending in ((IMAGE_FOLDER, suffix), (MASK_FOLDER, ".png")):
-            path = root / folder / f"{example.name}{ending}"
+        image_path = root / IMAGE_FOLDER / f"{example.name}{suffix}"
+        mask_path = root / MASK_FOLDER / f"{example.name}.png"
+        for path in (image_path, mask_path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            if folder == IMAGE_FOLDER:
-                path.write_bytes(photograph)
-            else:
-                palette_image(Image.fromarray(mask), labels.palette).save(path)
+        image_path.write_bytes(photograph)
+        palette_image(Image.fromarray(mask), labels.palette).save(mask_path)
         yield example.name, mask
     for note, places in turned.items():
         findings.notes.append(f"{note} ({len(places)} images, such as {places[0]}).")
@@ -102,7 +103,7 @@ def _read_example(
         data = example.image()
         suffix = next((end for start, end in STARTS.items() if data.startswith(start)), ".other")
     title = example.title
-    image, turn = decode_image(data, str(title)), orientation(data, str(title))
+    image, turn = decode_image(data, str(title)), turn_of(data, str(title))
     _require_no_photograph(example.place, image)
     shown = image.shape[:2]
     stored = shown[::-1] if turn in LYING else shown
@@ -139,8 +140,19 @@ def write_lists(root: Path, labels: LabelSet, splits: dict[str, list[str]]) -> N
         (root / LIST_FOLDER / f"{name}.txt").write_text(
             "".join(f"{id}\n" for id in ids), encoding="utf-8"
         )
-    lines = (
-        f"{name}\t{' '.join(map(str, color))}\n"
-        for name, color in zip(labels.names, labels.palette)
-    )
-    (root / CLASSES_FILE).write_text("".join(lines), encoding="utf-8")
+    (root / CLASSES_FILE).write_text(_class_list(labels), encoding="utf-8")
+
+
+def _class_list(labels: LabelSet) -> str:
+    colors = (" ".join(map(str, color)) for color in labels.palette)
+    return "".join(f"{name}\t{color}\n" for name, color in zip(labels.names, colors))
+
+
+def require_listable(labels: LabelSet, place) -> None:
+    """Raises `UserError` unless the list that is written of the classes is read as the same."""
+    remedy = "Rename the class by --map 'OLD=NEW'."
+    with damage_as_user_errors(f"{place}: class names that a list cannot hold", remedy):
+        found = parse_class_list(_class_list(labels), CLASSES_FILE).names
+        if found != labels.names:
+            odd = next((name for name in labels.names if name not in found), labels.names[0])
+            raise ValueError(f"{odd!r} would be read as something else")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,12 +17,13 @@ import numpy as np
 import yaml
 from PIL import Image, ImageDraw
 
+from fcn_keras.data.conversion.files import files_below, head
+from fcn_keras.data.conversion.shapes import MAX_POINTS, checked_number, require_inside
 from fcn_keras.data.conversion.source import (
     Example,
     Findings,
     Options,
     Source,
-    distinct_names,
     split_name,
     with_background,
 )
@@ -35,8 +35,6 @@ from fcn_keras.files.reading import as_object, damage_as_user_errors, read_text
 OPTIONS: set[str] = set()
 SPLIT_KEYS = ("train", "val", "validation", "test")
 MAX_YAML = 1 << 18  # bytes: the parser needs seconds for a megabyte
-MAX_POINTS = 10**5  # of a polygon: Pillow looks at each of them in each row
-TOLERANCE = 0.01  # of an image's sides: how far ultralytics lets coordinates leave it
 # Keys of other data sets that ultralytics reads, and what to do with them.
 OTHERS = {
     "kpt_shape": "its labels are keypoints, not polygons. Export polygons.",
@@ -63,44 +61,37 @@ def read(place: Path, options: Options, findings: Findings) -> Source:
     for key, remedy in OTHERS.items():
         if key in content:
             raise UserError(f"{file}: {key} says that {remedy}")
-    try:
-        labels = LabelSet(tuple(with_background(names)))
-    except UserError as error:
-        raise UserError(f"{file}: {error}") from error
+    with damage_as_user_errors(f"{file}: its names", "Correct them."):
+        labels = LabelSet(with_background(names))
     ids = [labels.names.index(name) for name in names]
     root = file.parent
     if isinstance(content.get("path"), str):
         inside = _inside(root, content["path"])
         root = inside if inside and inside.is_dir() else root
-    images: dict[Path, str] = {}
-    for split, image in _images(file, root, content, findings):
+    images: dict[Path, tuple[str, str]] = {}
+    for split, name, image in _images(file, root, content, findings):
         if image in images:
-            findings.leave_out(f"from {split}, as it is in {images[image]}", image)
-        images.setdefault(image, split)
+            findings.leave_out(f"from {split}, as it is in {images[image][0]}", image)
+        images.setdefault(image, (split, name))
     label_files = {image: _label_file(root, image) for image in images}
     _require_polygons(file, root, label_files, findings)
-    paths = [(split, image.relative_to(root).as_posix()) for image, split in images.items()]
     examples = []
-    for name, (image, label) in zip(distinct_names(paths), label_files.items()):
-        draw = functools.partial(_draw, label, ids, findings)
-        examples.append(Example(name, image, label, draw, images[image], upright=True))
+    for image, (split, name) in images.items():
+        draw = functools.partial(_draw, label_files[image], ids, findings)
+        examples.append(Example(name, image, label_files[image], draw, split, upright=True))
     return Source(labels, examples)
 
 
 def _yaml_files(place: Path) -> list[Path]:
     """The YAML files, in a folder or of a path, that describe a data set."""
     paths = sorted([*place.glob("*.yaml"), *place.glob("*.yml")]) if place.is_dir() else [place]
-    found = []
-    for path in paths:
-        with contextlib.suppress(OSError):
-            if path.suffix.lower() in (".yaml", ".yml") and path.is_file():
-                with path.open("rb") as file:
-                    head = file.read(MAX_YAML)
-                if all(
-                    re.search(key, head, re.M) for key in (rb"^names\s*:", rb"^(train|val)\s*:")
-                ):
-                    found.append(path)
-    return found
+    keys = rb"^names\s*:", rb"^(train|val)\s*:"
+    return [
+        path
+        for path in paths
+        if path.suffix.lower() in (".yaml", ".yml")
+        if all(re.search(key, head(path), re.M) for key in keys)
+    ]
 
 
 def _read_yaml(path: Path) -> dict:
@@ -144,7 +135,7 @@ def _inside(root: Path, text: str) -> Path | None:
 
 
 def _images(file: Path, root: Path, content: dict, findings: Findings) -> Iterator[tuple]:
-    """Yields the split and the path of each image."""
+    """Yields the split, name and path of each image."""
     for key in SPLIT_KEYS:
         places = content.get(key) or []
         for text in places if isinstance(places, list) else [places]:
@@ -161,17 +152,16 @@ def _images(file: Path, root: Path, content: dict, findings: Findings) -> Iterat
             else:
                 if place != root / text and not text.startswith("../"):
                     findings.notes.append(f"{file}: {key}, {text}, was read as {place}.")
+                base = root if isinstance(places, list) or place.is_file() else place
                 for image in _listed(place, root, findings):
-                    yield split_name(key), image
+                    name = image.relative_to(base).with_suffix("").as_posix()
+                    yield split_name(key), name, image
 
 
 def _listed(place: Path, root: Path, findings: Findings) -> Iterator[Path]:
     """Yields the images of a folder or of a list."""
     if place.is_dir():
-        for path in sorted(place.rglob("*")):
-            hidden = any(part.startswith(".") for part in path.relative_to(place).parts)
-            if path.suffix.lower() in IMAGE_SUFFIXES and not hidden and path.is_file():
-                yield path
+        yield from files_below(place, IMAGE_SUFFIXES)
         return
     with damage_as_user_errors(f"{place}: not readable as a list of images"):
         if not place.is_file():
@@ -252,10 +242,8 @@ def _shape(row: str, ids: list[int], height: int, width: int) -> tuple[int, list
         raise ValueError(
             f"{len(values)} coordinates; a polygon has pairs, of 3 to {MAX_POINTS} points"
         )
-    for value in values:
-        if not math.isfinite(value) or not -TOLERANCE <= value <= 1 + TOLERANCE:
-            raise ValueError(f"the coordinate {value}, outside of 0 to 1")
-    points = np.reshape(values, (-1, 2)).astype(np.float32)
+    points = np.reshape([*map(checked_number, values)], (-1, 2)).astype(np.float32)
+    require_inside(points * (width, height), height, width)
     pixels = (points * np.array([width, height], np.float32)).astype(np.int32)
     low = np.maximum(pixels.min(axis=0), 0)
     high = np.minimum(pixels.max(axis=0) + 1, (width, height))

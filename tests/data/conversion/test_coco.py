@@ -116,6 +116,7 @@ def test_shapes_become_masks_in_the_order_of_ids_and_sizes(tmp_path, capfd):
         (1, 90, string(pixels(0, 0, 8, 8))),
         (1, 2, numbers(pixels(7, 7, 10, 10))),
         (1, 7, []),
+        (1, 7, [[3, 3, 3, 3, 3, 3]]),
     )
     content["annotations"][2]["iscrowd"] = 1
     write(tmp_path / "in" / "labels.json", content)
@@ -123,6 +124,7 @@ def test_shapes_become_masks_in_the_order_of_ids_and_sizes(tmp_path, capfd):
     captured = capfd.readouterr()
     assert "Format: coco" in captured.out
     assert "left out, as it has no segmentation" in captured.err and "annotation 4" in captured.err
+    assert "left out, as it covers the centre of no pixel: " in captured.err
     assert "crowd regions are drawn as their class: 1" in captured.err
     names = load_split(str(tmp_path / "new"), "train").labels.names
     assert names == ("background", "dog", "cat", "hat")  # ids 2, 7, 90
@@ -211,7 +213,8 @@ def test_all_faults_are_listed_and_nothing_is_written(tmp_path, capfd):
     wrong = {
         "of 2 points; at least 3": [[1, 1, 5, 5]],
         "of 3.5 points": [[1, 1, 5, 5, 6, 6, 7]],
-        "(99999, 1), far outside": [far],
+        "reaches far beyond the photograph of 20×30": [far],
+        "is outside of the photograph": [box(40, 1, 45, 5)],
         "not a finite number": [nan],
         "list of lists of numbers": [1, 2, 3, 4, 5, 6],
         "neither a list nor": "polygon",
@@ -234,7 +237,7 @@ def test_all_faults_are_listed_and_nothing_is_written(tmp_path, capfd):
         "category_id 8",
         "'2.jpg' is missing",
         "3.jpg: not a readable",
-        "recorded as 20×30 (height×width), but is 21×30",
+        "labelled at 20×30 (height×width), but the photograph is 21×30",
     )
     for text in (*wrong, *others):
         assert error.count(text) == 1, (text, error)
@@ -329,7 +332,7 @@ def test_annotations_of_a_turned_photograph_are_drawn_as_it_is_stored(tmp_path):
     Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / "0.jpg", exif=exif)
     source = coco.read(path, Options(), Findings())
     np.testing.assert_array_equal(source.examples[0].draw(WIDTH, HEIGHT), 2 * pixels(1, 1, 9, 9))
-    with pytest.raises(UserError, match="recorded as 20×30 .*, but is 30×20"):
+    with pytest.raises(UserError, match="labelled at 20×30 .* photograph is 30×20"):
         source.examples[1].draw(WIDTH, HEIGHT)  # which has no orientation
 
 

@@ -127,7 +127,7 @@ def test_polygons_are_filled_as_by_pycocotools():
     rng = np.random.default_rng(0)
     for _ in range(200):
         height, width, count = (int(n) for n in rng.integers((5, 5, 3), (90, 90, 12)))
-        points = rng.uniform(-10, 100, (count, 2)).round(2)
+        points = (rng.uniform(-0.6, 1.6, (count, 2)) * (width, height)).round(2)
         points[0] = width / 2, height / 2
         left, top, inside = fill_polygon((height, width), points)
         mask = np.zeros((height, width), bool)
@@ -170,7 +170,7 @@ def test_subsets_are_splits_and_may_repeat_names(tmp_path):
     write(tmp_path, xml(images, holder="project"), *names)
     done = convert(tmp_path, tmp_path / "out")
     assert done.sizes == {"train": 2, "val": 1}
-    assert any("each name gets its split" in note for note in done.findings.notes)
+    assert any("each gets its split" in note for note in done.findings.notes)
     split = load_split(str(tmp_path / "out"), "val")
     assert split.ids == ("val/a",) and split.read(0)[1].sum() == 3 * 30
 
@@ -202,7 +202,8 @@ def test_all_faults_of_shapes_are_listed(tmp_path):
         '<polygon label="car" points="1,1;2,2;3"/>': "not 'x,y;x,y;...'",
         '<polygon label="car" points="1,1;2,2;x,3"/>': "not a number",
         '<polygon label="car" points="90,1;95,2;99,3"/>': "outside of the photograph of 20×30",
-        '<polygon label="car" points="-900000,1;900000,2;-900000,3"/>': "outline is longer",
+        '<polygon label="car" points="-900000,1;900000,2;-900000,3"/>': "reaches far beyond",
+        f'<polygon label="car" points="{"0,0;29,19;" * 40_000}0,9"/>': "outline is longer",
         '<polygon label="car"/>': "it has 1 points",
         f'<polygon label="car" points="{"1,1;" * 100_000}1,1"/>': "it has 100001 points",
         f'<mask label="car" rle="{"0," * 900}1" left="0" top="0" width="1" height="1"/>': "more r",
@@ -214,7 +215,7 @@ def test_all_faults_of_shapes_are_listed(tmp_path):
         '<mask label="car" rle="5,-1" left="0" top="0" width="2" height="2"/>': "do not fill",
         '<mask label="car" rle="a" left="0" top="0" width="1" height="1"/>': "rle is not numbers",
         '<mask label="car" rle="4" left="29" top="0" width="2" height="2"/>': "outside",
-        '<mask label="car" rle="4" left="0" top="0" width="0" height="2"/>': "box is 0×2",
+        '<mask label="car" rle="4" left="0" top="0" width="0" height="2"/>': "its box, 0×2",
         '<star label="car"/>': "an unknown kind of shape",
         '<box label="boat" xtl="0" ytl="0" xbr="9" ybr="9"/>': "'boat' is used, but not listed",
     }
@@ -252,7 +253,10 @@ def test_a_photograph_of_another_size_is_refused(tmp_path):
     text = xml("".join(image(f"{n}.png", box("car", 0, 0, 9, 9)) for n in "ab"))
     write(tmp_path, text, "a.png", "b.png", size=(30, 20))
     found = convert(tmp_path, tmp_path / "out").findings.problems
-    assert len(found) == 2 and "labelled at 20×30, but the photograph is 30×20" in found[0]
+    assert (
+        len(found) == 2
+        and "labelled at 20×30 (height×width), but the photograph is 30×20" in found[0]
+    )
 
 
 BOMB = '<!DOCTYPE x [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;">]><annotations>&b;</annotations>'

@@ -226,7 +226,7 @@ def test_new_photographs_take_the_split_of_the_source_or_of_their_group(data, gr
     assert ids(data, "train")[-2:] == ["train_8", "x_1"]
     assert ids(data, "trainval")[-4:] == ["train_8", "v", "val_9", "x_1"]
     assert (
-        done.findings.notes[-1]
+        done.findings.notes[0]
         == "1 images, such as val_0, keep their split, which is not the source's."
     )
 

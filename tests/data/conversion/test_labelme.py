@@ -129,6 +129,33 @@ def test_a_class_list_gives_the_order(tmp_path):
     assert "a.json: the label 'dog' (shapes: 2) is not in" in problem
 
 
+def test_the_background_may_be_called_otherwise_in_the_class_list(tmp_path):
+    whole = [[0, 0], [29, 19]]
+    shapes = [
+        shape("box", whole),
+        shape("_background_", BOX),
+        shape("__ignore__", [[9, 9], [9, 9]]),
+    ]
+    classes = tmp_path / "classes.txt"
+    for text, names, outside, hole in (
+        ("background\nbox\n", ("background", "box"), 0, 0),
+        ("box\n_background_\n", ("box", "_background_"), 1, 1),
+        ("__ignore__\nbox\nBackground\n", ("box", "Background"), 1, 1),
+        ("background\n_background_\nbox\n", ("background", "_background_", "box"), 1, 1),
+    ):
+        classes.write_text(text)
+        mask, found = mask_of(tmp_path / "in", shapes, classes=classes)
+        assert found == names and mask[3, 2] == hole and mask[9, 9] == 255
+        assert mask[0, 0] == names.index("box")
+        assert mask_of(tmp_path / "empty", [], classes=classes)[0][0, 0] == outside
+    shapes[1] = shape("background", BOX)
+    mask, names = mask_of(tmp_path / "in", shapes, classes=classes)
+    assert mask[3, 2] == 0  # which is another class in this list
+    assert mask_of(tmp_path / "in", shapes)[1] == ("background", "box")
+    mask, names = mask_of(tmp_path / "in", [*shapes, shape("_background_", [[4, 4], [5, 5]])])
+    assert names == ("_background_", "box") and mask[3, 2] == mask[4, 4] == 0
+
+
 def test_labels_that_count_objects_are_told_with_the_command(tmp_path):
     write(tmp_path, "a", [shape("horse-1"), shape("horse-2"), shape("cow")])
     [_, note] = read(tmp_path)[2].notes
@@ -249,6 +276,7 @@ BROKEN = {
     "not a shape": [1, 2],
     "no mask": shape(kind="mask"),
     "mask that is no PNG": shape(kind="mask", mask="AAAA"),
+    "mask that ends early": shape(points=[[0, 0], [3, 3]], kind="mask", mask=PNG[:64]),
     "mask of another size": shape(points=[[0, 0], [9, 9]], kind="mask", mask=PNG),
     "mask of a turned box": shape(points=[[9, 9], [0, 0]], kind="mask", mask=PNG),
 }
