@@ -205,14 +205,16 @@ def inspect_before_training(root, splits: Sequence[Split]) -> list[str]:
     """
     root, labels = Path(root), splits[0].labels
     inspection = Inspection(root, labels)
-    every, complete = [], {}
+    complete: dict[str, np.ndarray] = {}
+    begun: dict[str, np.ndarray] = {}
     for split in splits:
         counts, room = np.zeros(len(labels) + 1, np.int64), MOST_PIXELS
-        every.append(counts)
+        every = [*complete.values(), *begun.values(), counts]
         # In a random order, as neighbours may be frames of one video.
         for place, index in enumerate(np.random.default_rng(0).permutation(len(split))):
             found = counts[:-1].all() or (room <= 0 and any(each[1:-1].any() for each in every))
             if found and place >= INSPECTED:
+                begun[f"a part of {split.name}"] = counts
                 break
             name = split.ids[index]
             if place < INSPECTED:
@@ -224,7 +226,7 @@ def inspect_before_training(root, splits: Sequence[Split]) -> list[str]:
         else:
             complete[split.name] = counts
     problems, notes = inspection.told()
-    problems += problems_of_counts(labels, every, root)
+    problems += problems_of_counts(labels, complete | begun, root)
     if problems:
         raise UserError(problems[0])
     return [*notes, *notes_of_counts(labels, complete, root)]

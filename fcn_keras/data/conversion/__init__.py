@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fcn_keras.data.class_counts import notes_of_counts, problems_of_counts
+from fcn_keras.data.class_counts import count_pixels, notes_of_counts, problems_of_counts
 from fcn_keras.data.conversion import (
     ade20k,
     cityscapes,
@@ -38,6 +38,7 @@ from fcn_keras.data.conversion.growing import (
 from fcn_keras.data.conversion.source import Example, Findings, Options, Source
 from fcn_keras.data.conversion.splits import all_splits, further_splits, require_drawing
 from fcn_keras.data.conversion.writing import require_listable, write_lists, written
+from fcn_keras.data.layout import CLASSES_FILE
 from fcn_keras.data.split import LabelSet
 from fcn_keras.errors import UserError, few
 from fcn_keras.files.writing import atomic_folder, new_version
@@ -54,6 +55,7 @@ FORMATS = {
     "label-studio": label_studio,
     "folders": folders,  # what a folder is if it is nothing else
 }
+LABELS_ARE_NAMES = {"labelme", "label-studio"}
 ARCHIVES = {".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar"}
 
 
@@ -129,12 +131,14 @@ def convert(
     if output.exists() and not into:
         raise UserError(f"{output}: already exists and is never overwritten. Choose another name.")
     require_drawing(val, group_by, seed)
-    name, found = _read(source, format, options, findings)
+    classes = output / CLASSES_FILE if into else None
+    name, found = _read(source, format, options, findings, classes)
     labels, new_ids = _mapped(found.labels, mapping)
     require_listable(labels, source or options.masks)
     examples = _well_named(_kept_apart(found.examples, findings), findings)
-    pixels = np.zeros(256, np.int64)
     sizes: dict[str, int] = {}
+    splits: dict[str, list[str]] = {}
+    pixels: dict[str, np.ndarray] = {}
     changes: collections.Counter[str] = collections.Counter()
     drawing = val, group_by, seed, findings
     try:
@@ -149,17 +153,18 @@ def convert(
                     if existing
                     else all_splits(examples, *drawing)
                 )
+            # What is new in an existing data set says nothing about its splits.
+            parts = {} if existing else {name: part for part in splits for name in splits[part]}
             done = written(partial, progress(examples), labels, new_ids, options.exif, findings)
             for title, mask in done:
-                pixels += np.bincount(mask.ravel(), minlength=256)
+                part = parts.get(title, "new images")
+                pixels[part] = pixels.get(part, 0) + count_pixels(mask, labels)
                 if existing:
                     changes[drop_equal(partial, title, mask, existing)] += 1
             found.finish()
-            counts = np.append(pixels[: len(labels)], pixels[labels.ignore_id])
             if not findings.problems:
-                if "binary" not in FORMATS[name].OPTIONS:  # else the format itself tells
-                    findings.problems += problems_of_counts(labels, [counts])
-                findings.notes += notes_of_counts(labels, {"all images": counts})
+                findings.problems += problems_of_counts(labels, pixels)
+                findings.notes += notes_of_counts(labels, pixels)
             if findings.problems:
                 raise _Dropped
             if existing:
@@ -175,11 +180,17 @@ def convert(
         pass
     except OSError as error:
         raise UserError(f"{output}: cannot be written ({error.strerror}).") from error
+    counts = np.sum([np.zeros(len(labels) + 1, np.int64), *pixels.values()], axis=0)
     return Conversion(name, labels, sizes, counts, findings, dict(changes))
 
 
-def _read(source, format: str, options: Options, findings: Findings) -> tuple[str, Source]:
-    """The source's format, and what its reader makes of it."""
+def _read(
+    source, format: str, options: Options, findings: Findings, classes: Path | None
+) -> tuple[str, Source]:
+    """The source's format, and what its reader makes of it.
+
+    `classes` is the list of the data set to add to, for formats whose labels are names.
+    """
     if format not in (*FORMATS, "auto"):
         known = ", ".join(["auto", *FORMATS])
         raise UserError(f"--format must be one of {known}. Received: {format!r}.")
@@ -194,7 +205,12 @@ def _read(source, format: str, options: Options, findings: Findings) -> tuple[st
         value = getattr(options, field.name)
         if value != field.default and field.name not in {*reader.OPTIONS, "exif"}:
             flag = field.name.replace("_", "-")
-            raise UserError(f"--{flag} does not apply to the format {name}. Received: {value}.")
+            remedy = " Add --format folders." if field.name in folders.OPTIONS else ""
+            raise UserError(
+                f"--{flag} does not apply to the format {name}. Received: {value}.{remedy}"
+            )
+    if name in LABELS_ARE_NAMES and not options.classes and classes and classes.is_file():
+        options = dataclasses.replace(options, classes=classes)
     return name, reader.read(place, options, findings)
 
 

@@ -82,8 +82,8 @@ def match(labels: LabelSet, source, existing: Existing) -> np.ndarray:
     if missing := [name for name in here if name not in names]:
         raise UserError(
             f"{source}: its classes lack {few(missing)} of {existing.root}, so that such pixels "
-            "would count as another class. Add the name to the source's own list; where labels "
-            f"are names, as in labelme, add --classes {existing.root / CLASSES_FILE}."
+            "would count as another class. Add the name to the source's own list, or pass "
+            f"--classes {existing.root / CLASSES_FILE}."
         )
     ids = np.full(256, IGNORE_ID, np.uint8)
     ids[: len(names)] = [here.index(name) for name in names]

@@ -112,7 +112,7 @@ class MaskReader:
         if ids is None:
             raise UserError(f"{name}: colours, not ids. Leave out --mask-values ids.")
         if self.kind is None and self.labels:
-            _require_palette_agrees(values, self.labels, name)
+            require_palette_agrees(values, self.labels, name)
         if ids.min() < 0 or ids.max() > 255:
             raise UserError(
                 f"{name}: values up to {ids.max()}, so numbers of objects rather than of classes. "
@@ -279,13 +279,10 @@ BINARY_REMEDY = "If white (255) is a class: --binary NAME, without --classes."
 
 
 def _binary(masks: int) -> str:
-    return (
-        f"All {masks} masks have only the values 0 and 255. {BINARY_REMEDY} If 255 is unlabelled: "
-        "--unlabelled 255."
-    )
+    return f"All {masks} masks have only the values 0 and 255. {BINARY_REMEDY}"
 
 
-def _require_palette_agrees(values: MaskValues, labels: LabelSet, name: str) -> None:
+def require_palette_agrees(values: MaskValues, labels: LabelSet, name: str) -> None:
     """Raises `UserError` if indices that a mask uses have the colours of other classes.
 
     Programs that save only the colours that an image uses number them anew. A palette of colours
@@ -306,5 +303,6 @@ def _require_palette_agrees(values: MaskValues, labels: LabelSet, name: str) -> 
             other = "unlabelled pixels" if id == IGNORE_ID else f"class {labels.names[id]}"
             raise UserError(
                 f"{name}: the palette gives index {index} the colour of {other}. "
-                "--mask-values colors reads the colours, --mask-values ids the indices."
+                "If the colours are right: --format folders --mask-values colors. If the indices "
+                "are: ids in place of colors."
             )

@@ -12,16 +12,20 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from fcn_keras.data.conversion.files import drawing, named_files
+from fcn_keras.data.conversion.masks import require_palette_agrees
 from fcn_keras.data.conversion.source import Example, Findings, Options, Source, split_name
+from fcn_keras.data.decoding import decode_mask, mask_values
 from fcn_keras.data.directory import (
     CLASSES_FILE,
     IMAGE_FOLDER,
     LIST_FOLDER,
     MASK_FOLDER,
     read_class_list,
+    read_file,
     read_ids,
-    read_mask,
     split_names,
 )
 from fcn_keras.data.split import LabelSet
@@ -49,7 +53,7 @@ def read(place: Path, options: Options, findings: Findings) -> Source:
     classes = options.classes or next((path for path in lists if path.exists()), None)
     labels = read_class_list(classes) if classes else VOC_LABELS
     images = options.images or root / IMAGE_FOLDER
-    examples = listed_examples(root, images, read_mask, labels, findings)
+    examples = listed_examples(root, images, _read_mask, labels, findings)
     if not classes:
         strange = [example.name for example in examples if not VOC_NAMES.fullmatch(example.name)]
         if strange:
@@ -59,6 +63,12 @@ def read(place: Path, options: Options, findings: Findings) -> Source:
             )
         findings.notes.append(f"there is no {CLASSES_FILE}: the classes are PASCAL VOC's.")
     return Source(labels, examples)
+
+
+def _read_mask(path: Path, labels: LabelSet) -> np.ndarray:
+    data, name = read_file(path), str(path)
+    require_palette_agrees(mask_values(data, name), labels, name)
+    return decode_mask(data, labels, name)
 
 
 def listed_examples(

@@ -185,12 +185,13 @@ def test_roboflows_folders(tmp_path):
 
 
 def test_panoptic_pngs_become_masks(tmp_path, capfd):
-    content = instances(images=2)
+    content = instances(images=3)
     ids = np.zeros((*SIZE, 3), np.uint8)
     ids[:, :10], ids[:, 10:20], ids[:3, 20:] = (1, 2, 3), (5, 0, 0), (9, 9, 9)
     known = [{"id": 1 + 2 * 256 + 3 * 65536, "category_id": 90}, {"id": 5, "category_id": 2}]
     content["annotations"] = [
-        {"image_id": 100, "file_name": "0.png", "segments_info": known},
+        {"image_id": image["id"], "file_name": "0.png", "segments_info": known}
+        for image in content["images"][:2]
     ]
     path = write(tmp_path / "panoptic_all.json", content)
     path.with_suffix("").mkdir()
@@ -203,7 +204,7 @@ def test_panoptic_pngs_become_masks(tmp_path, capfd):
     expected[:, :10], expected[:, 10:20] = 2, 0
     found = masks(tmp_path / "new")
     np.testing.assert_array_equal(found["0"], expected)
-    assert (found["1"] == 255).all()
+    assert (found["2"] == 255).all()
 
 
 def test_all_faults_are_listed_and_nothing_is_written(tmp_path, capfd):

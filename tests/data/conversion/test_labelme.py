@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from support.fake_folder import write_folder
 
 from fcn_keras.data.conversion import convert, labelme
 from fcn_keras.data.conversion.source import Findings, Options
@@ -409,3 +410,13 @@ def test_samples_equal_labelmes_own_masks(place, options):
         ids[: len(names)] = [listed.index(name) for name in names]
         # Pillow's versions differ in single pixels of borders.
         assert np.mean(ids[mask] != own) < 1e-5
+
+
+def test_corrections_take_the_classes_of_the_data_set(tmp_path):
+    data = write_folder(tmp_path / "data", size=(20, 30))
+    (data / "classes.txt").write_text("background\nbar\nbox\n")
+    write(tmp_path / "new", "a", [shape("box", [[0, 0], [29, 19]]), shape("_background_", BOX)])
+    assert convert(tmp_path / "new", data, into=True).changes == {"added": 1}
+    split = directory_split(str(data), "train")
+    mask = split.read(split.ids.index("a"))[1]
+    assert mask[0, 0] == 2 and mask[3, 2] == 0

@@ -10,6 +10,7 @@ from support.fake_folder import CLASSES, write_folder
 from fcn_keras.data import load_split
 from fcn_keras.data.conversion import convert
 from fcn_keras.data.conversion.source import Options
+from fcn_keras.data.split import voc_palette
 from fcn_keras.data.voc.labels import VOC_CLASSES
 from fcn_keras.errors import UserError
 
@@ -113,3 +114,20 @@ def test_faults_are_listed(ours, tmp_path):
     (ours / LISTS / "val.txt").write_text("../../etc/passwd")
     with pytest.raises(UserError, match="is not the id of an image in this folder"):
         convert(ours, tmp_path / "out")
+
+
+def test_a_palette_in_another_order_is_refused(ours, tmp_path):
+    first, second, *rest = voc_palette()
+    for path in (ours / "SegmentationClass").glob("*.png"):
+        mask = Image.fromarray(np.array(Image.open(path)))
+        mask.putpalette([level for color in (second, first, *rest) for level in color])
+        mask.save(path)
+    problems = convert(ours, tmp_path / "out").findings.problems
+    assert len(problems) == 5 and "index 0 the colour of class" in problems[0]
+    assert "--format folders --mask-values colors" in problems[0]
+    with pytest.raises(UserError, match="does not apply to the format voc.*Add --format folders"):
+        convert(ours, tmp_path / "out", options=Options(mask_values="colors"))
+    convert(ours, tmp_path / "out", "folders", Options(mask_values="colors"))
+    swapped = np.array([1, 0, *range(2, 256)])
+    old, new = (load_split(str(root), "val").read(0)[1] for root in (ours, tmp_path / "out"))
+    np.testing.assert_array_equal(new, swapped[old])
