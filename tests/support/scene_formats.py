@@ -324,8 +324,8 @@ def folders_of_colours(root):
     )
 
 
-# The writers, each with its format. Here outlines belong to shapes or not, and coordinates may be cut
-# to whole pixels.
+# The writers, each with its format. Here outlines may belong to shapes, or coordinates be cut to
+# whole pixels.
 POLYGONS = {
     labelme_polygons: "labelme",
     coco_polygons: "coco",
