@@ -228,9 +228,11 @@ class NeedsNetwork(tfds.core.GeneratorBasedBuilder):
     VERSION = tfds.core.Version("1.0.0")
     code_path = Path(__file__)
     url_infos = {"http://127.0.0.1:1/masks.zip": None}  # noqa: RUF012
+    features = {"image": tfds.features.Image(), "mask": LABELED}  # noqa: RUF012
 
     def _info(self):
-        return tfds.core.DatasetInfo(builder=self)
+        features = tfds.features.FeaturesDict(self.features)
+        return tfds.core.DatasetInfo(builder=self, features=features)
 
     def _split_generators(self, dl_manager):
         return {"train": self._generate_examples(dl_manager.download(next(iter(self.url_infos))))}
@@ -254,6 +256,9 @@ def test_no_connection_is_told_at_once(tmp_path, monkeypatch):
     with pytest.raises(
         UserError, match="downloaded by hand to .*manual.\nRegister at example.org.$"
     ):
+        load_split("tfds:needs_network", "train", str(tmp_path))
+    monkeypatch.setattr(NeedsNetwork, "features", {"image": tfds.features.Image()})
+    with pytest.raises(UserError, match="needs one image and one mask"):  # no download in vain
         load_split("tfds:needs_network", "train", str(tmp_path))
     assert not list(tmp_path.iterdir())
 
