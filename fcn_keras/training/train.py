@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from fcn_keras.data import VOC, pipeline
+from fcn_keras.data import TFDS, VOC, pipeline
 from fcn_keras.data.inspection import inspect_before_training
 from fcn_keras.data.split import LabelSet, Split
 from fcn_keras.errors import UserError, printable
@@ -199,7 +199,7 @@ def _load_splits(config: TrainConfig) -> tuple[Split, Split]:
 
 def _inspect(config: TrainConfig, splits: tuple[Split, Split]) -> None:
     """Raises `UserError` if a folder's masks are worth nothing, and prints what is doubtful."""
-    if config.dataset == "sample" or config.dataset in VOC:
+    if config.dataset == "sample" or config.dataset in VOC or config.dataset.startswith(TFDS):
         return
     for note in inspect_before_training(config.dataset, splits):
         print(f"Note: {printable(note)}", file=sys.stderr)

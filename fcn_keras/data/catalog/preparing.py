@@ -68,9 +68,9 @@ def failures(name: str, root: Path):
     except UserError:
         raise
     except ImportError as error:
-        raise UserError(
-            f"tfds:{name} needs the package {error.name} ({error}). Run: pip install {error.name}"
-        ) from error
+        package = (error.name or "").partition(".")[0]
+        run = f" Run: pip install {package}" if package else ""
+        raise UserError(f"tfds:{name} needs another package ({first_line(error)}).{run}") from error
     except Exception as error:
         raise UserError(
             f"tfds:{name} in {root}: cannot be used or prepared ({first_line(error)}).",

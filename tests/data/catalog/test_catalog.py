@@ -1,6 +1,7 @@
 """Data sets of TFDS: folders that its builders write, and its mock."""
 
 import concurrent.futures
+import importlib
 import io
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from fcn_keras.cli import main
 from fcn_keras.data import labels_of, load_split
 from fcn_keras.data.catalog import dataset
 from fcn_keras.errors import UserError
@@ -91,6 +93,19 @@ def test_images_and_masks_survive(file_format, tmp_path):
                 np.testing.assert_array_equal(mask, truth["mask"][..., 0])
         np.testing.assert_array_equal(split.read(-1)[1], expected[-1]["mask"][..., 0])
     assert load_split("tfds:made_up:1.0.0", "validation", str(tmp_path)).ids == split.ids
+
+
+def test_a_network_is_trained_and_evaluated(tmp_path, capfd):
+    write(tmp_path)
+    data = ["--dataset", "tfds:made_up", "--data-dir", str(tmp_path)]
+    run, quick = str(tmp_path / "run"), "--epochs 1 --crop 16 16 --batch-size 5".split()
+    assert main(["train", "--recipe", "sample", *data, *quick, "--run-dir", run]) == 0
+    assert main(["evaluate", "--model", run, *data, "--split", "validation"]) == 0
+    capfd.readouterr()
+    for path in tmp_path.glob("made_up/**/*validation*"):
+        path.unlink()
+    assert main(["evaluate", "--model", run, *data]) == 1
+    assert "made_up-validation.tfrecord" in capfd.readouterr().err
 
 
 def test_trimaps_become_pet_background_and_border(tmp_path, capfd):
@@ -258,6 +273,10 @@ def test_no_connection_is_told_at_once(tmp_path, monkeypatch):
     ):
         load_split("tfds:needs_network", "train", str(tmp_path))
     monkeypatch.setattr(NeedsNetwork, "features", {"image": tfds.features.Image()})
+    with monkeypatch.context() as patch:
+        patch.setattr(NeedsNetwork, "_info", lambda self: importlib.import_module("no.such"))
+        with pytest.raises(UserError, match=r"needs another .*named 'no'\). Run: pip install no$"):
+            load_split("tfds:needs_network", "train", str(tmp_path))
     with pytest.raises(UserError, match="needs one image and one mask"):  # no download in vain
         load_split("tfds:needs_network", "train", str(tmp_path))
     assert not list(tmp_path.iterdir())

@@ -3,6 +3,7 @@
 Others, such as polygons of two points, are in the tests of the formats that can have them.
 """
 
+import base64
 import json
 import os
 import re
@@ -180,6 +181,20 @@ def test_masks_of_16_bits_are_no_colours(tmp_path):
     with pytest.raises(UserError, match="_mask.png"):
         done = convert(tmp_path / "in", tmp_path / "out", options=Options(binary="sky"))
         raise UserError(done.findings.problems[0])
+
+
+@pytest.mark.xfail(strict=True, reason="Pillow raises a SyntaxError")
+def test_a_damaged_png_within_labelmes_json_is_a_problem(tmp_path):
+    (tmp_path / "in").mkdir()
+    scenes.labelme_masks(tmp_path / "in")
+    content = json.loads((tmp_path / "in/a.json").read_text())
+    data = base64.b64decode(content["shapes"][0]["mask"])
+    place = data.index(b"IDAT")
+    damaged = data[: place - 4] + struct.pack(">I", 10) + data[place:]  # the chunk's length
+    content["shapes"][0]["mask"] = base64.b64encode(damaged).decode()
+    (tmp_path / "in/a.json").write_text(json.dumps(content))
+    [problem] = convert(tmp_path / "in", tmp_path / "out").findings.problems
+    assert problem.startswith(f"{tmp_path / 'in/a.json'}: shape 1 ('sky')")
 
 
 @pytest.mark.xfail(strict=True, reason="`data check` refuses what was written")
