@@ -68,9 +68,12 @@ def failures(name: str, root: Path):
     except UserError:
         raise
     except ImportError as error:
-        package = (error.name or "").partition(".")[0]
+        original = error if error.name else error.__cause__  # to which TFDS adds words
+        package = (getattr(original, "name", None) or "").partition(".")[0]
         run = f" Run: pip install {package}" if package else ""
-        raise UserError(f"tfds:{name} needs another package ({first_line(error)}).{run}") from error
+        raise UserError(
+            f"tfds:{name} needs another package ({first_line(original or error)}).{run}"
+        ) from error
     except Exception as error:
         raise UserError(
             f"tfds:{name} in {root}: cannot be used or prepared ({first_line(error)}).",
