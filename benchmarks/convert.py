@@ -12,10 +12,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
@@ -28,9 +28,11 @@ HEIGHT, WIDTH = 480, 640
 OBJECTS = 10  # per image
 # Linux's `ru_maxrss` would be that of the process which starts this one.
 MEASURED = """
-import pathlib, sys
-from fcn_keras.cli import main
-code = main(sys.argv[1:])
+import pathlib, sys, time
+import fcn_keras.data.conversion, fcn_keras.cli
+begin = time.perf_counter()
+code = fcn_keras.cli.main(sys.argv[1:])
+print("Seconds:", time.perf_counter() - begin)
 print(pathlib.Path("/proc/self/status").read_text())
 sys.exit(code)
 """
@@ -104,7 +106,6 @@ def annotation(rng, image: int, number: int) -> dict:
 def converted(path: Path, output: Path) -> tuple[float, float]:
     """Seconds that `data convert` takes, and its peak memory in MB."""
     command = ["data", "convert", path, "--output", output]
-    begin = time.perf_counter()
     status = subprocess.run(
         [sys.executable, "-c", MEASURED, *map(str, command)],
         stdout=subprocess.PIPE,
@@ -112,8 +113,8 @@ def converted(path: Path, output: Path) -> tuple[float, float]:
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     ).stdout
-    [line] = [line for line in status.splitlines() if line.startswith("VmHWM")]
-    return time.perf_counter() - begin, int(line.split()[1]) / 1024
+    found = dict(re.findall(r"^(Seconds|VmHWM):\s+([\d.]+)", status, re.MULTILINE))
+    return float(found["Seconds"]), int(found["VmHWM"]) / 1024
 
 
 if __name__ == "__main__":

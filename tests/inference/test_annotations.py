@@ -9,6 +9,9 @@ from PIL import Image
 from support.runs import save_colour_run
 
 from fcn_keras.cli import main
+from fcn_keras.data import load_split
+from fcn_keras.data.conversion import convert
+from fcn_keras.data.conversion.source import Options
 from fcn_keras.data.split import voc_palette
 from fcn_keras.files.finding import FoundImage
 from fcn_keras.inference.annotations import path_from, write_coco
@@ -211,3 +214,30 @@ def test_a_mask_of_every_kind_of_result_is_the_same(run, photos, tmp_path):
         assert predict(run, tmp_path / kind, photos / "a.png", "--polygons", kind) == 0
     masks = [np.asarray(Image.open(tmp_path / kind / "a.png")) for kind in ("labelme", "coco")]
     np.testing.assert_array_equal(*masks)
+
+
+@pytest.mark.parametrize(("kind", "place"), [("labelme", "labelme"), ("coco", "coco.json")])
+def test_converted_again_they_give_the_masks(run, photos, tmp_path, kind, place):
+    output = tmp_path / "out"
+    assert predict(run, output, photos, "--polygons", kind) == 0
+    done = convert(output / place, tmp_path / "data", options=Options(images=photos))
+    assert not done.findings.problems and done.sizes == {"train": 1, "val": 1}
+    ids = [done.labels.names.index(name) for name in done.labels.names if name in NAMES[1:]]
+    table = np.zeros(256, np.uint8)
+    table[ids] = [NAMES.index(done.labels.names[id]) for id in ids]
+    for part in done.sizes:
+        split = load_split(str(tmp_path / "data"), part)
+        mask = Image.open(output / f"{split.ids[0]}.png")
+        np.testing.assert_array_equal(table[split.read(0)[1]], mask)
+
+
+def test_a_killed_call_is_continued(run, photos, tmp_path):
+    output = tmp_path / "out"
+    flags = [photos, "--polygons", "coco", "--skip-existing"]
+    assert predict(run, output, *flags) == 0
+    whole = (output / "coco.json").read_bytes()
+    for path in (output / "coco.json", output / "a.png"):  # an image's mask comes last
+        path.unlink()
+    (output / "coco" / "a.json").write_text("{}")
+    assert predict(run, output, *flags) == 0
+    assert (output / "coco.json").read_bytes() == whole

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fcn_keras.data.catalog.known import KNOWN
-from fcn_keras.data.catalog.preparing import failures, prepared_builder
+from fcn_keras.data.catalog.preparing import failures, find_builder, prepare
 from fcn_keras.data.catalog.records import Records
 from fcn_keras.data.decoding import decode_mask
 from fcn_keras.data.directory import CLASSES_FILE, read_class_list, require_same_size
@@ -60,8 +60,9 @@ def catalog_split(name: str, split: str, data_dir: str | os.PathLike | None = No
     if storage.is_address(given):
         raise UserError(f"{given}: --data-dir must be a folder. Copy the data set to this machine.")
     root = Path(given).expanduser().absolute()
-    builder = prepared_builder(name, root)
-    meaning = _meaning(builder, root)
+    builder = find_builder(name, root)
+    meaning = _meaning(builder, root)  # before anything is downloaded in vain
+    prepare(builder, name, root)
     part, chosen = _part(split, builder)
     source = _source(builder, part)
     ids = tuple(f"{part}_{index:06d}" for index in chosen)
@@ -91,7 +92,7 @@ def catalog_split(name: str, split: str, data_dir: str | os.PathLike | None = No
 def _meaning(builder, root: Path) -> _Meaning:
     from tensorflow_datasets.core import features
 
-    kinds: dict[str, Any] = dict(builder.info.features or {})
+    kinds: dict[str, Any] = dict(sorted((builder.info.features or {}).items()))
     known = KNOWN.get(builder.name)
     if known and {known.image, known.mask} <= kinds.keys():
         ids = np.full(256, -1)

@@ -15,11 +15,11 @@ from fcn_keras.errors import UserError, first_line
 NAME = re.compile(r"\w+(/[\w.+-]+)?(:[\d.*]+)?")
 
 
-def prepared_builder(name: str, root: Path):
-    """The builder of a data set that is in TFDS's folder `root`, or is downloaded into it.
+def find_builder(name: str, root: Path):
+    """The builder of a data set that is in TFDS's folder `root`, or that `prepare` downloads.
 
     Raises:
-        UserError: If there is no such data set, or it cannot be prepared.
+        UserError: If there is no such data set, or its code needs something else.
     """
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core import read_only_builder, registered
@@ -31,20 +31,33 @@ def prepared_builder(name: str, root: Path):
         with contextlib.suppress(registered.DatasetNotFoundError):
             return read_only_builder.builder_from_files(name, data_dir=os.fspath(root))
         try:
-            builder = tfds.builder(name, data_dir=os.fspath(root))
+            return tfds.builder(name, data_dir=os.fspath(root))
         except registered.DatasetNotFoundError as error:
             raise UserError(
                 f"--dataset tfds:{name}: TFDS has no such data set, and {root} has none, either. "
                 "Choose a name from https://www.tensorflow.org/datasets/catalog, or as --data-dir "
                 "the folder that contains the data set's folder."
             ) from error
+
+
+def prepare(builder, name: str, root: Path) -> None:
+    """Downloads a data set into TFDS's folder `root`, unless it is there.
+
+    Raises:
+        UserError: If it cannot be prepared.
+    """
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core import read_only_builder
+
+    if isinstance(builder, read_only_builder.ReadOnlyBuilder):
+        return
+    with failures(name, root):
         _require_reachable(builder, name, root)
         root.mkdir(parents=True, exist_ok=True)
         with alone(root), contextlib.redirect_stdout(io.StringIO()):  # its bars say enough
             builder.download_and_prepare(
                 download_config=tfds.download.DownloadConfig(try_download_gcs=False)
             )
-        return builder
 
 
 @contextlib.contextmanager
@@ -55,8 +68,11 @@ def failures(name: str, root: Path):
     except UserError:
         raise
     except ImportError as error:
+        original = error if error.name else error.__cause__  # to which TFDS adds words
+        package = (getattr(original, "name", None) or "").partition(".")[0]
+        run = f" Run: pip install {package}" if package else ""
         raise UserError(
-            f"tfds:{name} needs the package {error.name} ({error}). Run: pip install {error.name}"
+            f"tfds:{name} needs another package ({first_line(original or error)}).{run}"
         ) from error
     except Exception as error:
         raise UserError(

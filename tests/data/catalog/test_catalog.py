@@ -1,6 +1,7 @@
 """Data sets of TFDS: folders that its builders write, and its mock."""
 
 import concurrent.futures
+import importlib
 import io
 import time
 from pathlib import Path
@@ -15,7 +16,6 @@ from fcn_keras.data import labels_of, load_split
 from fcn_keras.data.catalog import dataset
 from fcn_keras.errors import UserError
 from fcn_keras.runs.config import TrainConfig
-from fcn_keras.runs.folder import RunFolder
 from fcn_keras.runs.paths import absolute, shown
 
 SIZE = (20, 30)
@@ -93,6 +93,19 @@ def test_images_and_masks_survive(file_format, tmp_path):
                 np.testing.assert_array_equal(mask, truth["mask"][..., 0])
         np.testing.assert_array_equal(split.read(-1)[1], expected[-1]["mask"][..., 0])
     assert load_split("tfds:made_up:1.0.0", "validation", str(tmp_path)).ids == split.ids
+
+
+def test_a_network_is_trained_and_evaluated(tmp_path, capfd):
+    write(tmp_path)
+    data = ["--dataset", "tfds:made_up", "--data-dir", str(tmp_path)]
+    run, quick = str(tmp_path / "run"), "--epochs 1 --crop 16 16 --batch-size 5".split()
+    assert main(["train", "--recipe", "sample", *data, *quick, "--run-dir", run]) == 0
+    assert main(["evaluate", "--model", run, *data, "--split", "validation"]) == 0
+    capfd.readouterr()
+    for path in tmp_path.glob("made_up/**/*validation*"):
+        path.unlink()
+    assert main(["evaluate", "--model", run, *data]) == 1
+    assert "made_up-validation.tfrecord" in capfd.readouterr().err
 
 
 def test_trimaps_become_pet_background_and_border(tmp_path, capfd):
@@ -230,9 +243,11 @@ class NeedsNetwork(tfds.core.GeneratorBasedBuilder):
     VERSION = tfds.core.Version("1.0.0")
     code_path = Path(__file__)
     url_infos = {"http://127.0.0.1:1/masks.zip": None}  # noqa: RUF012
+    features = {"image": tfds.features.Image(), "mask": LABELED}  # noqa: RUF012
 
     def _info(self):
-        return tfds.core.DatasetInfo(builder=self)
+        features = tfds.features.FeaturesDict(self.features)
+        return tfds.core.DatasetInfo(builder=self, features=features)
 
     def _split_generators(self, dl_manager):
         return {"train": self._generate_examples(dl_manager.download(next(iter(self.url_infos))))}
@@ -257,6 +272,13 @@ def test_no_connection_is_told_at_once(tmp_path, monkeypatch):
         UserError, match="downloaded by hand to .*manual.\nRegister at example.org.$"
     ):
         load_split("tfds:needs_network", "train", str(tmp_path))
+    monkeypatch.setattr(NeedsNetwork, "features", {"image": tfds.features.Image()})
+    with monkeypatch.context() as patch:
+        patch.setattr(NeedsNetwork, "_info", lambda self: importlib.import_module("no.such"))
+        with pytest.raises(UserError, match=r"needs another .*named 'no'\). Run: pip install no$"):
+            load_split("tfds:needs_network", "train", str(tmp_path))
+    with pytest.raises(UserError, match="needs one image and one mask"):  # no download in vain
+        load_split("tfds:needs_network", "train", str(tmp_path))
     assert not list(tmp_path.iterdir())
 
 
@@ -280,13 +302,3 @@ def test_a_name_is_no_path():
     config = TrainConfig.from_recipe(dataset="tfds:cityscapes/semantic_segmentation")
     assert absolute(config).dataset == shown(config).dataset == config.dataset
     assert config.recipe == "strong"
-
-
-@pytest.mark.slow
-def test_a_data_set_of_tfds_is_trained_on(tmp_path):
-    write(tmp_path / "tfds")
-    data = ["--dataset", "tfds:made_up", "--data-dir", str(tmp_path / "tfds")]
-    network = "--weights none --crop 32 32 --batch-size 2 --epochs 1 --max-steps 2".split()
-    run = RunFolder(tmp_path / "run")
-    assert main(["train", *data, *network, "--run-dir", str(run.path)]) == 0
-    assert np.isfinite(run.read_history()[0]["loss"])
