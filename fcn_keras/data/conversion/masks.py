@@ -83,6 +83,13 @@ class MaskReader:
         """
         formats = (*MASK_FORMATS, "JPEG") if self.options.nearest else MASK_FORMATS
         values = mask_values(data, name, formats)
+        most = values.pixels.max()
+        if values.pixels.min() < 0 or most > 255:
+            raise UserError(
+                f"{name}: values up to {most}, so numbers of objects rather than of classes. "
+                "Replace each number by its object's class. If there is one class only, save 255 "
+                "where there is an object and use --binary NAME."
+            )
         if self.options.nearest and values.palette is None and values.pixels.ndim == 2:
             if self.labels and any(len({*color}) > 1 for color in self.labels.palette):
                 raise UserError(
@@ -113,12 +120,6 @@ class MaskReader:
             raise UserError(f"{name}: colours, not ids. Leave out --mask-values ids.")
         if self.kind is None and self.labels:
             require_palette_agrees(values, self.labels, name)
-        if ids.min() < 0 or ids.max() > 255:
-            raise UserError(
-                f"{name}: values up to {ids.max()}, so numbers of objects rather than of classes. "
-                "Replace each number by its object's class. If there is one class only, save 255 "
-                "where there is an object and use --binary NAME."
-            )
         self.found_ids |= np.bincount(ids.ravel(), minlength=256) > 0
         return ids
 
