@@ -7,11 +7,14 @@ decoder expands them to RGB).
 from __future__ import annotations
 
 import dataclasses
+import shlex
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from fcn_keras.data.layout import MASK_FOLDER
 from fcn_keras.data.split import IGNORE_ID, LabelSet, voc_palette
 from fcn_keras.errors import UserError
 from fcn_keras.files.images import (
@@ -26,7 +29,6 @@ from fcn_keras.files.images import (
 GREY_STEPS = {"L;2": 85, "L;4": 17}
 MANY = 256  # colours in one mask: more are not classes
 MASK_FORMATS = ("PNG", "TIFF", "BMP", "GIF")  # which keep what is drawn
-CONVERT = "fcn-keras data convert"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,8 +96,8 @@ def decode_mask(data: bytes, labels: LabelSet, name: str, predicted: bool = Fals
         others = "".join(f", or {ignore_id} for unlabelled pixels" for ignore_id in void)
         hint = ""
         if not predicted and unknown.tolist() == [len(labels)]:
-            hint = f" If the first class is 1: {CONVERT} --ids-from 1"
-            hint += " --unlabelled 0." if 0 in ids else "."
+            flags = ["--ids-from", "1", *(["--unlabelled", "0"] if 0 in ids else [])]
+            hint = f" If the first class is 1: {_convert(name, *flags)}"
         raise UserError(
             f"{name}: the mask has id {unknown[0]}, but there are {len(labels)} classes: use "
             f"0 to {len(labels) - 1}{others}.{hint}"
@@ -156,7 +158,9 @@ def _ids_of_colors(values: MaskValues, labels: LabelSet, name: str, predicted: b
     unknown = [code for code in found if code not in known]
     if unknown:
         more = f", and {len(unknown) - 1} more" if len(unknown) > 1 else ""
-        remedy = "Use the data set's colours." if predicted else _remedy(found, unknown, labels)
+        remedy = (
+            "Use the data set's colours." if predicted else _remedy(found, unknown, labels, name)
+        )
         raise UserError(
             f"{name}: the mask has the colour {color_of(unknown[0])}, which is no class's{more}. "
             f"{remedy}"
@@ -166,18 +170,26 @@ def _ids_of_colors(values: MaskValues, labels: LabelSet, name: str, predicted: b
     return mask
 
 
-def _remedy(found: list[int], unknown: list[int], labels: LabelSet) -> str:
+def _convert(name: str, *flags: str) -> str:
+    """The command that reads the masks of a mask's folder in another way."""
+    roots = [str(folder.parent) for folder in Path(name).parents if folder.name == MASK_FOLDER]
+    root = roots[0] if roots else "FOLDER"
+    words = ["fcn-keras", "data", "convert", root, "--format", "folders", *flags, "--output", "NEW"]
+    return shlex.join(words)
+
+
+def _remedy(found: list[int], unknown: list[int], labels: LabelSet, name: str) -> str:
     """What to do about a mask's colours, of which some are no class's."""
     if len(unknown) > MANY:
         return "So many are in a photograph or after lossy compression, not in a mask."
     greys = [red for red, green, blue in map(color_of, found) if red == green == blue]
     if len(greys) == len(found) and {*greys} <= {0, 255}:
-        return f"If white is a class: {CONVERT} --binary NAME."
+        return f"If white is a class: {_convert(name, '--binary', 'NAME')}"
     if len(greys) == len(found) and {*greys} <= {*range(len(labels)), IGNORE_ID}:
-        return f"If its three channels hold ids: {CONVERT} --mask-values ids."
+        return f"If its three channels hold ids: {_convert(name, '--mask-values', 'ids')}"
     return (
         f"Add it to classes.txt as 'name<TAB>R G B', or paint it {voc_palette()[IGNORE_ID]} for "
-        f"unlabelled. {CONVERT} without --classes lists all colours."
+        "unlabelled. fcn-keras data convert without --classes lists all colours."
     )
 
 
@@ -187,10 +199,11 @@ def _require_ids_kept(image: Image.Image, name: str, formats) -> None:
         raise UserError(
             f"{name}: a mask must not be a JPEG, whose compression changes class ids. "
             "Save it as PNG from the original labels. If there are none: "
-            f"{CONVERT} --nearest takes the nearest class."
+            f"{_convert(name, '--nearest')}"
         )
     if image.format not in (*formats, *JPEGS):
-        remedy = f"Save it as PNG{', or use ' + CONVERT if image.format in MASK_FORMATS else ''}."
+        other = ", or use fcn-keras data convert" if image.format in MASK_FORMATS else ""
+        remedy = f"Save it as PNG{other}."
         raise UserError(f"{name}: a mask must be a {formats[0]}, not {image.format}. {remedy}")
     raw = _raw_mode(image)
     if raw == "LA;16B":  # Pillow keeps the high byte only

@@ -177,7 +177,7 @@ class Inspection:
 def shows_photograph(picture: Image.Image, image: np.ndarray) -> bool:
     """Whether a mask's file shows its photograph itself, unless that has only one colour."""
     height, width = image.shape[:2]
-    if picture.size != (width, height):
+    if picture.format not in ("PNG", "JPEG") or picture.size != (width, height):
         return False
     row = picture.crop((0, height // 2, width, height // 2 + 1))  # which nearly always differs
     return (

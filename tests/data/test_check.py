@@ -75,6 +75,22 @@ def test_masks_of_0_and_255_are_a_problem_for_check_convert_and_train(folder, tm
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize(
+    "written",
+    [lambda ids: np.stack([ids] * 3, axis=-1), lambda ids: np.where(ids == 255, 0, ids + 1)],
+    ids=["three channels", "from 1"],
+)
+def test_the_command_in_a_problem_settles_it(written, tmp_path, monkeypatch):
+    folder = write_folder(tmp_path / "my data")
+    before = load_split(str(folder), "val").read(0)[1]
+    change_masks(folder, lambda ids: written(ids).astype(np.uint8))
+    [problem] = {line.partition(": ")[2] for line in found(folder)[0].splitlines()}
+    command = shlex.split(problem[problem.index("fcn-keras data convert") :])
+    monkeypatch.chdir(tmp_path)
+    assert main(command[1:]) == 0
+    np.testing.assert_array_equal(load_split("NEW", "val").read(0)[1], before)
+
+
 def test_one_pixel_of_another_class_is_enough(tmp_path):
     folder = write_folder(tmp_path / "data", train=INSPECTED + 4)
     change_masks(folder, binary)

@@ -244,12 +244,12 @@ def test_convert_refuses_names_that_no_list_can_hold(tmp_path):
     done = command(*arguments)
     lines = done.stderr.decode().splitlines()
     assert done.returncode == 1 and not (tmp_path / "output").exists()
-    found = [re.search(r"images/(.*)\.png: (.*?)[,.]", line).groups() for line in lines]
+    assert lines[0].endswith("masks/pipe.png")  # which has no partner: a pipe is no photograph
+    found = [re.search(r"images/(.*)\.png: (.*?)[,.]", line).groups() for line in lines[1:]]
     assert sorted(found) == [
         ("c\\nd", "a list cannot hold its name"),
         ("e\\udcff", "its name is not UTF-8"),
         ("f ", "a list cannot hold its name"),
-        ("pipe", "not a regular file"),
     ]
     for name in (b"c\nd.png", b"e\xff.png", b"f .png", b"pipe.png"):
         os.unlink(os.fsencode(tmp_path) + b"/images/" + name)

@@ -196,10 +196,6 @@ MASKS = {
         None,
     ),
     "a colour that is no class's": (encoded(np.full((*SIZE, 3), 7, np.uint8)), None),
-    "a palette whose index 0 has the colour of class 1": (
-        grey_png(IDS, 2, 3, chunk(b"PLTE", bytes((128, 0, 0, 0, 0, 0, 0, 128, 0, 9, 9, 9)))),
-        None,
-    ),
     "turned by EXIF data": (with_chunk(encoded(IDS), chunk(b"eXIf", TURNED_EXIF)), None),
     "of another size": (encoded(IDS[1:]), None),
     "a JPEG named .png": (encoded(IDS, "JPEG"), None),

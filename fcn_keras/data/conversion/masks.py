@@ -24,6 +24,7 @@ from fcn_keras.data.split import IGNORE_ID, MAX_CLASSES, LabelSet, voc_palette
 from fcn_keras.errors import UserError, few
 
 UNKNOWN = 256  # in tables of class ids
+MANY_COLORS = 32  # of no class beside a list of classes: more are not listed to fill in
 MANY_IDS = 64  # of no class in one mask: more are a photograph's grey values
 FAR = 64  # of 255 levels between a pixel's colour and its class's, in one channel
 FAR_SHARE = 0.1  # of pixels that may be as far; photographs have more
@@ -203,6 +204,10 @@ class MaskReader:
             remedy = BINARY_REMEDY
         elif len(greys) == len(colors) and max(greys) < len(self.labels or ()):
             remedy = "If they are ids in three channels: --mask-values ids."
+        elif len(colors) > MANY_COLORS:
+            remedy = (
+                "So many come from soft edges or compression: --nearest takes the nearest class."
+            )
         else:
             remedy = (
                 f"Write them into {self.place}, as 'name<TAB>R G B', or use --unlabelled-color R G "
@@ -212,7 +217,8 @@ class MaskReader:
         findings.problems.append(f"{what} {remedy}")
 
     def _report_ids(self, findings: Findings) -> None:
-        first, size = self.options.ids_from or 0, len(self.labels or ())
+        assert self.labels
+        first, size = self.options.ids_from or 0, len(self.labels)
         values = sorted(self.ids)
         remedy = "Add them to the list, or use --unlabelled ID."
         if values == [0] and first:
@@ -220,6 +226,8 @@ class MaskReader:
         elif values == [size] and not first:
             remedy = "If the first class is 1: --ids-from 1"
             remedy += " --unlabelled 0." if bool(self.found_ids[0]) else "."
+        elif all((value,) * 3 in self.labels.palette for value in values):
+            remedy = "They are greys of classes in the list: --mask-values colors."
         what = self._odd("id", list(map(str, values)))
         findings.problems.append(
             f"{what} {self.place} has the ids {first} to {first + size - 1}. {remedy}"
@@ -246,6 +254,11 @@ class MaskReader:
             red == green == blue for red, green, blue in map(color_of, self.colors)
         ):
             hint = " If the greys are ids in three channels: --mask-values ids."
+        if self.ids and max(self.ids) > 2 * len(self.ids):
+            hint = (
+                " As the ids have large gaps, they are listed as greys: add --mask-values colors."
+            )
+            self.colors, self.ids = {color_code([id] * 3): self.ids[id] for id in self.ids}, {}
         findings.problems.append(
             f"The classes of the masks' {kind} are not known. Save the list that is printed, with "
             f"their names, and give it as --classes FILE.{hint}"
