@@ -171,21 +171,22 @@ def from_same_start(arguments, seed: int) -> list[float]:
         model = build_model(config, split.labels)
         model.get_layer("score_32").kernel.assign(start["scores"].transpose(2, 3, 1, 0))
         pace_statistics(model, steps)
-        model.compile(make_optimizer(config, model, steps), SegmentationCrossentropy())
+        optimizer = make_optimizer(config, model, steps)
+        model.compile(optimizer, SegmentationCrossentropy(), jit_compile=False)
         seconds = []
         for epoch in start["crops"]:
-            started = time.monotonic()
-            model.reset_metrics()
+            started, losses = time.monotonic(), []
             for batch in epoch:
                 images, masks = zip(
                     *(cut(*examples[index], top, left) for index, top, left in batch)
                 )
-                loss = model.train_on_batch(np.stack(images).astype("float32"), np.stack(masks))
+                pixels = np.stack(images).astype("float32"), np.stack(masks)
+                losses.append(float(model.train_on_batch(*pixels)))
             seconds.append((time.monotonic() - started) / len(epoch))
-            print(f"From the same start, seed {seed}: loss {loss:.4f}", flush=True)
+            print(f"From the same start, seed {seed}: {statistics.mean(losses):.4f}", flush=True)
         with atomic_folder(out) as partial:
             write_masks(arguments, Segmenter(model, split.labels), partial)
-            figures = float(loss), statistics.median(seconds)
+            figures = statistics.mean(losses), statistics.median(seconds)
             (partial / "figures.json").write_text(json.dumps(figures))
     loss, seconds = json.loads((out / "figures.json").read_text())
     return [loss, *scores(arguments, [out / "0", out / "1"]), seconds]
