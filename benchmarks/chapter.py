@@ -45,7 +45,8 @@ VARIATIONS = {
     "FCN-32s": {},
     "170 steps": {"resumed": "FCN-32s", "epochs": 17},
     "Xavier": {"upsampling_initializer": "glorot_uniform"},
-    "frozen BatchNorm": {"freeze": "batchnorm"},
+    # At the recipe's rate of 0.032, the loss becomes NaN in the first epoch.
+    "frozen BatchNorm, rate 0.0032": {"freeze": "batchnorm", "learning_rate": 0.0032},
     "FCN-16s": {"output_stride": 16},
     "FCN-8s": {"output_stride": 8},
     "FCN-16s after FCN-32s": {"output_stride": 16, "init_from": "FCN-32s"},
@@ -139,7 +140,7 @@ def ours(arguments, name: str, seed: int) -> list[float]:
 def trained(arguments, name: str, seed: int):
     """The finished run of a variation, after that which it starts from."""
     settings = {"epochs": arguments.epochs, **VARIATIONS[name]}
-    folder = f"{name.lower().replace(' ', '-')}-s{seed}"
+    folder = f"{name.lower().replace(',', '').replace(' ', '-')}-s{seed}"
     epochs = settings["validate_every"] = settings["epochs"]
     if begun := settings.pop("resumed", None):
         source, path = trained(arguments, begun, seed).path, arguments.out / folder
