@@ -201,7 +201,7 @@ def cut(image, mask, top: int, left: int):
 def write_masks(arguments, segmenter, out: Path) -> None:
     whole = load_split("voc2012", "val", str(arguments.data_dir))
     for number, split in enumerate((whole, load_split(str(crops(arguments)), "val"))):
-        (out / str(number)).mkdir()
+        (out / str(number)).mkdir(parents=True)
         for index, name in enumerate(split.ids):
             mask = segmenter(split.read(index)[0])
             Image.fromarray(mask).save(out / str(number) / f"{name}.png")
