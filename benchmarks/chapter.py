@@ -7,9 +7,10 @@
 `twin` trains recipe voc2012 and the same in `chapter_twin.py`, with other random numbers,
 by turns; `same-start` repeats it with the twin's crops and initial scores; `variations`
 trains the networks of `VARIATIONS`. All take only photographs that are at least as large as
-a crop, as d2l does, and are scored by the same code on the same masks. Finished runs in --out are kept. DIR of --data-dir contains `VOCdevkit`, all of VOC
-2012 or a part; DIR of --weights a ResNet-18 as timm's model.safetensors. PYTHON is that of
-an environment with torch, torchvision, safetensors and Pillow.
+a crop, as d2l does, and are scored by the same code on the same masks. Finished runs in --out
+are kept. DIR of --data-dir contains `VOCdevkit`, all of VOC 2012 or a part; DIR of --weights
+a ResNet-18 as timm's model.safetensors. PYTHON is that of an environment with torch,
+torchvision, safetensors and Pillow.
 """
 
 import argparse
