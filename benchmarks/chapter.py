@@ -1,14 +1,16 @@
 """d2l's training on photographs: beside PyTorch, and with one thing changed at a time.
 
     python benchmarks/chapter.py twin --data-dir DIR --weights DIR --peer PYTHON
+    python benchmarks/chapter.py same-start --data-dir DIR --weights DIR --peer PYTHON
     python benchmarks/chapter.py variations --data-dir DIR --weights DIR
 
 `twin` trains recipe voc2012 and the same in `chapter_twin.py`, with other random numbers,
-by turns; `variations` trains the networks of `VARIATIONS`. Both take only photographs that
-are at least as large as a crop, as d2l does, and are scored by the same code on the same
-masks. Finished runs in --out are kept. DIR of --data-dir contains `VOCdevkit`, all of VOC
-2012 or a part; DIR of --weights a ResNet-18 as timm's model.safetensors. PYTHON is that of
-an environment with torch, torchvision, safetensors and Pillow.
+by turns; `same-start` repeats it with the twin's crops and initial scores; `variations`
+trains the networks of `VARIATIONS`. All take only photographs that are at least as large as
+a crop, as d2l does, and are scored by the same code on the same masks. Finished runs in --out
+are kept. DIR of --data-dir contains `VOCdevkit`, all of VOC 2012 or a part; DIR of --weights
+a ResNet-18 as timm's model.safetensors. PYTHON is that of an environment with torch,
+torchvision, safetensors and Pillow.
 """
 
 import argparse
@@ -17,11 +19,14 @@ import shutil
 import statistics
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import numpy as np
 from kept_runs import finished_run, row, table
 from PIL import Image
 
+from fcn_keras import Segmenter
 from fcn_keras.cli import main as fcn_keras
 from fcn_keras.cli.shared import import_tensorflow
 from fcn_keras.data import load_split
@@ -30,15 +35,18 @@ from fcn_keras.errors import UserError
 from fcn_keras.evaluation.scores import evaluate
 from fcn_keras.evaluation.subsets import d2l_examples, with_masks
 from fcn_keras.files.writing import atomic_folder
-from fcn_keras.runs.config import split_of
-from fcn_keras.training.train import resume
+from fcn_keras.runs.config import TrainConfig, split_of
+from fcn_keras.training.objectives import SegmentationCrossentropy
+from fcn_keras.training.start import pace_statistics
+from fcn_keras.training.train import build_model, make_optimizer, resume
 
 CROP, BATCH = (320, 480), 32
 VARIATIONS = {
     "FCN-32s": {},
     "170 steps": {"resumed": "FCN-32s", "epochs": 17},
     "Xavier": {"upsampling_initializer": "glorot_uniform"},
-    "frozen BatchNorm": {"freeze": "batchnorm"},
+    # At the recipe's rate of 0.032, the loss becomes NaN in the first epoch.
+    "frozen BatchNorm, rate 0.0032": {"freeze": "batchnorm", "learning_rate": 0.0032},
     "FCN-16s": {"output_stride": 16},
     "FCN-8s": {"output_stride": 8},
     "FCN-16s after FCN-32s": {"output_stride": 16, "init_from": "FCN-32s"},
@@ -52,12 +60,12 @@ FIGURES = ("training loss", "pixel accuracy", "mean IoU", "accuracy, crops", "me
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(required=True, metavar="TABLE")
-    for name, make_table, seeds in (("twin", twin, range(5)), ("variations", variations, range(3))):
-        command = commands.add_parser(name)
+    for make_table, seeds in ((twin, 5), (same_start, 5), (variations, 3)):
+        command = commands.add_parser(make_table.__name__.replace("_", "-"))
         command.set_defaults(make_table=make_table)
         command.add_argument("--data-dir", type=Path, required=True, help="contains VOCdevkit")
         command.add_argument("--weights", type=Path, required=True, help="of ResNet-18")
-        command.add_argument("--seeds", type=int, nargs="+", default=[*seeds])
+        command.add_argument("--seeds", type=int, nargs="+", default=[*range(seeds)])
         command.add_argument("--epochs", type=int, default=5)
         command.add_argument(
             "--classes",
@@ -68,7 +76,7 @@ def main(argv: list[str] | None = None) -> int:
             help="classes whose mean IoU is printed; a part of VOC may lack some (all)",
         )
         command.add_argument("--out", type=Path, default=Path("runs", "chapter"))
-        if name == "twin":
+        if make_table != variations:
             command.add_argument("--peer", default=sys.executable, help="Python with torchvision")
         else:
             command.add_argument("--names", nargs="+", choices=VARIATIONS, default=[*VARIATIONS])
@@ -85,10 +93,19 @@ def main(argv: list[str] | None = None) -> int:
 
 def twin(arguments) -> str:
     """Ours and PyTorch's by seed, their means and the spread."""
+    return compared(arguments, lambda seed: ours(arguments, "FCN-32s", seed))
+
+
+def same_start(arguments) -> str:
+    """The same, but ours has PyTorch's initial scores and crops."""
+    return compared(arguments, lambda seed: from_same_start(arguments, seed))
+
+
+def compared(arguments, figures_of_ours) -> str:
     figures = {"fcn_keras": [], "PyTorch": []}
     for seed in arguments.seeds:
-        figures["fcn_keras"].append(ours(arguments, "FCN-32s", seed))
         figures["PyTorch"].append(theirs(arguments, seed))
+        figures["fcn_keras"].append(figures_of_ours(seed))
     lines = [row("", *FIGURES, "seconds per step")]
     for name, of_seeds in figures.items():
         lines += [row(f"{name}, {seed}", *one) for seed, one in zip(arguments.seeds, of_seeds)]
@@ -123,7 +140,7 @@ def ours(arguments, name: str, seed: int) -> list[float]:
 def trained(arguments, name: str, seed: int):
     """The finished run of a variation, after that which it starts from."""
     settings = {"epochs": arguments.epochs, **VARIATIONS[name]}
-    folder = f"{name.lower().replace(' ', '-')}-s{seed}"
+    folder = f"{name.lower().replace(',', '').replace(' ', '-')}-s{seed}"
     epochs = settings["validate_every"] = settings["epochs"]
     if begun := settings.pop("resumed", None):
         source, path = trained(arguments, begun, seed).path, arguments.out / folder
@@ -135,8 +152,59 @@ def trained(arguments, name: str, seed: int):
     if source := settings.get("init_from"):
         run = trained(arguments, source, seed)
         settings |= {"weights": "none", "init_from": str(run.path)}
-    where = {"data_dir": str(arguments.data_dir), "skip_smaller": True, "seed": seed}
-    return finished_run(arguments, folder, **where, **settings)
+    return finished_run(arguments, folder, **photographs(arguments), seed=seed, **settings)
+
+
+def photographs(arguments) -> dict:
+    return {"data_dir": str(arguments.data_dir), "skip_smaller": True}
+
+
+def from_same_start(arguments, seed: int) -> list[float]:
+    """Trains ours with the twin's initial scores and crops, predicts, and scores its masks."""
+    out = arguments.out / f"same-start-s{seed}"
+    if not out.exists():
+        start = np.load(arguments.out / f"pytorch-s{seed}" / "start.npz")
+        weights = {"weights": str(arguments.weights), **photographs(arguments)}
+        config = TrainConfig.from_recipe(arguments.recipe, dataset="voc2012", **weights)
+        split = split_of(config, "train")
+        examples = [split.read(split.ids.index(name)) for name in start["names"]]
+        steps = start["crops"].shape[0] * start["crops"].shape[1]
+        model = build_model(config, split.labels)
+        model.get_layer("score_32").kernel.assign(start["scores"].transpose(2, 3, 1, 0))
+        pace_statistics(model, steps)
+        optimizer = make_optimizer(config, model, steps)
+        model.compile(optimizer, SegmentationCrossentropy(), jit_compile=False)
+        seconds = []
+        for epoch in start["crops"]:
+            started, losses = time.monotonic(), []
+            for batch in epoch:
+                images, masks = zip(
+                    *(cut(*examples[index], top, left) for index, top, left in batch)
+                )
+                pixels = np.stack(images).astype("float32"), np.stack(masks)
+                losses.append(float(model.train_on_batch(*pixels)))
+            seconds.append((time.monotonic() - started) / len(epoch))
+            print(f"From the same start, seed {seed}: {statistics.mean(losses):.4f}", flush=True)
+        with atomic_folder(out) as partial:
+            write_masks(arguments, Segmenter(model, split.labels), partial)
+            figures = statistics.mean(losses), statistics.median(seconds)
+            (partial / "figures.json").write_text(json.dumps(figures))
+    loss, seconds = json.loads((out / "figures.json").read_text())
+    return [loss, *scores(arguments, [out / "0", out / "1"]), seconds]
+
+
+def cut(image, mask, top: int, left: int):
+    window = np.s_[top : top + CROP[0], left : left + CROP[1]]
+    return image[window], mask[window]
+
+
+def write_masks(arguments, segmenter, out: Path) -> None:
+    whole = load_split("voc2012", "val", str(arguments.data_dir))
+    for number, split in enumerate((whole, load_split(str(crops(arguments)), "val"))):
+        (out / str(number)).mkdir(parents=True)
+        for index, name in enumerate(split.ids):
+            mask = segmenter(split.read(index)[0])
+            Image.fromarray(mask).save(out / str(number) / f"{name}.png")
 
 
 def theirs(arguments, seed: int) -> list[float]:

@@ -36,7 +36,12 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.manual_seed(arguments.seed)
     network = fcn_32s(arguments.weights).to(memory_format=torch.channels_last)
-    figures = train(network, arguments.data, arguments.epochs, arguments.seed)
+    names, examples = large_examples(arguments.data)
+    crops = draw_crops(examples, arguments.epochs, arguments.seed)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    scores = network[-2].weight.detach().numpy()
+    np.savez(arguments.out / "start.npz", scores=scores, names=names, crops=crops)
+    figures = train(network, examples, crops)
     network.eval()
     for number, folder in enumerate(arguments.predict):
         masks = arguments.out / str(number)
@@ -62,28 +67,45 @@ def fcn_32s(weights: Path) -> nn.Sequential:
     return nn.Sequential(*list(backbone.children())[:-2], score, upsample)
 
 
-def train(network: nn.Module, data: Path, epochs: int, seed: int) -> dict:
-    """Random crops of the photographs that are large enough; the figures of each epoch."""
-    rng = np.random.default_rng(seed)
-    examples = [
-        (normalised(image), mask)
-        for image, mask in read_examples(data, "train")
+def large_examples(data: Path) -> tuple[list[str], list[tuple[torch.Tensor, torch.Tensor]]]:
+    """The photographs that are at least as large as a crop: names, normalised images and masks."""
+    names = (data / "ImageSets" / "Segmentation" / "train.txt").read_text().split()
+    found = {
+        name: (normalised(image), mask)
+        for name, (image, mask) in zip(names, read_examples(data, "train"), strict=True)
         if mask.shape[0] >= CROP[0] and mask.shape[1] >= CROP[1]
-    ]
+    }
+    return [*found], [*found.values()]
+
+
+def draw_crops(examples, epochs: int, seed: int) -> np.ndarray:
+    """The photograph, top and left of each random crop, `(epochs, steps, BATCH, 3)`."""
+    rng = np.random.default_rng(seed)
     steps = len(examples) // BATCH
+    crops = [
+        (index, *(rng.integers(side - crop + 1) for side, crop in zip(shape, CROP)))
+        for _ in range(epochs)
+        for index in rng.permutation(len(examples))[: steps * BATCH]
+        for shape in [examples[index][1].shape]
+    ]
+    return np.array(crops).reshape(epochs, steps, BATCH, 3)
+
+
+def train(network: nn.Module, examples, crops: np.ndarray) -> dict:
+    """Trains on the crops; returns the figures of each epoch."""
     optimizer = torch.optim.SGD(network.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     network.train()
     losses, seconds = [], []
-    for _ in range(epochs):
+    for steps in crops:
         started, of_steps = time.monotonic(), []
-        for batch in rng.permutation(len(examples))[: steps * BATCH].reshape(steps, BATCH):
-            images, masks = zip(*(random_crop(*examples[index], rng) for index in batch))
+        for batch in steps:
+            images, masks = zip(*(cut(*examples[index], top, left) for index, top, left in batch))
             optimizer.zero_grad()
             stacked = torch.stack(images).contiguous(memory_format=torch.channels_last)
             of_steps.append(descend(network, stacked, torch.stack(masks), "cpu"))
             optimizer.step()
         losses.append(statistics.mean(of_steps))
-        seconds.append((time.monotonic() - started) / steps)
+        seconds.append((time.monotonic() - started) / len(steps))
         print(f"PyTorch: {seconds[-1]:.2f} s a step, loss {losses[-1]:.4f}", flush=True)
     return {"loss": losses, "seconds_per_step": seconds}
 
@@ -94,8 +116,7 @@ def normalised(image: torch.Tensor) -> torch.Tensor:
     return (image - mean) / std
 
 
-def random_crop(image, mask, rng):
-    top, left = (rng.integers(side - crop + 1) for side, crop in zip(mask.shape, CROP))
+def cut(image, mask, top: int, left: int):
     window = np.s_[..., top : top + CROP[0], left : left + CROP[1]]
     return image[window], mask[window]
 

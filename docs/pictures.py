@@ -1,6 +1,7 @@
-"""Makes the pictures of the manual from a run of `python train.py`.
+"""Makes the pictures of the manual, in docs/images.
 
-python docs/pictures.py runs/FOLDER      writes docs/images, with Debian's chromium
+python docs/pictures.py sample runs/FOLDER      of `python train.py`, with Debian's chromium
+python docs/pictures.py chapter runs/FOLDER     of "170 steps", seed 0, of benchmarks/chapter.py
 """
 
 from __future__ import annotations
@@ -11,17 +12,37 @@ import subprocess
 import sys
 from pathlib import Path
 
+import matplotlib.pyplot as plt
+import numpy as np
+from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
 from fcn_keras import Segmenter, load_split
+from fcn_keras.data.overlay import color_mask, draw_legend
 from fcn_keras.evaluation.charts import draw_grid
 
+CAT = Path(__file__).parents[1] / "notebooks" / "chelsea.jpg"
 IMAGES = Path(__file__).parent / "images"
 EXAMPLES = (32, 48)  # of the validation scenes: two that have several classes
 FCN_KERAS = [sys.executable, "-m", "fcn_keras"]
 
 
-def main(run: Path) -> None:
+def chapter(run: Path) -> None:
+    """A photograph from elsewhere, its mask and the overlay of both, in one row."""
+    segmenter, photograph = Segmenter.load(run), np.asarray(Image.open(CAT))
+    mask = segmenter(photograph)
+    height, width = mask.shape
+    pictures = photograph, color_mask(mask, segmenter.labels), segmenter.overlay(photograph)
+    figure, axes = plt.subplots(1, 3, figsize=(9, 3 * height / width + 0.4), layout="constrained")
+    for axis, picture in zip(axes, pictures):
+        axis.imshow(picture)
+        axis.axis("off")
+    draw_legend(figure, np.unique(mask), segmenter.labels, loc="outside lower center")
+    figure.savefig(IMAGES / "chelsea.png", dpi=110)
+    shutil.copy(run / "curves.png", IMAGES / "chapter_curves.png")
+
+
+def sample(run: Path) -> None:
     segmenter, val = Segmenter.load(run), load_split("sample", "val")
     images, truths = zip(*map(val.read, EXAMPLES))
     grid = draw_grid(images, [segmenter(image) for image in images], truths, val.labels)
@@ -57,4 +78,4 @@ def take_demo(page: Page, run: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    {"sample": sample, "chapter": chapter}[sys.argv[1]](Path(sys.argv[2]))

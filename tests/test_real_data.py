@@ -14,12 +14,14 @@ import base64
 import io
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 from PIL import Image
+from support.processes import ROOT
 from support.toy_server import b64, serving
 
 from fcn_keras.cli import main
@@ -27,9 +29,13 @@ from fcn_keras.data import load_split
 from fcn_keras.data.voc.labels import VOC_LABELS
 from fcn_keras.models.fcn import build_fcn
 from fcn_keras.runs.config import TrainConfig
+from fcn_keras.runs.folder import RunFolder
 from fcn_keras.runs.recipes import RECIPES
 from fcn_keras.training.objectives import SegmentationCrossentropy
 from fcn_keras.training.train import make_optimizer
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+import chapter
 
 VOC = Path("VOCdevkit", "VOC2012")
 LISTS = Path("ImageSets", "Segmentation")
@@ -48,21 +54,29 @@ def weights():
 
 @pytest.fixture(scope="module")
 def voc(built_once):
-    """A copy of a few photographs, spread over those of VOC, since records are written there."""
-    source = folder("VOC_DIR") / VOC
+    """A copy of a few photographs, since records are written there."""
+    folder("VOC_DIR")
+    return built_once("voc_photographs", lambda root: copy_photographs(root, train=8, val=4))
 
-    def build(root):
-        (root / VOC / LISTS).mkdir(parents=True)
-        for part, count in (("train", 8), ("val", 4)):
-            ids = (source / LISTS / f"{part}.txt").read_text().split()
-            ids = ids[:: len(ids) // count][:count]
-            (root / VOC / LISTS / f"{part}.txt").write_text("\n".join(ids))
-            for kind, suffix in (("JPEGImages", "jpg"), ("SegmentationClass", "png")):
-                (root / VOC / kind).mkdir(exist_ok=True)
-                for name in ids:
-                    shutil.copy(source / kind / f"{name}.{suffix}", root / VOC / kind)
 
-    return built_once("voc_photographs", build)
+def copy_photographs(root, smallest=(0, 0), **counts):
+    """Copies so many of each split, spread over those of VOC that are large enough."""
+    source, copy = folder("VOC_DIR") / VOC, root / VOC
+    (copy / LISTS).mkdir(parents=True)
+    for part, count in counts.items():
+        ids = (source / LISTS / f"{part}.txt").read_text().split()
+        ids = [name for name in ids if is_larger(source / f"JPEGImages/{name}.jpg", smallest)]
+        ids = ids[:: len(ids) // count][:count]
+        (copy / LISTS / f"{part}.txt").write_text("\n".join(ids))
+        for kind, suffix in (("JPEGImages", "jpg"), ("SegmentationClass", "png")):
+            (copy / kind).mkdir(exist_ok=True)
+            for name in ids:
+                shutil.copy(source / kind / f"{name}.{suffix}", copy / kind)
+
+
+def is_larger(photograph, size):
+    with Image.open(photograph) as image:
+        return image.height >= size[0] and image.width >= size[1]
 
 
 def require_what_pillow_reads(split, root):
@@ -138,3 +152,23 @@ def test_a_pretrained_run_is_served_with_the_masks_of_predict(voc, weights, tmp_
             np.testing.assert_array_equal(served, np.asarray(Image.open(path)))
             classes |= {*np.unique(served)}
     assert len(classes) > 2
+
+
+@pytest.mark.slow
+def test_the_chapter_is_trained_scored_and_kept(weights, tmp_path, capsys):
+    copy_photographs(tmp_path / "data", chapter.CROP, train=32, val=2)
+    flags = ["--data-dir", tmp_path / "data", "--weights", weights, "--out", tmp_path / "out"]
+    flags += "--names FCN-32s --seeds 3 --epochs 1 --classes background".split()
+    command = ["variations", *map(str, flags)]
+    assert chapter.main(command) == 0
+    first = capsys.readouterr().out
+    [line] = [line for line in first.splitlines() if line.startswith("| FCN-32s")]
+    loss, accuracy, iou, crops, *_ = map(float, line.strip("| ").split("|")[1:])
+    run = RunFolder(tmp_path / "out" / "fcn-32s-s3")
+    [epoch], metrics = run.read_history(), run.read_metrics()
+    figures = epoch["loss"], metrics["pixel_accuracy"], metrics["per_class_iou"]["background"]
+    assert (loss, accuracy, iou) == pytest.approx(figures, abs=6e-4)
+    assert 0 < crops < accuracy  # void counts as background there
+    assert chapter.main(command) == 0
+    second = capsys.readouterr().out
+    assert "already finished, kept" in second and line in second
