@@ -26,7 +26,6 @@ import numpy as np
 from kept_runs import finished_run, row, table
 from PIL import Image
 
-from fcn_keras import Segmenter
 from fcn_keras.cli import main as fcn_keras
 from fcn_keras.cli.shared import import_tensorflow
 from fcn_keras.data import load_split
@@ -125,16 +124,21 @@ def variations(arguments) -> str:
 def ours(arguments, name: str, seed: int) -> list[float]:
     """Trains a variation, then predicts and scores it."""
     run = trained(arguments, name, seed)
-    masks = [run.path / "masks" / str(number) for number in (0, 1)]
-    for folder, data in zip(masks, data_sets(arguments)):
-        model = ["--model", str(run.path), "--output", str(folder), "--skip-existing"]
-        if fcn_keras(["predict", *model, *data]):
-            raise UserError(f"{run.path}: its masks could not be predicted.")
     history = run.read_history()
     steps = len(split_of(run.read_config(), "train")) // BATCH
     # The last epoch validates, too.
     seconds = statistics.median(epoch["seconds"] for epoch in history[:-1] or history) / steps
-    return [history[-1]["loss"], *scores(arguments, masks), seconds]
+    return [history[-1]["loss"], *scores(arguments, predicted(arguments, run.path)), seconds]
+
+
+def predicted(arguments, folder: Path) -> list[Path]:
+    """The masks of the model in a folder, which may be a run's: whole photographs, crops."""
+    masks = [folder / "masks" / str(number) for number in (0, 1)]
+    for output, data in zip(masks, data_sets(arguments)):
+        model = ["--model", str(folder / "best.keras"), "--output", str(output)]
+        if fcn_keras(["predict", *model, "--skip-existing", *data]):
+            raise UserError(f"{folder}: its masks could not be predicted.")
+    return masks
 
 
 def trained(arguments, name: str, seed: int):
@@ -160,7 +164,7 @@ def photographs(arguments) -> dict:
 
 
 def from_same_start(arguments, seed: int) -> list[float]:
-    """Trains ours with the twin's initial scores and crops, predicts, and scores its masks."""
+    """Trains ours with the twin's initial scores and crops, then predicts and scores it."""
     out = arguments.out / f"same-start-s{seed}"
     if not out.exists():
         start = np.load(arguments.out / f"pytorch-s{seed}" / "start.npz")
@@ -186,25 +190,17 @@ def from_same_start(arguments, seed: int) -> list[float]:
             seconds.append((time.monotonic() - started) / len(epoch))
             print(f"From the same start, seed {seed}: {statistics.mean(losses):.4f}", flush=True)
         with atomic_folder(out) as partial:
-            write_masks(arguments, Segmenter(model, split.labels), partial)
+            partial.mkdir()
+            model.save(partial / "best.keras")
             figures = statistics.mean(losses), statistics.median(seconds)
             (partial / "figures.json").write_text(json.dumps(figures))
     loss, seconds = json.loads((out / "figures.json").read_text())
-    return [loss, *scores(arguments, [out / "0", out / "1"]), seconds]
+    return [loss, *scores(arguments, predicted(arguments, out)), seconds]
 
 
 def cut(image, mask, top: int, left: int):
     window = np.s_[top : top + CROP[0], left : left + CROP[1]]
     return image[window], mask[window]
-
-
-def write_masks(arguments, segmenter, out: Path) -> None:
-    whole = load_split("voc2012", "val", str(arguments.data_dir))
-    for number, split in enumerate((whole, load_split(str(crops(arguments)), "val"))):
-        (out / str(number)).mkdir(parents=True)
-        for index, name in enumerate(split.ids):
-            mask = segmenter(split.read(index)[0])
-            Image.fromarray(mask).save(out / str(number) / f"{name}.png")
 
 
 def theirs(arguments, seed: int) -> list[float]:

@@ -15,6 +15,7 @@ import io
 import os
 import shutil
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import keras
@@ -172,3 +173,29 @@ def test_the_chapter_is_trained_scored_and_kept(weights, tmp_path, capsys):
     assert chapter.main(command) == 0
     second = capsys.readouterr().out
     assert "already finished, kept" in second and line in second
+
+
+@pytest.mark.slow
+def test_the_chapters_network_starts_where_pytorchs_did(weights, tmp_path, capsys):
+    """From scores of zero, so that the first loss is log 21; the peer's masks are the truth."""
+    data, out = tmp_path / "data", tmp_path / "out"
+    copy_photographs(data, chapter.CROP, train=32, val=2)
+    chapter.write_crops(Namespace(data_dir=data, out=out))
+    peer = out / "pytorch-s3"
+    shutil.copytree(out / "crops" / "SegmentationClass", peer / "1")
+    (peer / "0").mkdir()
+    for name in (data / VOC / LISTS / "val.txt").read_text().split():
+        mask = np.asarray(Image.open(data / VOC / "SegmentationClass" / f"{name}.png"))
+        Image.fromarray(mask % 255).save(peer / "0" / f"{name}.png")  # 255 is no prediction
+    (peer / "metrics.json").write_text('{"loss": [0.5], "seconds_per_step": [1.0]}')
+    [name, *_] = (data / VOC / LISTS / "train.txt").read_text().split()
+    crops = [[[(0, 0, 0), (0, 1, 2)]]]  # one epoch of one step: (photograph, top, left)
+    scores = np.zeros((21, 512, 1, 1), "float32")
+    np.savez(peer / "start.npz", scores=scores, names=[name], crops=crops)
+
+    flags = ["--data-dir", data, "--weights", weights, "--out", out]
+    flags += "--seeds 3 --classes background".split()
+    assert chapter.main(["same-start", *map(str, flags)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "| PyTorch, 3 | 0.500 | 1.000 | 1.000 | 1.000 | 1.000 | 1.000 |" in lines
+    assert any(line.startswith(f"| fcn_keras, 3 | {np.log(21):.3f} | 0.") for line in lines)
