@@ -28,7 +28,8 @@ from fcn_keras.files.images import (
 # Pillow scales grey values of a few bits to 0..255, in steps of this size.
 GREY_STEPS = {"L;2": 85, "L;4": 17}
 MANY = 256  # colours in one mask: more are not classes
-MASK_FORMATS = ("PNG", "TIFF", "BMP", "GIF")  # which keep what is drawn
+MASK_FORMATS = ("PNG", "TIFF", "BMP", "GIF", "WEBP")  # which keep what is drawn, WebP if lossless
+WEBP_HEAD = 1 << 16  # bytes, in which a lossy one says so
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,11 +47,13 @@ class MaskValues:
     palette: np.ndarray | None = None
 
     def ids(self) -> np.ndarray | None:
-        """Integers `(H, W)`; `None` for colours whose channels differ."""
+        """Integers `(H, W)`; `None` for colours, unless channels are equal or but one are 0."""
         if self.pixels.ndim == 2:
             return self.pixels if self.step == 1 else self.pixels // self.step
-        grey = self.pixels[..., :1]
-        return grey[..., 0] if (self.pixels == grey).all() else None
+        if (self.pixels == self.pixels[..., :1]).all():
+            return self.pixels[..., 0]
+        used = [i for i in range(3) if self.pixels[..., i].any()]
+        return self.pixels[..., used[0]] if len(used) == 1 else None
 
     def colors(self) -> np.ndarray:
         """int32 `(H, W)` of colours, see `color_code`."""
@@ -109,7 +112,7 @@ def mask_values(data: bytes, name: str, formats=("PNG",)) -> MaskValues:
     """Opens a mask of one of these formats; raises `UserError` like `decode_mask`."""
     with bad_files_named(name):
         image = open_header(data, name)
-        _require_ids_kept(image, name, formats)
+        _require_ids_kept(image, data, name, formats)
         step = GREY_STEPS.get(_raw_mode(image), 1)
         image.load()
         if read_orientation(image) in range(2, 9):
@@ -117,8 +120,12 @@ def mask_values(data: bytes, name: str, formats=("PNG",)) -> MaskValues:
                 f"{name}: EXIF data turn the mask. Save it upright, without them, as a mask is "
                 "read as it is stored."
             )
+        if image.mode in ("LA", "RGBA"):
+            _require_opacity_without_meaning(image, name)
         if image.mode in ("RGB", "RGBA"):
             return MaskValues(np.asarray(image.convert("RGB")))
+        if image.mode == "F":
+            return MaskValues(_whole_numbers(np.asarray(image), name))
         if image.mode not in ("1", "L", "LA", "P", "I") and not image.mode.startswith("I;16"):
             raise UserError(f"{name}: a mask must hold ids or RGB, not {image.mode}.")
         if image.mode == "1":
@@ -130,6 +137,26 @@ def mask_values(data: bytes, name: str, formats=("PNG",)) -> MaskValues:
         colors = np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
         palette[: len(colors)] = colors
         return MaskValues(pixels, palette=palette)
+
+
+def _require_opacity_without_meaning(image: Image.Image, name: str) -> None:
+    """Raises `UserError` if a colour is transparent in places: then it alone tells no class."""
+    alpha = np.asarray(image.getchannel("A"))
+    if alpha.any() and not alpha.all():
+        codes = MaskValues(np.asarray(image.convert("RGB"))).colors()
+        if np.intersect1d(codes[alpha > 0], codes[alpha == 0]).size:
+            raise UserError(
+                f"{name}: the mask has a colour that is transparent in places. Save it without "
+                "transparency, on a background of another colour."
+            )
+
+
+def _whole_numbers(pixels: np.ndarray, name: str) -> np.ndarray:
+    """Floats as int32; raises `UserError` unless they are whole."""
+    whole = np.nan_to_num(pixels).clip(-1, 1 << 16).astype(np.int32)
+    if (whole != pixels).any():
+        raise UserError(f"{name}: the mask has fractions, not ids. Save ids as whole numbers.")
+    return whole
 
 
 def color_code(color) -> int:
@@ -171,11 +198,14 @@ def _ids_of_colors(values: MaskValues, labels: LabelSet, name: str, predicted: b
 
 
 def _convert(name: str, *flags: str) -> str:
-    """The command that reads the masks of a mask's folder in another way."""
-    roots = [str(folder.parent) for folder in Path(name).parents if folder.name == MASK_FOLDER]
-    root = roots[0] if roots else "FOLDER"
-    words = ["fcn-keras", "data", "convert", root, "--format", "folders", *flags, "--output", "NEW"]
-    return shlex.join(words)
+    """The command, or its flags, that read the masks of a mask's folder in another way."""
+    words = ["--format", "folders", *flags]
+    for folder in Path(name).parents:
+        if folder.name == MASK_FOLDER:
+            root = str(folder.parent)
+            words = ["fcn-keras", "data", "convert", root, *words, "--output", "NEW"]
+            return shlex.join(words)
+    return f"add {shlex.join(words)}"
 
 
 def _remedy(found: list[int], unknown: list[int], labels: LabelSet, name: str) -> str:
@@ -193,13 +223,15 @@ def _remedy(found: list[int], unknown: list[int], labels: LabelSet, name: str) -
     )
 
 
-def _require_ids_kept(image: Image.Image, name: str, formats) -> None:
+def _require_ids_kept(image: Image.Image, data: bytes, name: str, formats) -> None:
     """Raises `UserError` if a mask's file cannot hold ids, or Pillow would change them."""
-    if image.format in JPEGS and "JPEG" not in formats:
+    lossy_webp = image.format == "WEBP" and b"VP8 " in data[:WEBP_HEAD]
+    if (image.format in JPEGS or lossy_webp) and "JPEG" not in formats:
+        kind = "a lossy WebP" if lossy_webp else "a JPEG"
         raise UserError(
-            f"{name}: a mask must not be a JPEG, whose compression changes class ids. "
+            f"{name}: a mask must not be {kind}, whose compression changes class ids. "
             "Save it as PNG from the original labels. If there are none: "
-            f"{_convert(name, '--nearest')}"
+            f"{_convert(name, '--nearest')} (and --binary NAME if it is black and white)"
         )
     if image.format not in (*formats, *JPEGS):
         other = ", or use fcn-keras data convert" if image.format in MASK_FORMATS else ""
@@ -210,8 +242,10 @@ def _require_ids_kept(image: Image.Image, name: str, formats) -> None:
         raise UserError(f"{name}: a 16-bit mask with transparency. Save it with 8 bits.")
     if raw in ("L;I", "L;2I", "L;4I"):
         raise UserError(f"{name}: its grey values are stored inverted. Save it as PNG.")
-    if image.format == "TIFF" and getattr(image, "n_frames", 1) > 1:
-        raise UserError(f"{name}: a TIFF of several pages. Save the mask as a file of one.")
+    if getattr(image, "n_frames", 1) > 1:
+        raise UserError(
+            f"{name}: a {image.format} of several pages. Save the mask as a file of one."
+        )
 
 
 def _raw_mode(image: Any) -> str:

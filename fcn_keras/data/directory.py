@@ -20,7 +20,12 @@ from pathlib import Path
 
 import numpy as np
 
-from fcn_keras.data.class_lists import REMEDY, parse_class_list, split_lines
+from fcn_keras.data.class_lists import (
+    REMEDY,
+    parse_class_list,
+    parse_numbered_list,
+    split_lines,
+)
 from fcn_keras.data.decoding import decode_image, decode_mask
 from fcn_keras.data.layout import (
     CLASSES_FILE,
@@ -90,6 +95,11 @@ def read_class_list(path: Path) -> LabelSet:
     return parse_class_list(read_text(path, REMEDY, MAX_CLASSES_BYTES), path)
 
 
+def read_numbered_list(path: Path) -> tuple[LabelSet, tuple[int, ...]]:
+    """Like `read_class_list`, of ids that may have gaps: the classes and their ids."""
+    return parse_numbered_list(read_text(path, REMEDY, MAX_CLASSES_BYTES), path)
+
+
 def read_ids(root, split: str) -> list[str]:
     """Reads the ids of a list in `ImageSets/Segmentation`.
 
@@ -140,8 +150,9 @@ def read_file(path: Path, remedy: str = "") -> bytes:
 
 def read_text(path: Path, remedy: str = "", limit: int = MAX_BYTES) -> str:
     """The text of a list; raises `UserError` if that fails."""
-    try:
-        return _read_bytes(path, limit, remedy).decode("utf-8-sig")
+    data = _read_bytes(path, limit, remedy)
+    try:  # Windows writes UTF-16 where it says Unicode
+        return data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 text ({error}). Save it as UTF-8.") from error
 
@@ -151,7 +162,7 @@ def require_same_size(image: np.ndarray, mask: np.ndarray, mask_path: Path) -> N
     if image.shape[:2] != mask.shape:
         remedy = "Draw the mask at the image's size."
         if image.shape[1::-1] == mask.shape:
-            remedy = "If EXIF turns the image, data convert --exif ignore turns the mask."
+            remedy = "Transpose it. If EXIF turns the image, data convert --exif ignore does so."
         raise UserError(
             f"{mask_path}: the mask is {_size(mask)}, but its image is {_size(image)} "
             f"(height×width). {remedy}"

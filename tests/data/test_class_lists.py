@@ -20,6 +20,81 @@ FORMS = {
         CVAT + "background:0,0,0::\ntraffic light:1,20,255::\nbox-2:7,7,8:a,b:run\n",
         COLORS,
     ),
+    "label colours in tabs": (
+        "background\t0\t0\t0\ntraffic light\t1\t20\t255\nbox-2\t7\t7\t8",
+        COLORS,
+    ),
+    "titles in another order": (
+        "ID;B;G;R;Klasse\n0;0;0;0;background\n2;8;7;7;box-2\n1;255;20;1;traffic light",
+        COLORS,
+    ),
+    "titles in another language": (
+        "nom,rouge,vert,bleu\nbackground,0,0,0\ntraffic light,1,20,255\nbox-2,7,7,8",
+        COLORS,
+    ),
+    "id before the colour": (
+        "name,id,r,g,b\nbackground,0,0,0,0\ntraffic light,1,1,20,255\nbox-2,2,7,7,8",
+        COLORS,
+    ),
+    "id after the colour": (
+        "r,g,b,id,name\n0,0,0,0,background\n1,20,255,1,traffic light\n7,7,8,2,box-2",
+        COLORS,
+    ),
+    "with opacity": (
+        "name,r,g,b,a\nbackground,0,0,0,0\ntraffic light,1,20,255,255\nbox-2,7,7,8,255",
+        COLORS,
+    ),
+    "opaque": ("background 0 0 0 255\ntraffic light 1 20 255 255\nbox-2 7 7 8 255", COLORS),
+    "id, name and colour": ("0 background 0 0 0\n1 traffic light 1 20 255\n2 box-2 7 7 8", COLORS),
+    "name and colour in brackets": (
+        "background (0, 0, 0)\ntraffic light (1, 20, 255)\nbox-2 (7, 7, 8)",
+        COLORS,
+    ),
+    "CARLA's": (
+        "Value\tTag\tColor\n0\tbackground\t(0, 0, 0)\n1\ttraffic light\t(1, 20, 255)\n"
+        "2\tbox-2\t(7, 7, 8)",
+        COLORS,
+    ),
+    "hexadecimal colours": ("#000000 background\n#0114ff traffic light\n#070708 box-2", COLORS),
+    "hexadecimal after a comma": (
+        "name,color\nbackground,#000000\ntraffic light,#0114FF\nbox-2,#070708",
+        COLORS,
+    ),
+    "comments behind names": ("background # 0\ntraffic light # 1\nbox-2", VOC),
+    "commas behind names": ("background,\ntraffic light,\nbox-2,\n", VOC),
+    "a workbook's empty columns": (
+        "name,r,g,b,,\nbackground,0,0,0,,\ntraffic light,1,20,255,,\nbox-2,7,7,8,,\n",
+        COLORS,
+    ),
+    "YAML, names to colours": (
+        "background:\n  - 0\n  - 0\n  - 0\ntraffic light: [1, 20, 255]\nbox-2: [7, 7, 8]\n",
+        COLORS,
+    ),
+    "YAML of classes": (
+        "version: 1\nclasses:\n  - background\n  - traffic light\n  - box-2\n",
+        VOC,
+    ),
+    "JSON, names to colours": (json.dumps(dict(zip(NAMES, COLORS))), COLORS),
+    "JSON of Supervisely": (
+        json.dumps(
+            {
+                "classes": [
+                    {
+                        "title": name,
+                        "shape": "bitmap",
+                        "color": "#{:02x}{:02X}{:02x}".format(*color),
+                    }
+                    for name, color in zip(NAMES, COLORS)
+                ],
+                "tags": [],
+            }
+        ),
+        COLORS,
+    ),
+    "JSON of Hugging Face": (
+        json.dumps({"id2label": dict(enumerate(NAMES)), "label2id": {}}),
+        VOC,
+    ),
     "labelmap.txt without colours": (
         "background:::\ntraffic light:1,20,255::\nbox-2:7,7,8::\n",
         COLORS,
@@ -71,16 +146,22 @@ def test_lists_of_other_programs_are_read(form):
         ("class\nsky\ntree\n", "list:1: 'class' looks like a title"),
         ("Class Name\nsky\ntree\n", "list:1: 'Class Name' looks like a title"),
         ("name,r,g,b\nsky,1,2,3\ntree\nsea,3,4,5", "list:3: not of the form 'name,r,g,b'"),
-        ("shade,hue\nsky,#102030\ntree,#405060\n", "list: a table of an unknown form"),
+        ("id,name,kind\n0,sky,stuff\n1,tree,thing\n", "list: a table of an unknown form"),
+        ("name,id,trainId,color\nsky,0,255,0 0 0\ntree,1,0,1 2 3", "a table of an unknown form"),
+        ("0 0 0 0 0 sky\n1 1 1 1 1 tree", "a table of an unknown form"),
+        ("sky,tree,sea", "a table of an unknown form"),
+        ("| 0 | sky |\n| 1 | tree |\n", "a table in Markdown"),
+        ("Category\nsky\ntree\n", "list:1: 'Category' looks like a title"),
         ("sky 1 2 3\ntree\n", "list:1: put a tab between name and colour"),
         ("sky\t1 2 3\ntree\t1 2 3\n", "list:2: tree has the colour 1 2 3, as sky has. Colours"),
         ("sky\t128 0 0\ntree\n", "list:2: tree has the colour 128 0 0, as sky has, by default"),
-        ("1 sky\n2 tree\n", "list:1: ids must be 0 to 1, each once, and 'sky' has 1"),
-        ("0,sky\n1,tree\n1,sea\n", "list:2: ids must be 0 to 2"),
+        ("1 sky\n2 tree\n", "list: ids must be 0 to 1, each once, and 'sky' has 1"),
+        ("0,sky\n1,tree\n1,sea\n", "list:2: ids must be 0 to 254, each once"),
         ('[{"name": "sky", "id": 0}, {"name": "tree"}]', "ids must be .* 'tree' has none"),
         ("sky,1,2,300\n", "list:1: a colour is"),
         ("<annotations>\n", "list: XML"),
         ("item {\n  name: 'sky'\n}\n", "list: TensorFlow's label map"),
+        ("# map\nitem {\n  name: 'sky'\n}\n", "list: TensorFlow's label map"),
         ("{", "list: not a list of classes in JSON"),
         ('{"names": 7}', "neither a list nor an object"),
         ('[["sky"]]', "a name is not a text"),
@@ -105,6 +186,8 @@ def test_other_lists_are_refused(text, message):
         ("red", "green", "blue"),
         ("wall", "building, edifice", "sky"),
         ("background", "3 wheeler"),
+        ("background", "class 1", "class 2"),
+        ("0", "1", "7"),
         ("name",),
     ],
 )

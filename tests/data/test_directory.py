@@ -50,7 +50,7 @@ def test_classes_may_have_colours(folder):
             lambda d: (d / "classes.txt").write_text("a\t1 2 300"),
             "classes.txt:1: a colour is",
         ),
-        (lambda d: (d / "classes.txt").write_bytes(b"\xff\xfe"), "classes.txt: not UTF-8"),
+        (lambda d: (d / "classes.txt").write_bytes(b"\xff"), "classes.txt: not UTF-8"),
         (lambda d: (d / "JPEGImages/train_2.jpg").unlink(), "train_2.jpg: the image is missing"),
         (
             lambda d: (d / "ImageSets/Segmentation/train.txt").write_text("train_2.jpg\n"),

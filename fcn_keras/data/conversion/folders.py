@@ -6,7 +6,10 @@ no lists of training and validation images; other programs use other colours in 
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +27,7 @@ from fcn_keras.data.conversion.source import (
     Source,
     split_name,
 )
-from fcn_keras.data.directory import LIST_FOLDER, read_class_list, read_file, read_text
+from fcn_keras.data.directory import LIST_FOLDER, read_file, read_numbered_list, read_text
 from fcn_keras.data.split import LabelSet
 from fcn_keras.errors import UserError
 
@@ -37,7 +40,8 @@ CLASS_LISTS = (
     *("classes.txt", "class_names.txt", CVAT_LIST, "class_dict.csv", "_classes.csv"),
     *("label_colors.txt", "labels.txt", "data.yaml", "dataset.yaml", "classes.json"),
 )
-UNLABELLED_NAMES = {"unlabelled", "unlabeled", "void", "ignore", IGNORED}
+SPLIT_LIST = re.compile(rf"({'|'.join(SPLIT_NAMES)})([-_]?(list|files|ids|images|set))?\.(txt|csv)")
+UNLABELLED_NAMES = {"unlabelled", "unlabeled", "unknown", "void", "ignore", IGNORED}
 
 
 def recognizes(place: Path) -> bool:
@@ -51,10 +55,10 @@ def read(place: Path | None, options: Options, findings: Findings) -> Source:
     _check_options(options)
     if place is None:
         place = Path(os.path.commonpath([images.absolute(), masks.absolute()]))
-    labels, path = _labels(place, options, findings)
+    labels, path, ids = _labels(place, options, findings)
     pairs = find_pairs(images, masks, options.mask_suffix, findings)
     splits = _listed_splits(place, pairs, findings)
-    reader = MaskReader(labels, options, path or "the class list")
+    reader = MaskReader(labels, options, path or "the class list", ids)
     new_labels, new_ids = _in_new_order(labels, path)
     examples = []
     for pair in pairs:
@@ -84,26 +88,26 @@ def _check_options(options: Options) -> None:
 
 def _labels(
     place: Path, options: Options, findings: Findings
-) -> tuple[LabelSet | None, Path | None]:
-    """The classes in the order of their ids in masks, and their list, if there is one."""
+) -> tuple[LabelSet | None, Path | None, tuple[int, ...]]:
+    """The classes in the order of their ids in masks, their list, and the ids that it names."""
     if options.binary is not None:
-        return LabelSet(("background", options.binary), BINARY_COLORS), None
+        return LabelSet(("background", options.binary), BINARY_COLORS), None, ()
     path = options.classes
     if path is None:
         paths = [folder / name for folder in (place, place / "train") for name in CLASS_LISTS]
         path = next((path for path in paths if path.is_file()), None)
         if path is None:
-            return None, None
+            return None, None, ()
         findings.notes.append(f"{path}: its classes are used (--classes names another list).")
-    labels = read_class_list(path)
+    labels, ids = read_numbered_list(path)
     if labels.names[0] == IGNORED and len(labels) > 1:  # labelme's, which is no id in masks
-        labels = LabelSet(labels.names[1:])
+        labels, ids = LabelSet(labels.names[1:]), ids[:-1]
     for name in labels.names:
         if name.lower() in UNLABELLED_NAMES:
             findings.notes.append(
                 f"{name} is a class like others. To leave its pixels unlabelled: --map '{name}='."
             )
-    return labels, path
+    return labels, path, ids
 
 
 def _in_new_order(labels: LabelSet | None, path: Path | None) -> tuple[LabelSet, np.ndarray]:
@@ -126,28 +130,34 @@ def _listed_splits(place: Path, pairs: list[Pair], findings: Findings) -> dict[s
     names = {pair.name: pair.name for pair in pairs}
     names |= {f"/{Path(name).name}": name for name in names}
     splits: dict[str, str] = {}
-    for folder in (place, place / LIST_FOLDER):
-        for split in sorted(SPLIT_NAMES):
-            path = folder / f"{split}.txt"
-            if not path.is_file():
-                continue
-            lines = [line for line in split_lines(read_text(path)) if line.strip()]
-            found = [name for line in lines if (name := _listed(line, names))]
-            missing = len(lines) - len(found)
-            findings.notes.append(
-                f"{path}: {split_name(split)}, {len(found)} images"
-                + (f"; {missing} of its lines name none here." if missing else ".")
-            )
-            for name in found:
-                if splits.setdefault(name, split_name(split)) != split_name(split):
-                    findings.problems.append(f"{path}: {name} is in another list, too.")
+    for path in _lists(place):
+        split = split_name(SPLIT_LIST.fullmatch(path.name.lower())[1])  # type: ignore[index]
+        lines = [line for line in split_lines(read_text(path)) if line.strip()]
+        found = [name for line in lines if (name := _listed(line, names))]
+        missing = len(lines) - len(found)
+        findings.notes.append(
+            f"{path}: {split}, {len(found)} images"
+            + (f"; {missing} of its lines name none here." if missing else ".")
+        )
+        for name in found:
+            if splits.setdefault(name, split) != split:
+                findings.problems.append(f"{path}: {name} is in another list, too.")
     return splits
+
+
+def _lists(place: Path) -> Iterator[Path]:
+    """Files such as `train.txt`, in a folder, in one inside it, or where VOC has them."""
+    with contextlib.suppress(OSError):
+        for pattern in ("*", "*/*", f"{LIST_FOLDER}/*"):
+            for path in sorted(place.glob(pattern)):
+                if SPLIT_LIST.fullmatch(path.name.lower()) and path.is_file():
+                    yield path
 
 
 def _listed(line: str, names: dict[str, str]) -> str | None:
     """The name that a line of a list means: itself, or the first of its paths."""
     line = line.replace("\\", "/")
-    for text in (line.strip(), line.split()[0]):
+    for text in (line.strip(), re.split(r"[\s,;]", line.strip())[0]):
         root, ending = os.path.splitext(text)
         text = root if ending.lower() in IMAGE_ENDINGS else text
         found = names.get(text) or names.get(f"/{text.rpartition('/')[2]}")

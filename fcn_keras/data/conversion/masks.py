@@ -7,6 +7,7 @@ lines of a class list if they are colours.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -27,9 +28,9 @@ UNKNOWN = 256  # in tables of class ids
 MANY_COLORS = 32  # of no class beside a list of classes: more are not listed to fill in
 MANY_IDS = 64  # of no class in one mask: more are a photograph's grey values
 FAR = 64  # of 255 levels between a pixel's colour and its class's, in one channel
-FAR_SHARE = 0.1  # of pixels that may be as far; photographs have more
+FAR_SHARE = 0.25  # of pixels that may be as far: soft edges have fewer, photographs more
 MAX_LISTED = 4096  # values that are counted
-BLACK, WHITE = 0, 0xFFFFFF
+BLACK, WHITE, WHITE_16 = 0, 0xFFFFFF, 0xFFFF
 VOID = color_code(voc_palette()[IGNORE_ID])
 BINARY_COLORS = ((0, 0, 0), (255, 255, 255))
 
@@ -51,21 +52,29 @@ class MaskReader:
             so that all values are listed.
         options: What a person says about the masks.
         place: The class list, for messages.
+        ids: The classes' ids in masks, unless `options` say the first. Default: 0, 1, 2, ...
     """
 
-    def __init__(self, labels: LabelSet | None, options: Options, place) -> None:
+    def __init__(
+        self, labels: LabelSet | None, options: Options, place, ids: Sequence[int] = ()
+    ) -> None:
         self.labels, self.options, self.place = labels, options, place
         self.kind = "colors" if options.nearest or options.binary else options.mask_values
         self.ids: dict[int, _Seen] = {}
         self.colors: dict[int, _Seen] = {}
-        self.found_ids = np.zeros(256, bool)
+        self.id_pixels, self.id_masks = np.zeros(256, np.int64), np.zeros(256, np.int64)
+        self._indices: dict[int, tuple[int, str]] = {}  # of the colours in palettes, and where
+        self._moved = ""  # what is wrong with them
+        self._only_binary: list[str] = []  # masks of 0 and 255
         self._odd_masks = [0, 0]  # with ids, with colours of no class
         self.pixels = self.changed = self.masks = 0
         self._id_table = np.full(256, UNKNOWN, np.uint16)
         self._id_table[IGNORE_ID] = IGNORE_ID
-        first = options.ids_from or 0
         size = len(labels) if labels else 0
-        self._id_table[first : first + size] = np.arange(size)[: 256 - first]
+        if options.ids_from is not None or len(ids) != size:
+            ids = range(256)[options.ids_from or 0 :][:size]
+        self.class_ids = list(ids)
+        self._id_table[self.class_ids] = np.arange(len(ids))
         self._id_table[list(options.unlabelled or ())] = IGNORE_ID
         known = class_colors(labels) if labels else {}
         known |= {color_code(color): IGNORE_ID for color in options.unlabelled_color or ()}
@@ -84,12 +93,14 @@ class MaskReader:
         """
         formats = (*MASK_FORMATS, "JPEG") if self.options.nearest else MASK_FORMATS
         values = mask_values(data, name, formats)
-        most = values.pixels.max()
-        if values.pixels.min() < 0 or most > 255:
+        least, most = values.pixels.min(), values.pixels.max()
+        if most == WHITE_16 and not (values.pixels % 257).any():  # 8 bits, written as 16
+            values = dataclasses.replace(values, pixels=values.pixels // 257)
+        elif least < 0 or most > 255:
             raise UserError(
-                f"{name}: values up to {most}, so numbers of objects rather than of classes. "
-                "Replace each number by its object's class. If there is one class only, save 255 "
-                "where there is an object and use --binary NAME."
+                f"{name}: values of {least} to {most}, so numbers of objects rather than of "
+                "classes, which are 0 to 255. Replace each number by its object's class. If there "
+                "is one class only, save 255 where there is an object and use --binary NAME."
             )
         if self.options.nearest and values.palette is None and values.pixels.ndim == 2:
             if self.labels and any(len({*color}) > 1 for color in self.labels.palette):
@@ -121,8 +132,27 @@ class MaskReader:
             raise UserError(f"{name}: colours, not ids. Leave out --mask-values ids.")
         if self.kind is None and self.labels:
             require_palette_agrees(values, self.labels, name)
-        self.found_ids |= np.bincount(ids.ravel(), minlength=256) > 0
+        counts = np.bincount(ids.ravel(), minlength=256)
+        self.id_pixels += counts
+        self.id_masks += counts > 0
+        if counts[0] and counts[IGNORE_ID] and not counts[1:IGNORE_ID].any():
+            self._only_binary.append(name)
+        if self.kind is None and values.palette is not None:
+            self._compare_palette(values.palette, np.flatnonzero(counts[:IGNORE_ID]), name)
         return ids
+
+    def _compare_palette(self, palette: np.ndarray, used: np.ndarray, name: str) -> None:
+        """Notes whether a palette has another mask's colours at other indices."""
+        codes = [color_code(color) for color in palette[used].tolist()]
+        if len({*codes}) < len(codes):
+            return
+        for index, code in zip(used.tolist(), codes):
+            first, place = self._indices.setdefault(code, (index, name))
+            if first != index and not self._moved:
+                color = " ".join(map(str, color_of(code)))
+                self._moved = (
+                    f"the colour {color} is index {first} in {place}, but {index} in {name}"
+                )
 
     def _note(self, seen: dict[int, _Seen], found, counts, name: str, many: int) -> None:
         if len(found) > many:
@@ -166,6 +196,12 @@ class MaskReader:
                 f"{self.changed / self.pixels:.2%} of the masks' pixels had colours of no class "
                 "and got the nearest class's (--nearest)."
             )
+        if self._moved:
+            findings.problems.append(
+                f"Palettes have the same colours in several orders: {self._moved}. If the colours "
+                "are right: --mask-values colors. If the indices are: --mask-values ids."
+            )
+            return
         if self.labels is None:
             self._ask_for_classes(findings)
             return
@@ -173,20 +209,29 @@ class MaskReader:
             self._report_colors(findings)
         if self.ids:
             self._report_ids(findings)
-        only = set(np.flatnonzero(self.found_ids).tolist())
         self._require_options_used(findings)
-        if only == {0, IGNORE_ID} and IGNORE_ID not in (self.options.unlabelled or ()):
-            findings.problems.append(_binary(self.masks))
+        if IGNORE_ID not in (self.options.unlabelled or ()):
+            if self._found_ids() == {0, IGNORE_ID}:
+                findings.problems.append(_binary(self.masks))
+            elif self._only_binary:
+                findings.notes.append(
+                    f"{len(self._only_binary)} of {self.masks} masks have only the values 0 and "
+                    f"255 ({few(self._only_binary)}), and 255 is unlabelled. If it is a class in "
+                    "these, save its id instead."
+                )
+
+    def _found_ids(self) -> set[int]:
+        return {*np.flatnonzero(self.id_pixels).tolist()}
 
     def _require_options_used(self, findings: Findings) -> None:
         """Adds a problem if an option for ids was given, and masks hold colours, or vice versa."""
-        if self.masks and not self.found_ids.any() and not self.options.binary:
+        if self.masks and not self.id_pixels.any() and not self.options.binary:
             if self.options.ids_from is not None or self.options.unlabelled is not None:
                 findings.problems.append(
                     "--ids-from and --unlabelled are for ids, and the masks have colours. If these "
                     "are ids in three channels: --mask-values ids."
                 )
-        if self.found_ids.any() and self.options.unlabelled_color:
+        if self.id_pixels.any() and self.options.unlabelled_color:
             findings.problems.append(
                 "--unlabelled-color is for colours, and masks have ids: --unlabelled ID, or "
                 "--mask-values colors."
@@ -194,7 +239,6 @@ class MaskReader:
 
     def _report_colors(self, findings: Findings) -> None:
         colors = [color_of(code) for code in self.colors]
-        greys = [red for red, green, blue in colors if red == green == blue]
         what = self._odd("colour", list(map(str, colors)))
         if self.options.binary and colors == [(1, 1, 1)]:
             remedy = "0 and 1 are ids already: name them by --classes FILE, without --binary."
@@ -202,8 +246,8 @@ class MaskReader:
             remedy = "Only black and white are known with --binary; --nearest takes the nearer one."
         elif {*self.colors} <= {BLACK, WHITE}:
             remedy = BINARY_REMEDY
-        elif len(greys) == len(colors) and max(greys) < len(self.labels or ()):
-            remedy = "If they are ids in three channels: --mask-values ids."
+        elif all(_known_ids(color) & {*self.class_ids} for color in colors):
+            remedy = "If they are ids in three channels, or in one of them: --mask-values ids."
         elif len(colors) > MANY_COLORS:
             remedy = (
                 "So many come from soft edges or compression: --nearest takes the nearest class."
@@ -218,20 +262,28 @@ class MaskReader:
 
     def _report_ids(self, findings: Findings) -> None:
         assert self.labels
-        first, size = self.options.ids_from or 0, len(self.labels)
+        known, size = self.class_ids, len(self.labels)
         values = sorted(self.ids)
         remedy = "Add them to the list, or use --unlabelled ID."
-        if values == [0] and first:
+        if values == [0] and known[0]:
             remedy = "If 0 is unlabelled: --unlabelled 0."
-        elif values == [size] and not first:
+        elif values == [size] and known == [*range(size)]:
             remedy = "If the first class is 1: --ids-from 1"
-            remedy += " --unlabelled 0." if bool(self.found_ids[0]) else "."
+            remedy += " --unlabelled 0." if self.id_pixels[0] else "."
         elif all((value,) * 3 in self.labels.palette for value in values):
             remedy = "They are greys of classes in the list: --mask-values colors."
+        elif max(values) > 2 * len(known) + max(known):
+            grey = " ".join([str(values[0])] * 3)
+            remedy = (
+                f"If they are greys of classes: list them, as 'name<TAB>{grey}', and add "
+                "--mask-values colors. If they are soft edges in masks of black and white: "
+                "--binary NAME --nearest, without --classes."
+            )
         what = self._odd("id", list(map(str, values)))
-        findings.problems.append(
-            f"{what} {self.place} has the ids {first} to {first + size - 1}. {remedy}"
-        )
+        ids = f"{known[0]} to {known[-1]}"
+        if known[-1] - known[0] >= len(known):  # there are gaps
+            ids = few(list(map(str, known)))
+        findings.problems.append(f"{what} {self.place} has the ids {ids}. {remedy}")
 
     def _odd(self, kind: str, values: list[str]) -> str:
         """What is no class's, in which mask and how many others."""
@@ -243,10 +295,12 @@ class MaskReader:
         return f"{place}: {count} no class's{which}."
 
     def _ask_for_classes(self, findings: Findings) -> None:
-        ids = set(np.flatnonzero(self.found_ids).tolist())
+        ids = self._found_ids()
         if {*self.colors} == {BLACK, WHITE} or (ids == {0, IGNORE_ID}):
             findings.problems.append(_binary(self.masks))
             return
+        if ids == {IGNORE_ID}:
+            findings.problems.append(f"All {self.masks} masks have only the value 255.")
         if not self.ids and not self.colors:
             return  # each mask has a problem of its own
         kind, hint = "colours" if self.colors else "ids", ""
@@ -254,11 +308,15 @@ class MaskReader:
             red == green == blue for red, green, blue in map(color_of, self.colors)
         ):
             hint = " If the greys are ids in three channels: --mask-values ids."
+        first = min(self.ids, default=0)
         if self.ids and max(self.ids) > 2 * len(self.ids):
             hint = (
                 " As the ids have large gaps, they are listed as greys: add --mask-values colors."
             )
+            self._see_unlabelled()
             self.colors, self.ids = {color_code([id] * 3): self.ids[id] for id in self.ids}, {}
+        elif first:
+            hint = f" Add --ids-from {first}."
         findings.problems.append(
             f"The classes of the masks' {kind} are not known. Save the list that is printed, with "
             f"their names, and give it as --classes FILE.{hint}"
@@ -266,9 +324,15 @@ class MaskReader:
         if self.colors:
             findings.class_list += self._color_lines()
         if self.ids:
-            for value in range(max(self.ids) + 1):
+            for value in range(first, max(self.ids) + 1):
                 seen = self.ids.get(value, _Seen(""))
                 findings.class_list += [self._share(seen), f"class_{value}"]
+
+    def _see_unlabelled(self) -> None:
+        """Counts 255 as a value like others."""
+        if self.id_pixels[IGNORE_ID]:
+            pixels, masks = (int(n[IGNORE_ID]) for n in (self.id_pixels, self.id_masks))
+            self.ids[IGNORE_ID] = _Seen("", pixels, masks)
 
     def _color_lines(self) -> list[str]:
         """Lines of a class list with the colours that are no class's, the first for black."""
@@ -287,6 +351,11 @@ class MaskReader:
 
     def _share(self, seen: _Seen) -> str:
         return f"# {seen.pixels / self.pixels:.2%}, in {seen.masks} of {self.masks} masks"
+
+
+def _known_ids(color) -> set[int]:
+    """The id that a colour of equal channels is, or one of a single channel but 0."""
+    return {*color} if len({*color}) == 1 else {*color} - {0} if color.count(0) == 2 else set()
 
 
 BINARY_REMEDY = "If white (255) is a class: --binary NAME, without --classes."

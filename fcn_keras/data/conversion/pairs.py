@@ -12,6 +12,7 @@ import functools
 import itertools
 import os
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -21,11 +22,11 @@ from fcn_keras.data.conversion.source import Findings, split_in
 from fcn_keras.errors import UserError, few
 
 JPEG_ENDINGS = {".jpg", ".jpeg", ".jfif"}
-IMAGE_ENDINGS = {*JPEG_ENDINGS, ".png", ".tif", ".tiff", ".bmp", ".webp"}
-MASK_ENDINGS = {".png", ".tif", ".tiff", ".bmp", ".gif"}
+LOSSLESS_ENDINGS = {".png", ".tif", ".tiff", ".bmp", ".gif", ".webp"}
+IMAGE_ENDINGS = JPEG_ENDINGS | LOSSLESS_ENDINGS
 MASK_WORDS = set(
-    "mask masks label labels annot annots annotation annotations anno ann gt truth groundtruth "
-    "seg segmentation segmentations semantic target targets".split()
+    "mask masks label labels annot annots annotation annotations anno ann gt gts truth groundtruth "
+    "groundtruths manual seg segmentation segmentations semantic target targets".split()
 )
 IMAGE_WORDS = set(
     "image images img imgs photo photos picture pictures rgb input inputs jpeg original originals "
@@ -33,8 +34,9 @@ IMAGE_WORDS = set(
 )
 PLAIN_WORDS = {"class", "png", "dir", "raw", "ground", "fine"}  # beside one of a mask
 # Folders beside masks: pictures to look at, and numbers of objects.
-OTHER_WORDS = {"object", "objects", "instance", "instances", "visualization", "overlay", "overlays"}
-GLUED = re.compile(r"(annot|masks?|labels?)$")  # CamVid's "trainannot"
+OTHER_WORDS = {"object", "objects", "instance", "instances", "panoptic"}
+OTHER_WORDS |= {"visualization", "overlay", "overlays"}
+GLUED = re.compile(r"(annot|masks?|labels?|images?)$")  # CamVid's "trainannot"
 MAX_AFFIXES = 8
 MAX_AFFIX = 40  # characters
 
@@ -47,7 +49,7 @@ class File(NamedTuple):
 
     @property
     def stem(self) -> str:
-        return self.path.stem
+        return unicodedata.normalize("NFC", self.path.stem)
 
 
 class Rule(NamedTuple):
@@ -89,6 +91,7 @@ def find_pairs(images: Path, masks: Path, suffix: str | None, findings: Findings
     image_files, mask_files, others = _files(images, masks, findings)
     if suffix is not None:
         suffix = os.path.splitext(suffix)[0] if _ending(suffix) in IMAGE_ENDINGS else suffix
+        suffix = unicodedata.normalize("NFC", suffix)
         for file in sorted({*mask_files} - {*image_files}):
             if not file.stem.endswith(suffix):
                 findings.leave_out(f"as its name does not end with {suffix}", file.path)
@@ -102,8 +105,12 @@ def find_pairs(images: Path, masks: Path, suffix: str | None, findings: Findings
     possible = min(len(files) // 2, len(image_files), len(mask_files))
     if len(match.pairs) < min(max(1, possible), 2) and not findings.problems:
         folders = f"{images}" if images == masks else f"{images} and {masks}"
-        contents = _contents([*files, *others])
+        contents = _contents([*sorted(files), *others])
         masks_found = 0 if image_files == mask_files else len(mask_files)
+        _require_one_mask_each(image_files, mask_files)
+        unlike = ""
+        if image_files and masks_found:
+            unlike = f", unlike {image_files[0].path.name} and {mask_files[0].path.name}"
         if not files:
             raise UserError(
                 f"{folders}: neither images and masks nor the files of a known format, but "
@@ -111,9 +118,10 @@ def find_pairs(images: Path, masks: Path, suffix: str | None, findings: Findings
             )
         raise UserError(
             f"{folders}: {len(match.pairs)} pairs of image and mask, among {len(image_files)} "
-            f"images and {masks_found} masks ({contents}). Their names must differ by one "
-            "prefix or suffix. --images DIR and --masks DIR choose folders, --mask-suffix the "
-            "ending, --format another format."
+            f"images and {masks_found} masks ({contents}). Only files of these endings are read: "
+            f"{', '.join(sorted(IMAGE_ENDINGS))}. The names of an image and its mask must be equal "
+            f"but for one prefix or suffix{unlike}. --images DIR and --masks DIR choose folders, "
+            "--mask-suffix the ending, --format another format."
         )
     if match.rule != Rule():
         findings.notes.append(f"{match.rule}. --mask-suffix chooses another.")
@@ -127,34 +135,50 @@ def _files(
     images: Path, masks: Path, findings: Findings
 ) -> tuple[list[File], list[File], list[File]]:
     """Possible photographs, possible masks, and files of other endings."""
-    below = _walk(images)
-    mask_files = below if images == masks else _walk(masks)
-    endings = IMAGE_ENDINGS | MASK_ENDINGS
-    others = [f for f in dict.fromkeys([*below, *mask_files]) if _ending(f.path) not in endings]
+    inside, others = _walk(images, findings)
     if images != masks:
-        inside = [file for file in below if masks not in file.path.parents]
+        mask_files, more = _walk(masks, findings)
+        others = list(dict.fromkeys([*others, *more]))
+        if images in masks.parents:  # so that both know the folders of splits
+            mask_files = [_file(file.path, images) for file in mask_files]
+        inside = [file for file in inside if masks not in file.path.parents]
+        neutral = _neutral(inside)
+        inside = [file for file in inside if not _is_mask(file, neutral)] or inside
     else:
-        odd = [f for f in below if any(OTHER_WORDS & {*_words(part)} for part in f.folders)]
-        for file in odd:
-            findings.leave_out("as its folder's name is not one of class masks", file.path)
-        below = sorted({*below} - {*odd})
-        inside = [file for file in below if not _is_mask(file)]
-        mask_files = [file for file in below if _is_mask(file)]
-        if not mask_files:  # both in one folder
-            jpegs = [file for file in inside if _ending(file.path) in JPEG_ENDINGS]
-            rest = [file for file in inside if _ending(file.path) not in JPEG_ENDINGS]
-            inside, mask_files = (jpegs, rest) if jpegs and rest else (inside, inside)
-    lossless = [file for file in mask_files if _ending(file.path) in MASK_ENDINGS]
-    lossy = [file for file in mask_files if _ending(file.path) in JPEG_ENDINGS]
-    return (
-        [file for file in inside if _ending(file.path) in IMAGE_ENDINGS],
-        lossless or lossy,
-        others,
-    )
+        below, neutral = inside, _neutral(inside)
+        mask_files = [file for file in below if _is_mask(file, neutral)]
+        inside = [file for file in below if not _is_mask(file, neutral)]
+        if not mask_files or not inside:  # both in one folder
+            jpegs = [file for file in below if _ending(file.path) in JPEG_ENDINGS]
+            rest = [file for file in below if _ending(file.path) not in JPEG_ENDINGS]
+            return (jpegs, rest, others) if jpegs and rest else (below, below, others)
+    lossless = {(f.folders, f.stem) for f in mask_files if _ending(f.path) not in JPEG_ENDINGS}
+    previews = [
+        file
+        for file in mask_files
+        if _ending(file.path) in JPEG_ENDINGS and (file.folders, file.stem) in lossless
+    ]
+    for file in previews:
+        findings.leave_out("as a JPEG beside a mask of the same name", file.path)
+    return inside, sorted({*mask_files} - {*previews}), others
 
 
-def _walk(root: Path) -> list[File]:
-    return [File(path, path.relative_to(root).parts[:-1]) for path in files_below(root)]
+def _walk(root: Path, findings: Findings) -> tuple[list[File], list[File]]:
+    """The images below a folder, but those of objects, and files of other endings."""
+    images, others = [], []
+    for path in files_below(root):
+        file = _file(path, root)
+        if _ending(path) not in IMAGE_ENDINGS:
+            others.append(file)
+        elif any(OTHER_WORDS & {*_words(part)} for part in file.folders):
+            findings.leave_out("as its folder's name is not one of class masks", path)
+        else:
+            images.append(file)
+    return images, others
+
+
+def _file(path: Path, root: Path) -> File:
+    return File(path, path.relative_to(root).parts[:-1])
 
 
 def _ending(path) -> str:
@@ -171,8 +195,23 @@ def _words(folder: str) -> list[str]:
     return [piece.lower() for piece in _pieces(folder)]
 
 
-def _is_mask(file: File) -> bool:
-    return any(MASK_WORDS & {*_words(folder)} for folder in file.folders)
+def _neutral(files: list[File]) -> set[tuple[str, ...]]:
+    """Folders that contain folders of masks and of photographs, so that their names say neither."""
+    kinds: dict[tuple[str, ...], set[bool]] = {}
+    for folders in {file.folders for file in files}:
+        words = [{*_words(folder)} & (MASK_WORDS | IMAGE_WORDS) for folder in folders]
+        told = [index for index, found in enumerate(words) if found]
+        for index in told[-1:]:
+            for end in range(1, index + 1):
+                kinds.setdefault(folders[:end], set()).add(bool(words[index] & MASK_WORDS))
+    return {folders for folders, found in kinds.items() if len(found) == 2}
+
+
+def _is_mask(file: File, neutral: set[tuple[str, ...]]) -> bool:
+    return any(
+        MASK_WORDS & {*_words(folder)} and file.folders[: index + 1] not in neutral
+        for index, folder in enumerate(file.folders)
+    )
 
 
 def _places(file: File) -> tuple[str, ...]:
@@ -187,7 +226,9 @@ def _places(file: File) -> tuple[str, ...]:
 
 
 def _split_of(file: File) -> str | None:
-    return split_in(_places(file))
+    """The split that a folder's name is or contains, as in `train2017`."""
+    places = _places(file)
+    return split_in(places) or split_in(word for place in places for word in _words(place))
 
 
 # What, besides the name, a photograph and its mask must have in common. A later one is taken only
@@ -214,29 +255,81 @@ def _best_match(images: list[File], masks: list[File], suffix: str | None) -> _M
         if 2 * len(best.pairs) >= min(len(images), len(masks)) > 0:
             break  # no other can make more than twice as many
         matches = _matches(images, masks, common, rules)
-        most = max(matches, key=lambda match: len(match.pairs), default=best)
-        equal = {
-            match.rule: None
-            for match in matches
-            if len(match.pairs) == len(most.pairs) > 0
-            and {mask for _, mask in match.pairs}.isdisjoint(mask for _, mask in most.pairs)
-        }
+        most = max(matches, key=lambda m: (len(m.pairs), not _is_reversed(m.rule)), default=best)
+        equal = {match.rule: None for match in matches if _competes(match, most)}
         if equal and most.rule != Rule():
             raise UserError(
                 f"{masks[0].path.parent}: several masks for each image: "
-                f"{'; '.join(map(str, [most.rule, *equal]))}. Choose one by --mask-suffix. Masks "
-                "of one class each must be joined first."
+                f"{few(list(map(str, [most.rule, *equal])))}. Choose one by --mask-suffix, "
+                "or by --images and --masks if they are in folders of their own. Masks of one "
+                "class each must be joined first."
             )
         if len(most.pairs) > 2 * len(best.pairs):
             best = most
-        same = max((files for match in matches for files in match.same_masks), key=len, default=[])
-        if len(best.pairs) < 2 and same:
-            raise UserError(
-                f"{same[0].path}: one of several masks for the same image, as {same[1].path} is. "
-                "If each folder has the masks of one class, join them to one mask of ids per "
-                "image; otherwise choose a folder by --masks."
-            )
+        if len(best.pairs) < 2 and images != masks:
+            _require_one_of_each(matches)
+    _require_no_rival(best, images, masks)
     return best
+
+
+def _require_no_rival(best: _Match, images: list[File], masks: list[File]) -> None:
+    """Raises `UserError` if the masks that are left fit the same photographs elsewhere."""
+    used = {mask for _, mask in best.pairs}
+    rest = [mask for mask in masks if mask not in used]
+    if images == masks or 2 * len(rest) < len(best.pairs):
+        return
+    for common in COMMON[1:]:
+        for match in _matches(images, rest, common, _rules(images, rest, None)):
+            if best.pairs and _competes(match, best):
+                raise UserError(
+                    f"{best.pairs[0][1].path}: one of several masks for an image, as "
+                    f"{match.pairs[0][1].path} is. Choose a folder by --masks DIR."
+                )
+
+
+def _competes(match: _Match, most: _Match) -> bool:
+    """Whether a rule finds other masks, as many as the best, or half as many for its images."""
+    if not match.pairs or _is_reversed(match.rule) != _is_reversed(most.rule):
+        return False
+    (images, masks), (others, taken) = [
+        [{*files} for files in zip(*m.pairs)] for m in (match, most)
+    ]
+    enough = len(match.pairs) == len(most.pairs)
+    return masks.isdisjoint(taken) and (enough or 2 * len(images & others) >= len(most.pairs))
+
+
+def _is_reversed(rule: Rule) -> bool:
+    """Whether a rule takes for photographs what is called masks, or vice versa."""
+    image, mask = ({*_words(rule[kind]), *_words(rule[kind + 2])} for kind in (0, 1))
+    return bool(image & MASK_WORDS or mask & IMAGE_WORDS) and not mask & MASK_WORDS
+
+
+def _require_one_of_each(matches: list[_Match]) -> None:
+    """Raises `UserError` if several masks fit one photograph, or several photographs one mask."""
+    for kind in ("masks", "images"):
+        found = (files for match in matches for files in getattr(match, f"same_{kind}"))
+        if same := max(found, key=len, default=[]):
+            joined = " If each folder has the masks of one class, join them to one mask of ids."
+            raise UserError(
+                f"{same[0].path}: one of several {kind} of the same name, as {same[1].path} is. "
+                f"Choose a folder by --{kind} DIR.{joined if kind == 'masks' else ''}"
+            )
+
+
+def _require_one_mask_each(images: list[File], masks: list[File]) -> None:
+    """Raises `UserError` if folders have one photograph and several masks each."""
+    by_image, by_mask = (
+        _by_key([(COMMON[0](file), file) for file in files], "", "") for files in (images, masks)
+    )
+    photographs, drawn = (
+        collections.Counter(place for place, _ in by_key) for by_key in (by_image, by_mask)
+    )
+    for (place, _), files in by_mask.items():
+        if photographs[place] == 1 < drawn[place] and images != masks:
+            raise UserError(
+                f"{files[0].path}: one of {drawn[place]} masks for one image, perhaps of single "
+                "objects. Join them to one mask of class ids per image."
+            )
 
 
 def _matches(images: list[File], masks: list[File], common, rules: list[Rule]) -> list[_Match]:
@@ -257,7 +350,7 @@ def _matches(images: list[File], masks: list[File], common, rules: list[Rule]) -
 
 def _match(rule: Rule, by_image: dict, by_mask: dict) -> _Match:
     match = _Match(rule, [], [], [])
-    for key in by_image.keys() & by_mask.keys():
+    for key in filter(by_mask.__contains__, by_image):
         photographs, drawn = by_image[key], by_mask[key]
         if len(photographs) > 1:
             match.same_images.append(photographs)
@@ -332,8 +425,12 @@ def _leave_out(
 
 
 def _named(pairs: list[tuple[File, File]]) -> list[Pair]:
+    exact = {image: split_in(_places(image)) for image, _ in pairs}
+    contained = {image: _split_of(image) for image, _ in pairs}
+    # A word such as "test" in a name may mean something else, unless there are the others, too.
+    splits = contained if {"train", "val"} <= {*contained.values()} else exact
     named = (
-        Pair("/".join((*_places(image), image.stem)), image.path, mask.path, _split_of(image))
+        Pair("/".join((*_places(image), image.stem)), image.path, mask.path, splits[image])
         for image, mask in pairs
     )
     return sorted(named, key=lambda pair: pair.name)
@@ -341,8 +438,13 @@ def _named(pairs: list[tuple[File, File]]) -> list[Pair]:
 
 def _contents(files: list[File]) -> str:
     """What folders contain, such as "3 .npy in a/b"."""
-    counts = collections.Counter(
-        (_ending(file.path) or "without ending", str(file.path.parent)) for file in files
-    )
-    found = [f"{count} {ending} in {folder}" for (ending, folder), count in counts.most_common()]
+    folders: dict[str, list[str]] = {}
+    for file in files:
+        ending = _ending(file.path) or "without ending"
+        folders.setdefault(ending, []).append(str(file.path.parent))
+    found = []
+    for ending, places in sorted(folders.items(), key=lambda item: -len(item[1])):
+        others = len({*places}) - 1
+        more = f" and {others} other folders" if others else ""
+        found.append(f"{len(places)} {ending} in {places[0]}{more}")
     return few(found) or "no files"

@@ -23,7 +23,8 @@ from fcn_keras.data.split import LabelSet
 BACKGROUND = "background"
 PARTS = ("train", "val", "test")
 # Other programs' names of splits.
-SPLITS = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
+SPLITS = {"training": "train", "valid": "val", "validation": "val", "dev": "val"}
+SPLITS |= {"testing": "test"}
 SPLIT_NAMES = {*PARTS, *SPLITS}
 
 
