@@ -81,7 +81,8 @@ def parse_class_list(text: str, path) -> LabelSet:
         if wanted != id:
             raise UserError(
                 f"{path}: ids must be 0 to {len(ids) - 1}, each once, and {name!r} has {id}. "
-                f"{REMEDY} Masks of such ids in image files are read by fcn-keras data convert."
+                f"{REMEDY} Masks of such ids: fcn-keras data convert FOLDER --format folders "
+                "--output NEW"
             )
     return labels
 

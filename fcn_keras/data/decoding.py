@@ -97,7 +97,7 @@ def decode_mask(data: bytes, labels: LabelSet, name: str, predicted: bool = Fals
     unknown = np.setdiff1d(ids, [*range(len(labels)), *void])
     if unknown.size:
         others = "".join(f", or {ignore_id} for unlabelled pixels" for ignore_id in void)
-        hint = ""
+        hint = "" if predicted else f" To see all values: {_convert(name)}"
         if not predicted and unknown.tolist() == [len(labels)]:
             flags = ["--ids-from", "1", *(["--unlabelled", "0"] if 0 in ids else [])]
             hint = f" If the first class is 1: {_convert(name, *flags)}"
@@ -170,6 +170,12 @@ def color_of(code: int) -> tuple[int, int, int]:
     return int(code) >> 16, int(code) >> 8 & 255, int(code) & 255
 
 
+def ids_of_color(color) -> set[int]:
+    """The id that a colour is if it holds one in three equal channels, or in one of them."""
+    levels = {*color}
+    return levels if len(levels) == 1 else levels - {0} if [*color].count(0) == 2 else set()
+
+
 def class_colors(labels: LabelSet) -> dict[int, int]:
     """The id of each class's `color_code`, and of VOC's cream, which is unlabelled."""
     void = {color_code(voc_palette()[IGNORE_ID]): IGNORE_ID}
@@ -215,11 +221,13 @@ def _remedy(found: list[int], unknown: list[int], labels: LabelSet, name: str) -
     greys = [red for red, green, blue in map(color_of, found) if red == green == blue]
     if len(greys) == len(found) and {*greys} <= {0, 255}:
         return f"If white is a class: {_convert(name, '--binary', 'NAME')}"
-    if len(greys) == len(found) and {*greys} <= {*range(len(labels)), IGNORE_ID}:
-        return f"If its three channels hold ids: {_convert(name, '--mask-values', 'ids')}"
+    if all(ids_of_color(color_of(code)) & {*range(len(labels)), IGNORE_ID} for code in found):
+        return (
+            f"If its channels, or one of them, hold ids: {_convert(name, '--mask-values', 'ids')}"
+        )
     return (
         f"Add it to classes.txt as 'name<TAB>R G B', or paint it {voc_palette()[IGNORE_ID]} for "
-        "unlabelled. fcn-keras data convert without --classes lists all colours."
+        f"unlabelled. To list all colours: {_convert(name)}"
     )
 
 
@@ -234,8 +242,8 @@ def _require_ids_kept(image: Image.Image, data: bytes, name: str, formats) -> No
             f"{_convert(name, '--nearest')} (and --binary NAME if it is black and white)"
         )
     if image.format not in (*formats, *JPEGS):
-        other = ", or use fcn-keras data convert" if image.format in MASK_FORMATS else ""
-        remedy = f"Save it as PNG{other}."
+        other = f", or: {_convert(name)}" if image.format in MASK_FORMATS else "."
+        remedy = f"Save it as PNG{other}"
         raise UserError(f"{name}: a mask must be a {formats[0]}, not {image.format}. {remedy}")
     raw = _raw_mode(image)
     if raw == "LA;16B":  # Pillow keeps the high byte only

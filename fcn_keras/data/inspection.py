@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from fcn_keras.data.class_counts import count_pixels, notes_of_counts, problems_of_counts
-from fcn_keras.data.decoding import decode_image, decode_mask
+from fcn_keras.data.decoding import decode_image, decode_mask, mask_values
 from fcn_keras.data.directory import (
     find_image,
     find_mask,
@@ -24,6 +24,7 @@ from fcn_keras.data.directory import (
     require_same_size,
 )
 from fcn_keras.data.layout import CLASSES_FILE, MASK_FOLDER, convert_command
+from fcn_keras.data.mask_survey import MaskSurvey
 from fcn_keras.data.split import IGNORE_ID, LabelSet, Split, voc_palette
 from fcn_keras.errors import UserError, few
 from fcn_keras.files.images import LYING, bad_files_named, open_header, orientation
@@ -53,6 +54,7 @@ class Inspection:
     _palettes: dict[str, list[str]] = dataclasses.field(default_factory=dict)  # by their order
     _misread: list[str] = dataclasses.field(default_factory=list)  # with palettes in another order
     _example: str = ""  # of what is wrong with such a palette
+    _survey: MaskSurvey = dataclasses.field(default_factory=MaskSurvey)
     _unlabelled: list[str] = dataclasses.field(default_factory=list)
     _turned: dict[int, list[str]] = dataclasses.field(default_factory=dict)
     _swapped: dict[int, list[str]] = dataclasses.field(default_factory=dict)
@@ -97,6 +99,8 @@ class Inspection:
             )
         else:
             problems += self._misread
+            command = convert_command(self.root, "--mask-values", "colors")
+            problems += self._survey.problems(command)
         for turn, names in sorted(self._swapped.items()):
             problems.append(
                 f"{masks}: masks fit the photographs only as these are stored, but EXIF shows them "
@@ -109,6 +113,7 @@ class Inspection:
             f"they were drawn as stored: {convert_command(self.root, '--exif', 'apply')}"
             for turn, names in sorted(self._turned.items())
         ]
+        notes += self._survey.notes()
         if self._unlabelled:
             notes.append(f"{self._some(self._unlabelled, 'mask')} without a labelled pixel.")
         return problems, notes
@@ -129,7 +134,9 @@ class Inspection:
         if order:
             self._palettes.setdefault(order, []).append(name)
         try:
-            return decode_mask(data, self.labels, str(path))
+            mask = decode_mask(data, self.labels, str(path))
+            self._survey.look(mask_values(data, str(path)), name)
+            return mask
         except UserError as error:
             if own:
                 return None

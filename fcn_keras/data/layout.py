@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import glob
 import os
 import shlex
 from pathlib import Path
@@ -15,7 +17,10 @@ MASK_SUFFIXES = (".png", ".PNG")
 # What photographs, masks and lists of classes are called elsewhere.
 _ENDINGS = (".jpg", ".jpeg", ".png", ".jfif", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".npy")
 OTHER_SUFFIXES = tuple(form for end in _ENDINGS for form in (end, end.upper(), end.title()))
-OTHER_CLASSES = ("class_names.txt", "labels.txt", "labelmap.txt", "class_dict.csv", "_classes.csv")
+OTHER_CLASSES = (
+    *("class_names.txt", "labelmap.txt", "class_dict.csv", "_classes.csv", "label_colors.txt"),
+    *("labels.txt", "data.yaml", "dataset.yaml", "classes.json"),
+)
 
 
 def convert_command(root, *flags) -> str:
@@ -25,6 +30,12 @@ def convert_command(root, *flags) -> str:
     if "--binary" not in flags:
         words += ["--classes", root / CLASSES_FILE]
     return shlex.join(["fcn-keras", "data", "convert", *map(str, words), *flags, "--output", "NEW"])
+
+
+def _command(root, *flags) -> str:
+    """The command that makes a new data set of a folder, for a shell."""
+    words = ["fcn-keras", "data", "convert", str(root), *flags, "--output", "NEW"]
+    return shlex.join(words)
 
 
 def instead_of_classes(root: Path) -> str:
@@ -42,7 +53,13 @@ def instead_of_classes(root: Path) -> str:
             return f"The data set seems to be in {root / name}: choose that folder."
     for name in OTHER_CLASSES:
         if name in names:
-            return f"{name} is there: write its class names to {CLASSES_FILE}, one per line."
+            return (
+                f"{name} is there: write its class names to {CLASSES_FILE}, one per line, or run: "
+                f"{_command(root)}"
+            )
+    if IMAGE_FOLDER in names:
+        how = "Write one class name per line, the first for id 0."
+        return f"{how} Pascal VOC's own folders are read by: {_command(root)}"
     if names and IMAGE_FOLDER not in names:
         return (
             "A data set is a folder in VOC's layout, which fcn-keras data convert makes of "
@@ -77,9 +94,15 @@ def instead_of_file(folder: Path, name: str, suffixes: tuple[str, ...]) -> str:
             if suffix.lower() in suffixes:
                 return f"{name}{suffix} is there: rename it to {name}{suffix.lower()}."
             kinds = "a JPEG or PNG" if ".jpg" in suffixes else "a PNG of class ids"
-            return f"{name}{suffix} is there: save it as {kinds}."
-    fitting = _folders_with(folder, name, suffixes)
-    return f"{fitting[0]} has it: rename that folder to {folder.name}." if fitting else ""
+            command = convert_command(folder.parent)
+            return f"{name}{suffix} is there: save it as {kinds}, or run: {command}"
+    if fitting := _folders_with(folder, name, suffixes):
+        return f"{fitting[0]} has it: rename that folder to {folder.name}."
+    with contextlib.suppress(OSError):
+        for path in sorted(folder.glob(f"{glob.escape(name)}[-_.]*[a-zA-Z]*")):
+            command = _command(folder.parent, "--format", "folders")
+            return f"{path.name} is there: rename it, or run: {command}"
+    return ""
 
 
 def _folders_with(folder: Path, name: str, suffixes: tuple[str, ...]) -> list[str]:

@@ -5,6 +5,7 @@
 | leftImg8bit/SPLIT/CITY/N_leftImg8bit.png  | a photograph                              |
 | gtFine/SPLIT/CITY/N_gtFine_labelIds.png   | its mask, of the numbers in `CLASSES`     |
 | gtFine/SPLIT/CITY/N_gtFine_instanceIds.png | the same, or 1000 times a number plus n  |
+| gtFine/SPLIT/CITY/N_gtFine_labelTrainIds.png | the ids of the 19 classes, and 255     |
 
 `gtCoarse` is read if there is no `gtFine`.
 """
@@ -63,17 +64,20 @@ def read(place: Path, options: Options, findings: Findings) -> Source:
     images = named_files(place / IMAGES, findings, f"_{IMAGES}")
     masks = named_files(place / truth, findings, f"_{truth}_labelIds")
     instances = named_files(place / truth, findings, f"_{truth}_instanceIds")
-    if not masks and not instances:
+    trained = named_files(place / truth, findings, f"_{truth}_labelTrainIds")
+    if not masks and not instances and not trained:
         raise UserError(
             f"{place / truth}: no file ends in _{truth}_labelIds.png or _{truth}_instanceIds.png. "
-            f"{REMEDY}"
+            f"{REMEDY} For others: --format folders."
         )
     labels, objects = np.full(NUMBERS, IGNORE_ID), np.full(1000 * NUMBERS, -1)
     labels[[number for number, _, _ in CLASSES]] = range(len(CLASSES))
     objects[:NUMBERS], objects[1000:] = labels, np.repeat(labels[1:], 1000)
+    train_ids = np.array([*range(len(CLASSES)), *[-1] * (IGNORE_ID - len(CLASSES)), IGNORE_ID])
     examples = []
-    for name, image, mask in paired(images, {**instances, **masks}, findings):
-        draw = drawing(read_numbers, mask, labels if name in masks else objects, REMEDY)
+    for name, image, mask in paired(images, {**trained, **instances, **masks}, findings):
+        table = labels if name in masks else objects if name in instances else train_ids
+        draw = drawing(read_numbers, mask, table, REMEDY)
         *folders, stem = name.split("/")  # the stem begins with the city
         examples.append(Example(stem, image, mask, draw, split_in(folders)))
     _, names, colors = zip(*CLASSES)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-from collections.abc import Callable, Collection, Iterator
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -80,7 +81,7 @@ def json_heads(place: Path) -> Iterator[bytes]:
 
 
 def named_files(
-    folder: Path, findings: Findings, ending: str = "", suffixes=IMAGE_SUFFIXES
+    folder: Path, findings: Findings, ending: str = "", suffixes=(*IMAGE_SUFFIXES, ".jfif")
 ) -> dict[str, Path]:
     """The images in a folder and below it, sorted, by their names.
 
@@ -117,6 +118,23 @@ def paired(
         elif name not in images:
             findings.leave_out("as it has no photograph", path)
     return [(name, images[name], masks[name]) for name in sorted({*images} & {*masks})]
+
+
+def names_by_path(names: Iterable[str]) -> dict[str, str]:
+    """Names by themselves, and by what is behind their last "/"."""
+    names = [*names]
+    return {f"/{name.rpartition('/')[2]}": name for name in names} | {name: name for name in names}
+
+
+def listed_name(line: str, names: Mapping[str, str]) -> str | None:
+    """Which of `names_by_path` a line of a list means: itself, or the first of its paths."""
+    line = line.replace("\\", "/").strip()
+    for text in (line, re.split(r"[\s,;]", line)[0]):
+        root, ending = os.path.splitext(text)
+        text = root if ending.lower() in (*IMAGE_SUFFIXES, ".jfif") else text
+        if found := names.get(text) or names.get(f"/{text.rpartition('/')[2]}"):
+            return found
+    return None
 
 
 def drawing(read: Callable[..., np.ndarray], *values) -> Callable[[int, int], np.ndarray]:

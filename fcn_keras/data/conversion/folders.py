@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from fcn_keras.data.class_lists import split_lines
-from fcn_keras.data.conversion.files import drawing
+from fcn_keras.data.conversion.files import drawing, listed_name, names_by_path
 from fcn_keras.data.conversion.masks import BINARY_COLORS, MaskReader
 from fcn_keras.data.conversion.names import IGNORED
-from fcn_keras.data.conversion.pairs import IMAGE_ENDINGS, Pair, find_pairs
+from fcn_keras.data.conversion.pairs import Pair, find_pairs
 from fcn_keras.data.conversion.source import (
     SPLIT_NAMES,
     Example,
@@ -27,7 +27,14 @@ from fcn_keras.data.conversion.source import (
     Source,
     split_name,
 )
-from fcn_keras.data.directory import LIST_FOLDER, read_file, read_numbered_list, read_text
+from fcn_keras.data.directory import (
+    CLASSES_FILE,
+    LIST_FOLDER,
+    read_file,
+    read_numbered_list,
+    read_text,
+)
+from fcn_keras.data.layout import OTHER_CLASSES
 from fcn_keras.data.split import LabelSet
 from fcn_keras.errors import UserError
 
@@ -36,10 +43,6 @@ OPTIONS = {
     *("unlabelled", "unlabelled_color", "nearest"),
 }
 CVAT_LIST = "labelmap.txt"
-CLASS_LISTS = (
-    *("classes.txt", "class_names.txt", CVAT_LIST, "class_dict.csv", "_classes.csv"),
-    *("label_colors.txt", "labels.txt", "data.yaml", "dataset.yaml", "classes.json"),
-)
 SPLIT_LIST = re.compile(rf"({'|'.join(SPLIT_NAMES)})([-_]?(list|files|ids|images|set))?\.(txt|csv)")
 UNLABELLED_NAMES = {"unlabelled", "unlabeled", "unknown", "void", "ignore", IGNORED}
 
@@ -94,7 +97,11 @@ def _labels(
         return LabelSet(("background", options.binary), BINARY_COLORS), None, ()
     path = options.classes
     if path is None:
-        paths = [folder / name for folder in (place, place / "train") for name in CLASS_LISTS]
+        paths = [
+            folder / name
+            for folder in (place, place / "train")
+            for name in (CLASSES_FILE, *OTHER_CLASSES)
+        ]
         path = next((path for path in paths if path.is_file()), None)
         if path is None:
             return None, None, ()
@@ -127,13 +134,12 @@ def _listed_splits(place: Path, pairs: list[Pair], findings: Findings) -> dict[s
     """The split of each name that a list such as `train.txt` has, unless folders tell it."""
     if any(pair.split for pair in pairs):
         return {}
-    names = {pair.name: pair.name for pair in pairs}
-    names |= {f"/{Path(name).name}": name for name in names}
+    names = names_by_path(pair.name for pair in pairs)
     splits: dict[str, str] = {}
     for path in _lists(place):
         split = split_name(SPLIT_LIST.fullmatch(path.name.lower())[1])  # type: ignore[index]
         lines = [line for line in split_lines(read_text(path)) if line.strip()]
-        found = [name for line in lines if (name := _listed(line, names))]
+        found = [name for line in lines if (name := listed_name(line, names))]
         missing = len(lines) - len(found)
         findings.notes.append(
             f"{path}: {split}, {len(found)} images"
@@ -152,15 +158,3 @@ def _lists(place: Path) -> Iterator[Path]:
             for path in sorted(place.glob(pattern)):
                 if SPLIT_LIST.fullmatch(path.name.lower()) and path.is_file():
                     yield path
-
-
-def _listed(line: str, names: dict[str, str]) -> str | None:
-    """The name that a line of a list means: itself, or the first of its paths."""
-    line = line.replace("\\", "/")
-    for text in (line.strip(), re.split(r"[\s,;]", line.strip())[0]):
-        root, ending = os.path.splitext(text)
-        text = root if ending.lower() in IMAGE_ENDINGS else text
-        found = names.get(text) or names.get(f"/{text.rpartition('/')[2]}")
-        if found:
-            return found
-    return None

@@ -19,8 +19,10 @@ from fcn_keras.data.decoding import (
     class_colors,
     color_code,
     color_of,
+    ids_of_color,
     mask_values,
 )
+from fcn_keras.data.mask_survey import MaskSurvey
 from fcn_keras.data.split import IGNORE_ID, MAX_CLASSES, LabelSet, voc_palette
 from fcn_keras.errors import UserError, few
 
@@ -63,9 +65,7 @@ class MaskReader:
         self.ids: dict[int, _Seen] = {}
         self.colors: dict[int, _Seen] = {}
         self.id_pixels, self.id_masks = np.zeros(256, np.int64), np.zeros(256, np.int64)
-        self._indices: dict[int, tuple[int, str]] = {}  # of the colours in palettes, and where
-        self._moved = ""  # what is wrong with them
-        self._only_binary: list[str] = []  # masks of 0 and 255
+        self._survey = MaskSurvey()
         self._odd_masks = [0, 0]  # with ids, with colours of no class
         self.pixels = self.changed = self.masks = 0
         self._id_table = np.full(256, UNKNOWN, np.uint16)
@@ -135,24 +135,9 @@ class MaskReader:
         counts = np.bincount(ids.ravel(), minlength=256)
         self.id_pixels += counts
         self.id_masks += counts > 0
-        if counts[0] and counts[IGNORE_ID] and not counts[1:IGNORE_ID].any():
-            self._only_binary.append(name)
-        if self.kind is None and values.palette is not None:
-            self._compare_palette(values.palette, np.flatnonzero(counts[:IGNORE_ID]), name)
+        if self.kind is None:
+            self._survey.look(values, name)
         return ids
-
-    def _compare_palette(self, palette: np.ndarray, used: np.ndarray, name: str) -> None:
-        """Notes whether a palette has another mask's colours at other indices."""
-        codes = [color_code(color) for color in palette[used].tolist()]
-        if len({*codes}) < len(codes):
-            return
-        for index, code in zip(used.tolist(), codes):
-            first, place = self._indices.setdefault(code, (index, name))
-            if first != index and not self._moved:
-                color = " ".join(map(str, color_of(code)))
-                self._moved = (
-                    f"the colour {color} is index {first} in {place}, but {index} in {name}"
-                )
 
     def _note(self, seen: dict[int, _Seen], found, counts, name: str, many: int) -> None:
         if len(found) > many:
@@ -162,7 +147,10 @@ class MaskReader:
             )
             if seen is self.ids:
                 what = "values that are no class's: a photograph, or numbers of objects"
-                remedy = "A mask has the number of a class in each pixel."
+                remedy = (
+                    "A mask has the number of a class in each pixel. If these are soft edges of "
+                    "black and white: --binary NAME --nearest, without --classes."
+                )
             raise UserError(f"{name}: {len(found)} {what}. {remedy}")
         self._odd_masks[seen is self.colors] += 1
         for value, count in zip(found.tolist(), counts.tolist()):
@@ -196,11 +184,8 @@ class MaskReader:
                 f"{self.changed / self.pixels:.2%} of the masks' pixels had colours of no class "
                 "and got the nearest class's (--nearest)."
             )
-        if self._moved:
-            findings.problems.append(
-                f"Palettes have the same colours in several orders: {self._moved}. If the colours "
-                "are right: --mask-values colors. If the indices are: --mask-values ids."
-            )
+        if problems := self._survey.problems("--mask-values colors"):
+            findings.problems += problems
             return
         if self.labels is None:
             self._ask_for_classes(findings)
@@ -213,12 +198,8 @@ class MaskReader:
         if IGNORE_ID not in (self.options.unlabelled or ()):
             if self._found_ids() == {0, IGNORE_ID}:
                 findings.problems.append(_binary(self.masks))
-            elif self._only_binary:
-                findings.notes.append(
-                    f"{len(self._only_binary)} of {self.masks} masks have only the values 0 and "
-                    f"255 ({few(self._only_binary)}), and 255 is unlabelled. If it is a class in "
-                    "these, save its id instead."
-                )
+            else:
+                findings.notes += self._survey.notes()
 
     def _found_ids(self) -> set[int]:
         return {*np.flatnonzero(self.id_pixels).tolist()}
@@ -246,7 +227,7 @@ class MaskReader:
             remedy = "Only black and white are known with --binary; --nearest takes the nearer one."
         elif {*self.colors} <= {BLACK, WHITE}:
             remedy = BINARY_REMEDY
-        elif all(_known_ids(color) & {*self.class_ids} for color in colors):
+        elif all(ids_of_color(color) & {*self.class_ids} for color in colors):
             remedy = "If they are ids in three channels, or in one of them: --mask-values ids."
         elif len(colors) > MANY_COLORS:
             remedy = (
@@ -351,11 +332,6 @@ class MaskReader:
 
     def _share(self, seen: _Seen) -> str:
         return f"# {seen.pixels / self.pixels:.2%}, in {seen.masks} of {self.masks} masks"
-
-
-def _known_ids(color) -> set[int]:
-    """The id that a colour of equal channels is, or one of a single channel but 0."""
-    return {*color} if len({*color}) == 1 else {*color} - {0} if color.count(0) == 2 else set()
 
 
 BINARY_REMEDY = "If white (255) is a class: --binary NAME, without --classes."

@@ -283,7 +283,8 @@ def _require_no_rival(best: _Match, images: list[File], masks: list[File]) -> No
             if best.pairs and _competes(match, best):
                 raise UserError(
                     f"{best.pairs[0][1].path}: one of several masks for an image, as "
-                    f"{match.pairs[0][1].path} is. Choose a folder by --masks DIR."
+                    f"{match.pairs[0][1].path} is. Choose a folder by --masks DIR, or an ending by "
+                    "--mask-suffix."
                 )
 
 
@@ -307,7 +308,9 @@ def _is_reversed(rule: Rule) -> bool:
 def _require_one_of_each(matches: list[_Match]) -> None:
     """Raises `UserError` if several masks fit one photograph, or several photographs one mask."""
     for kind in ("masks", "images"):
-        found = (files for match in matches for files in getattr(match, f"same_{kind}"))
+        found: list[list[File]] = [
+            files for match in matches for files in getattr(match, f"same_{kind}")
+        ]
         if same := max(found, key=len, default=[]):
             joined = " If each folder has the masks of one class, join them to one mask of ids."
             raise UserError(

@@ -7,6 +7,7 @@ their names. Without lists, all images that have a mask are read.
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fcn_keras.data.conversion.files import drawing, named_files
+from fcn_keras.data.conversion.files import drawing, listed_name, named_files, names_by_path
 from fcn_keras.data.conversion.masks import require_palette_agrees
 from fcn_keras.data.conversion.source import Example, Findings, Options, Source, split_name
 from fcn_keras.data.decoding import decode_mask, mask_values
@@ -28,6 +29,8 @@ from fcn_keras.data.directory import (
     read_ids,
     split_names,
 )
+from fcn_keras.data.layout import OTHER_CLASSES
+from fcn_keras.data.mask_survey import MaskSurvey
 from fcn_keras.data.split import LabelSet
 from fcn_keras.data.voc.labels import VOC_LABELS
 from fcn_keras.errors import UserError
@@ -49,11 +52,13 @@ def read(place: Path, options: Options, findings: Findings) -> Source:
             f"{place}: a folder with {MASK_FOLDER} is needed. Name one of those in it: {found}."
         )
     root = roots[0]
-    lists = [root / name for name in (CLASSES_FILE, "class_names.txt")]
+    lists = [root / name for name in (CLASSES_FILE, *OTHER_CLASSES)]
     classes = options.classes or next((path for path in lists if path.exists()), None)
+    survey = MaskSurvey()
     labels = read_class_list(classes) if classes else VOC_LABELS
     images = options.images or root / IMAGE_FOLDER
-    examples = listed_examples(root, images, _read_mask, labels, findings)
+    read_mask = functools.partial(_read_mask, survey=survey)
+    examples = listed_examples(root, images, read_mask, labels, findings)
     if not classes:
         strange = [example.name for example in examples if not VOC_NAMES.fullmatch(example.name)]
         if strange:
@@ -62,12 +67,21 @@ def read(place: Path, options: Options, findings: Findings) -> Source:
                 "class name per line, the first for id 0, or name the list by --classes."
             )
         findings.notes.append(f"there is no {CLASSES_FILE}: the classes are PASCAL VOC's.")
-    return Source(labels, examples)
+    elif classes.name != CLASSES_FILE and not options.classes:
+        findings.notes.append(f"{classes}: its classes are used (--classes names another list).")
+
+    def finish() -> None:
+        findings.problems += survey.problems("--format folders --mask-values colors")
+        findings.notes += survey.notes()
+
+    return Source(labels, examples, finish)
 
 
-def _read_mask(path: Path, labels: LabelSet) -> np.ndarray:
+def _read_mask(path: Path, labels: LabelSet, survey: MaskSurvey) -> np.ndarray:
     data, name = read_file(path), str(path)
-    require_palette_agrees(mask_values(data, name), labels, name)
+    values = mask_values(data, name)
+    require_palette_agrees(values, labels, name)
+    survey.look(values, name)
     return decode_mask(data, labels, name)
 
 
@@ -90,7 +104,10 @@ def listed_examples(
         raise UserError(f"{images}: no such folder. Pass that of the photographs by --images.")
     photographs = named_files(images, findings)
     masks = named_files(_mask_folder(root), findings)
-    splits = _splits(root, findings) or dict.fromkeys(masks)
+    known = names_by_path(masks)
+    splits = {
+        listed_name(name, known) or name: split for name, split in _splits(root, findings).items()
+    } or dict.fromkeys(masks)
     examples = []
     for name, split in splits.items():
         if name not in masks:
@@ -108,7 +125,8 @@ def listed_examples(
     if not examples and not findings.problems:
         raise UserError(
             f"{root}: {len(splits)} names in its lists, {len(masks)} masks in "
-            f"{_mask_folder(root).name}, and none in common."
+            f"{_mask_folder(root).name}, and none in common. If names differ by a suffix, or the "
+            "lists are of something else: --format folders."
         )
     return examples
 

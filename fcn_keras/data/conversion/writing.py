@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -47,6 +48,10 @@ TURNS = {
 }
 OTHER_SUFFIXES = {".jfif": ".jpg"}
 TURNED = "masks that fit the stored pixels of photographs, which EXIF turns, were turned with them"
+SEEN = (
+    "photographs have the pixels of earlier ones, perhaps in another split. If they are copies, "
+    "remove them"
+)
 ASSUMED = (
     "EXIF turns photographs, and sizes do not tell whether their masks fit them as they are shown, "
     "which is assumed. --exif ignore is for masks of the stored pixels, --exif apply ends this note"
@@ -74,10 +79,11 @@ def written(
     """
     for folder in (IMAGE_FOLDER, MASK_FOLDER, LIST_FOLDER):
         (root / folder).mkdir(parents=True)
-    turned: dict[str, list[Path]] = {}
+    notes: dict[str, list[Path]] = {}
+    seen: set[bytes] = set()
     for example in examples:
         try:
-            suffix, photograph, mask = _read_example(example, exif, turned)
+            suffix, photograph, mask = _read_example(example, exif, notes, seen)
         except UserError as error:
             findings.problems.append(str(error))
             continue
@@ -89,14 +95,17 @@ def written(
         image_path.write_bytes(photograph)
         palette_image(Image.fromarray(mask), labels.palette).save(mask_path)
         yield example.name, mask
-    for note, places in turned.items():
+    for note, places in notes.items():
         findings.notes.append(f"{note} ({len(places)} images, such as {places[0]}).")
 
 
 def _read_example(
-    example: Example, exif: str | None, turned: dict[str, list[Path]]
+    example: Example, exif: str | None, notes: dict[str, list[Path]], seen: set[bytes]
 ) -> tuple[str, bytes, np.ndarray]:
-    """The suffix and content of a photograph's new file, and its mask; notes what EXIF turns."""
+    """The suffix and content of a photograph's new file, and its mask.
+
+    Notes what EXIF turns, and photographs that were `seen` before, by digests of their pixels.
+    """
     if isinstance(example.image, Path):
         data, suffix = read_file(example.image), example.image.suffix.lower()
     else:
@@ -104,6 +113,10 @@ def _read_example(
         suffix = next((end for start, end in STARTS.items() if data.startswith(start)), ".other")
     title = example.title
     image, turn = decode_image(data, str(title)), turn_of(data, str(title))
+    digest = hashlib.blake2b(image, digest_size=16).digest()
+    if digest in seen:
+        notes.setdefault(SEEN, []).append(title)
+    seen.add(digest)
     _require_no_photograph(example.place, image)
     shown = image.shape[:2]
     stored = shown[::-1] if turn in LYING else shown
@@ -113,7 +126,7 @@ def _read_example(
         if fits_shown is None:
             fits_shown = mask.shape != stored or shown == stored
             if not fits_shown or shown == stored:
-                turned.setdefault(ASSUMED if fits_shown else TURNED, []).append(title)
+                notes.setdefault(ASSUMED if fits_shown else TURNED, []).append(title)
         if not fits_shown:
             mask = np.asarray(Image.fromarray(mask).transpose(TURNS[turn]))
     require_same_size(image, mask, example.place)
