@@ -94,8 +94,8 @@ def instead_of_file(folder: Path, name: str, suffixes: tuple[str, ...]) -> str:
             if suffix.lower() in suffixes:
                 return f"{name}{suffix} is there: rename it to {name}{suffix.lower()}."
             kinds = "a JPEG or PNG" if ".jpg" in suffixes else "a PNG of class ids"
-            command = convert_command(folder.parent)
-            return f"{name}{suffix} is there: save it as {kinds}, or run: {command}"
+            way = f", or run: {convert_command(folder.parent)}" if suffix.lower() != ".npy" else "."
+            return f"{name}{suffix} is there: save it as {kinds}{way}"
     if fitting := _folders_with(folder, name, suffixes):
         return f"{fitting[0]} has it: rename that folder to {folder.name}."
     with contextlib.suppress(OSError):

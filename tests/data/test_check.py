@@ -77,8 +77,12 @@ def test_masks_of_0_and_255_are_a_problem_for_check_convert_and_train(folder, tm
 
 @pytest.mark.parametrize(
     "written",
-    [lambda ids: np.stack([ids] * 3, axis=-1), lambda ids: np.where(ids == 255, 0, ids + 1)],
-    ids=["three channels", "from 1"],
+    [
+        lambda ids: np.stack([ids] * 3, axis=-1),
+        lambda ids: np.stack([ids, 0 * ids, 0 * ids], axis=-1),
+        lambda ids: np.where(ids == 255, 0, ids + 1),
+    ],
+    ids=["three channels", "one channel", "from 1"],
 )
 def test_the_command_in_a_problem_settles_it(written, tmp_path, monkeypatch):
     folder = write_folder(tmp_path / "my data")
@@ -89,6 +93,67 @@ def test_the_command_in_a_problem_settles_it(written, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(command[1:]) == 0
     np.testing.assert_array_equal(load_split("NEW", "val").read(0)[1], before)
+
+
+@pytest.mark.parametrize("ending", ["tif", "bmp", "gif"])
+def test_the_command_for_masks_of_other_endings_settles_it(ending, folder, tmp_path, monkeypatch):
+    before = load_split(str(folder), "val").read(0)[1]
+    for path in sorted((folder / "SegmentationClass").iterdir()):
+        Image.fromarray(np.asarray(Image.open(path))).save(path.with_suffix(f".{ending}"))
+        path.unlink()
+    told = found(folder)[0].splitlines()[0]
+    monkeypatch.chdir(tmp_path)
+    assert main(shlex.split(told[told.index("fcn-keras data convert") :])[1:]) == 0
+    np.testing.assert_array_equal(load_split("NEW", "val").read(0)[1], before)
+
+
+def test_the_command_for_masks_with_a_suffix_settles_it(folder, tmp_path, monkeypatch):
+    before = load_split(str(folder), "val").read(0)[1]
+    for path in sorted((folder / "SegmentationClass").iterdir()):
+        path.rename(path.with_name(f"{path.stem}_mask.png"))
+    told = found(folder)[0].splitlines()[0]
+    monkeypatch.chdir(tmp_path)
+    assert main(shlex.split(told[told.index("fcn-keras data convert") :])[1:]) == 0
+    np.testing.assert_array_equal(load_split("NEW", "val").read(0)[1], before)
+
+
+def test_the_command_for_a_list_of_another_name_settles_it(folder, tmp_path, monkeypatch):
+    (folder / "classes.txt").rename(folder / "class_dict.csv")
+    (folder / "class_dict.csv").write_text("name,r,g,b\na,0,0,0\nb,128,0,0\nc,0,128,0\n")
+    told = found(folder)[0]
+    monkeypatch.chdir(tmp_path)
+    assert main(shlex.split(told[told.index("fcn-keras data convert") :])[1:]) == 0
+    assert load_split("NEW", "val").labels.names == ("a", "b", "c")
+
+
+def test_palettes_in_several_orders_are_a_problem_although_the_list_has_no_such_colours(
+    folder, tmp_path
+):
+    colors = np.array([(9, 9, 9), (200, 10, 10), (10, 200, 10)], np.uint8)
+
+    def paint(order):
+        def change(ids):
+            image = Image.fromarray(np.argsort(order).astype(np.uint8)[ids])
+            image.putpalette(colors[order].ravel().tolist())
+            return image
+
+        return change
+
+    change_masks(folder, paint([0, 1, 2]))
+    assert found(folder)[0] == ""
+    change_masks(folder, paint([2, 0, 1]), "train_0")
+    assert "Palettes have the same colours in several orders" in found(folder)[0]
+    with pytest.raises(UserError, match="Palettes .* 200 10 10 is index . in .*--mask-values"):
+        before_training(folder)
+    [problem] = convert(folder, tmp_path / "new").findings.problems
+    assert "Palettes have the same colours" in problem and "--format folders" in problem
+
+
+def test_some_masks_of_0_and_255_are_a_note(folder, tmp_path):
+    change_masks(folder, binary, "train_0")
+    note = "1 of 6 masks have only the values 0 and 255"
+    assert note in found(folder)[1] and note in "\n".join(before_training(folder))
+    assert note in "\n".join(convert(folder, tmp_path / "new").findings.notes)
 
 
 def test_one_pixel_of_another_class_is_enough(tmp_path):
@@ -328,7 +393,8 @@ def test_folders_inside_a_data_set_are_told_the_way_out(folder):
         load_split(str(folder / "JPEGImages"), "train")
     (folder / "classes.txt").unlink()
     [problem] = check_directory(folder).problems
-    assert problem.endswith("no such file. Write one class name per line, the first for id 0.")
+    assert "no such file. Write one class name per line, the first for id 0." in problem
+    assert "data convert" in problem
 
 
 @pytest.mark.parametrize("place", ["", "VOCdevkit", "VOCdevkit/VOC2012"])
@@ -349,8 +415,16 @@ def test_a_folder_beside_pascal_voc_is_another_data_set(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
-        ("JPEGImages/val_1.jpg", "val_1.tif", "val_1.tif is there: save it as a JPEG or PNG."),
-        ("JPEGImages/val_1.jpg", "val_1.WEBP", "val_1.WEBP is there: save it as a JPEG or PNG."),
+        (
+            "JPEGImages/val_1.jpg",
+            "val_1.tif",
+            "val_1.tif is there: save it as a JPEG or PNG, or",
+        ),
+        (
+            "JPEGImages/val_1.jpg",
+            "val_1.WEBP",
+            "val_1.WEBP is there: save it as a JPEG or PNG, or",
+        ),
         ("JPEGImages/val_1.jpg", "val_1.Jpg", "val_1.Jpg is there: rename it to val_1.jpg."),
         ("SegmentationClass/val_1.png", "val_1.npy", "val_1.npy is there: save it as a PNG of"),
     ],

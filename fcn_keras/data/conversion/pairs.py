@@ -139,11 +139,15 @@ def _files(
     if images != masks:
         mask_files, more = _walk(masks, findings)
         others = list(dict.fromkeys([*others, *more]))
-        if images in masks.parents:  # so that both know the folders of splits
-            mask_files = [_file(file.path, images) for file in mask_files]
-        inside = [file for file in inside if masks not in file.path.parents]
-        neutral = _neutral(inside)
-        inside = [file for file in inside if not _is_mask(file, neutral)] or inside
+        below = inside
+        if images in masks.parents:
+            mask_files = [_file(file.path, images) for file in mask_files]  # knowing their split
+            below, inside = inside, _of_kind(False, inside, masks)
+        elif masks in images.parents:
+            below, mask_files = mask_files, _of_kind(True, mask_files, images)
+        kept = {file.path for file in (*inside, *mask_files)}
+        for path in sorted({file.path for file in below} - kept):
+            findings.leave_out("as its folder is not one of those chosen", path)
     else:
         below, neutral = inside, _neutral(inside)
         mask_files = [file for file in below if _is_mask(file, neutral)]
@@ -161,6 +165,13 @@ def _files(
     for file in previews:
         findings.leave_out("as a JPEG beside a mask of the same name", file.path)
     return inside, sorted({*mask_files} - {*previews}), others
+
+
+def _of_kind(masks: bool, files: list[File], other: Path) -> list[File]:
+    """The files outside of a folder that are masks, or photographs, by the names of folders."""
+    files = [file for file in files if other not in file.path.parents]
+    neutral = _neutral(files)
+    return [file for file in files if _is_mask(file, neutral) == masks] or files
 
 
 def _walk(root: Path, findings: Findings) -> tuple[list[File], list[File]]:

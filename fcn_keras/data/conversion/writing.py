@@ -113,7 +113,7 @@ def _read_example(
         suffix = next((end for start, end in STARTS.items() if data.startswith(start)), ".other")
     title = example.title
     image, turn = decode_image(data, str(title)), turn_of(data, str(title))
-    digest = hashlib.blake2b(image, digest_size=16).digest()
+    digest = hashlib.blake2b(image.tobytes(), digest_size=16).digest()
     if digest in seen:
         notes.setdefault(SEEN, []).append(title)
     seen.add(digest)
