@@ -151,7 +151,7 @@ def test_palettes_in_several_orders_are_a_problem_although_the_list_has_no_such_
 
 def test_some_masks_of_0_and_255_are_a_note(folder, tmp_path):
     change_masks(folder, binary, "train_0")
-    note = "1 of 6 masks have only the values 0 and 255"
+    note = "1 of 8 masks have only the values 0 and 255"
     assert note in found(folder)[1] and note in "\n".join(before_training(folder))
     assert note in "\n".join(convert(folder, tmp_path / "new").findings.notes)
 
