@@ -113,10 +113,13 @@ class _Content:
             size = self._file.stat().st_size
             if size > MAX_BYTES:
                 raise ValueError(f"{size} bytes, more than the limit of {MAX_BYTES >> 20} MiB")
-            try:
-                parser.Parse(self._file.read_bytes(), True)
-            except expat.ExpatError as error:
-                raise ValueError(str(error)) from error
+            data = self._file.read_bytes()
+        try:
+            parser.Parse(data, True)
+        except expat.ExpatError as error:
+            raise UserError(
+                f"{self._file}: not an XML of CVAT ({error}). Export it again."
+            ) from error
 
     def _start(self, tag: str, attributes: dict) -> None:
         path, self._text = self._path, ""

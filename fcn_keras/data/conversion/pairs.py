@@ -104,10 +104,12 @@ def find_pairs(images: Path, masks: Path, suffix: str | None, findings: Findings
         folders = f"{images}" if images == masks else f"{images} and {masks}"
         contents = _contents([*files, *others])
         masks_found = 0 if image_files == mask_files else len(mask_files)
-        if not files:
+        if not files or (images == masks and not masks_found and suffix is None):
             raise UserError(
-                f"{folders}: neither images and masks nor the files of a known format, but "
-                f"{contents}. Pass the folder or file that the labelling tool exported."
+                f"{folders}: neither masks beside images nor labels of a known format, but "
+                f"{contents}. Pass what labelme, Label Studio, CVAT or Roboflow exported, or COCO, "
+                "YOLO's polygons or masks of another program, with the images. --images DIR and "
+                "--masks DIR choose folders."
             )
         raise UserError(
             f"{folders}: {len(match.pairs)} pairs of image and mask, among {len(image_files)} "

@@ -153,13 +153,13 @@ def test_files_are_splits_whose_images_may_have_the_same_names(tmp_path):
         content = instances((0, 7, [box(left, 0, left + 4, 4)]), (1, 7, [box(0, 0, 9, 9)]))
         name = f"instances_{split}2017.json"
         write(root / "annotations" / name, content, root / "images" / f"{split}2017")
-    (root / "annotations/captions_val2017.json").write_text('{"images": [], "annotations": []}')
-    (root / "annotations/panoptic_val2017.json").write_text('{"images": [], "annotations": []}')
+    for kind in ("captions", "panoptic", "labels"):
+        write(root / "annotations" / f"{kind}_val2017.json", content, root / "images/val2017")
     done = convert(root, tmp_path / "new")
     assert done.sizes == {"train": 2, "val": 2} and not done.findings.problems
     source = Options(images=root / "images")
     assert convert(root, tmp_path / "2", options=source).sizes == done.sizes
-    assert [len(places) for places in done.findings.left_out.values()] == [1, 1]
+    assert [len(places) for places in done.findings.left_out.values()] == [1, 2]
     found = masks(tmp_path / "new")
     assert set(found) == {"train/0", "train/1", "val/0", "val/1"}
     np.testing.assert_array_equal(found["val/0"], 2 * pixels(10, 0, 14, 4))
@@ -217,7 +217,7 @@ def test_all_faults_are_listed_and_nothing_is_written(tmp_path, capfd):
         "reaches far beyond the photograph of 20×30": [far],
         "is outside of the photograph": [box(40, 1, 45, 5)],
         "not a finite number": [nan],
-        "list of lists of numbers": [1, 2, 3, 4, 5, 6],
+        "list of lists of numbers": [[1, 2, [3]]],
         "neither a list nor": "polygon",
         "do not add up to its 600": short,
         "for the size [30, 20]": turned,
@@ -255,7 +255,7 @@ def test_all_faults_are_listed_and_nothing_is_written(tmp_path, capfd):
         ({"annotations": [VALID["annotations"]]}, "annotations is not a list of objects"),
         ({"images": [{"id": 1}]}, r"images\[0\] needs an id and a file_name"),
         ({"images": VALID["images"] * 2}, "two images have the id 100"),
-        ({"annotations": None}, "boxes alone"),
+        ({"annotations": None}, "no image has a segmentation.$"),
         ({"categories": CATEGORIES * 2}, "two categories have the id 7"),
         ({"categories": [{"id": 1}]}, r"categories\[0\] needs an id and a name"),
         ({"categories": [*CATEGORIES, {"id": 1, "name": "cat "}]}, "have the same name"),
@@ -263,7 +263,12 @@ def test_all_faults_are_listed_and_nothing_is_written(tmp_path, capfd):
             {"categories": [{"id": i, "name": f"c{i}"} for i in range(10_000)]},
             "Received: 10001 classes",
         ),
-        ({"annotations": []}, "boxes alone"),
+        ({"annotations": []}, "no image has a segmentation.$"),
+        ({"categories": []}, "it has no categories"),
+        (
+            {"annotations": [{**VALID["annotations"][0], "image_id": "a.jpg"}]},
+            "No annotation has the image_id of one of its images",
+        ),
         (
             {"annotations": [{"id": 1, "image_id": 100, "category_id": 7, "bbox": [1, 2, 3, 4]}]},
             "boxes alone",

@@ -449,7 +449,7 @@ NOISE = np.random.default_rng(0).integers(0, 256, (*SIZE, 3)).astype(np.uint8)
         (lambda root: shutil.copy(root / "in/images/0.jpg", root / "in/images/0.jpeg"), "the same"),
         (
             lambda root: shutil.rmtree(root / "in/masks"),
-            "0 pairs of image and mask, among 4 images",
+            "neither masks beside images nor labels",
         ),
     ],
 )

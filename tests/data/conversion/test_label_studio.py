@@ -266,7 +266,7 @@ BROKEN_RESULTS = {
     "no value": {"type": "rectanglelabels"},
     "labels of another type": {**result(HALF), "value": {**HALF, "rectanglelabels": [1]}},
     "labels that are text": {**result(HALF), "value": {**HALF, "rectanglelabels": "Car"}},
-    "an unknown kind": result(HALF, kind="bitmask"),
+    "an unknown kind": result(HALF, kind="hologram"),
 }
 
 

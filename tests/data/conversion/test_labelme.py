@@ -351,7 +351,7 @@ def test_x_anylabelings_files_are_read_and_told(tmp_path):
     corners = [[2, 3], [6, 3], [6, 8], [2, 8]]
     write(tmp_path, "a", [shape(points=corners, kie_linking=[], flags=None, score=None)])
     masks, _, findings = read(tmp_path)
-    assert masks["a"].sum() == 5 * 6 and "X-AnyLabeling wrote 1 files" in findings.notes[0]
+    assert masks["a"].sum() == 5 * 6 and "X-AnyLabeling, drawn as in" in findings.notes[0]
 
 
 def test_it_is_recognized(tmp_path):
