@@ -376,3 +376,46 @@ def test_samples_are_read_as_their_tools_do(name, tmp_path):
     for name, mask in masks(tmp_path / "new").items():
         expected = np.array(Image.open(root / f"expected/{name}.png"))
         np.testing.assert_array_equal(mask, table[expected])
+
+
+def test_via_writes_one_polygon_without_a_list_and_ids_as_text(tmp_path):
+    content = instances((0, 7, box(2, 3, 9, 8)), (1, 2, box(0, 0, 4, 4)))
+    for entry in content["annotations"]:
+        entry["image_id"], entry["category_id"] = str(entry["image_id"]), entry["category_id"] + 0.0
+    for record in content["images"]:
+        record["width"] = str(record["width"])
+    path = write(tmp_path / "in/a.json", content)
+    done = convert(path, tmp_path / "new")
+    assert not done.findings.problems and not done.findings.left_out
+    np.testing.assert_array_equal(masks(tmp_path / "new")["0"], 2 * pixels(2, 3, 9, 8))
+
+
+@pytest.mark.parametrize(
+    "name", ["images/a%20{}.jpg", "C:\\x\\a {}.jpg", "img/a {}.jpg", "a {}.jpg"]
+)
+def test_images_are_found_by_other_names_of_the_same_file(name, tmp_path):
+    content = instances((0, 7, [box(2, 3, 9, 8)]), (1, 2, [box(0, 0, 4, 4)]))
+    for index, record in enumerate(content["images"]):
+        record["file_name"] = f"a {index}.jpg"
+    path = write(tmp_path / "in/a.json", content, tmp_path / "in/img")
+    for index, record in enumerate(content["images"]):
+        record["file_name"] = name.format(index)
+    path.write_text(json.dumps(content))
+    assert not convert(path, tmp_path / "new").findings.problems
+    assert {"a 0", "a 1"} == {Path(found).name for found in masks(tmp_path / "new")}
+
+
+def test_an_encoded_name_does_not_lead_out_of_the_folder(tmp_path):
+    content = instances((0, 7, [box(2, 3, 9, 8)]), images=1)
+    content["images"][0]["file_name"] = "..%2F0.jpg"
+    path = write(tmp_path / "in/a.json", content, tmp_path / "in/other")
+    (tmp_path / "in/other/..%2F0.jpg").rename(tmp_path / "0.jpg")
+    assert "none of its images is in" in convert(path, tmp_path / "new").findings.problems[0]
+
+
+def test_values_in_messages_are_short(tmp_path):
+    content = instances((0, [7] * 9999, [box(2, 3, 9, 8)]), (1, 7, [box(0, 0, 4, 4)]))
+    content["annotations"][1]["image_id"] = {"x": [1] * 9999}
+    problems = convert(write(tmp_path / "a.json", content), tmp_path / "new").findings.problems
+    assert [len(problem) < 300 for problem in problems] == [True, True]
+    assert "the category_id [7, 7," in problems[0] and "is no image_id" in problems[1]

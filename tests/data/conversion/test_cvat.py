@@ -277,7 +277,7 @@ def test_files_that_are_no_such_export_are_refused(text, tmp_path):
     place = write(tmp_path, text, "a.png")
     with pytest.raises(UserError) as caught:
         convert(place, tmp_path / "out", "cvat")
-    assert REFUSED[text] in str(caught.value) and str(place) in str(caught.value)
+    assert REFUSED[text] in str(caught.value) and str(caught.value).count(str(place)) == 1
 
 
 @pytest.mark.parametrize("limit", ["MAX_BYTES", "MAX_ELEMENTS"])

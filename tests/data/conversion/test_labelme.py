@@ -420,3 +420,12 @@ def test_corrections_take_the_classes_of_the_data_set(tmp_path):
     split = directory_split(str(data), "train")
     mask = split.read(split.ids.index("a"))[1]
     assert mask[0, 0] == 2 and mask[3, 2] == 0
+
+
+def test_missing_photographs_are_one_problem_if_there_is_none(tmp_path):
+    for name in "abc":
+        write(tmp_path / "in", name, [shape()], photograph=False)
+    [problem] = convert(tmp_path / "in", tmp_path / "out").findings.problems
+    assert f"{tmp_path / 'in'}: none of the 3 photographs is in {tmp_path / 'in'}." in problem
+    write(tmp_path / "in", "d", [shape()])
+    assert len(convert(tmp_path / "in", tmp_path / "out").findings.problems) == 3
