@@ -19,7 +19,7 @@ import re
 import reprlib
 import urllib.parse
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,7 @@ from fcn_keras.data.decoding import decode_image
 from fcn_keras.data.directory import MAX_BYTES, read_file
 from fcn_keras.data.split import IGNORE_ID, LabelSet
 from fcn_keras.errors import UserError, few, require_packages
+from fcn_keras.files.finding import IMAGE_SUFFIXES
 from fcn_keras.files.images import LYING
 from fcn_keras.files.reading import as_object, damage_as_user_errors
 
@@ -96,8 +97,9 @@ def read(place: Path, options: Options, findings: Findings) -> Source:
 def _is_coco(start: bytes) -> bool:
     """Whether a file starts like COCO's JSON, and not like a task of Label Studio."""
     coco = start.startswith(b"{") and LIST_OF_COCO.search(start)
-    key = b'"file_name"' if b'"images"' in start else b'"image_id"'  # others have such lists, too
-    return bool(coco) and key in start and b'"from_name"' not in start
+    # Others have such lists, too.
+    keys = (b'"file_name"', b'"coco_url"') if b'"images"' in start else (b'"image_id"',)
+    return bool(coco) and any(key in start for key in keys) and b'"from_name"' not in start
 
 
 def _annotation_files(place: Path, findings: Findings) -> list[Path]:
@@ -330,6 +332,7 @@ def _find_images(files: list[_File], images: Path | None, findings: Findings) ->
     for file in files:
         places = _folders(file.path, images)
         folders, missing, moved = [place for place in places if place.is_dir()], [], 0
+        listing = functools.cache(functools.partial(_listing, folders))
         for entry in file.images:
             name = entry[0]["file_name"]
             title = f"{file.path}: image {name!r}"
@@ -338,11 +341,9 @@ def _find_images(files: list[_File], images: Path | None, findings: Findings) ->
             # Paths that are absolute or lead out of the folder are of another computer.
             paths: list[Path] = [] if away else _existing(folders, parts)
             if not paths and parts[-1:] != [".."]:
-                parts = parts[-1:]
-                decoded = [PurePosixPath(urllib.parse.unquote(part)).name for part in parts]
-                paths = _existing(folders, parts)
-                if not paths and (paths := _existing(folders, decoded)):
-                    parts = decoded
+                last = urllib.parse.unquote("".join(parts[-1:])).lower()
+                paths = _existing(folders, parts[-1:]) or listing().get(last, [])
+                parts = [path.name for path in paths[:1]]
                 moved += bool(paths)
             if not paths:
                 missing.append(f"{title} is missing. Add it, or name its folder by --images.")
@@ -369,6 +370,18 @@ def _existing(folders: list[Path], parts: list[str]) -> list[Path]:
         with contextlib.suppress(OSError, ValueError):  # too long, or with a null character
             if parts and folder.joinpath(*parts).is_file():
                 found.append(folder.joinpath(*parts))
+    return found
+
+
+def _listing(folders: list[Path]) -> dict[str, list[Path]]:
+    """The images in folders by their names, with and without suffix, in lower case."""
+    found: dict[str, list[Path]] = {}
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            for path in sorted(folder.iterdir()):
+                if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
+                    for name in (path.name.lower(), path.stem.lower()):
+                        found.setdefault(name, []).append(path)
     return found
 
 

@@ -128,7 +128,7 @@ def read(place: Path, options: Options, findings: Findings) -> Source:
 
 
 def _load(file: Path) -> Any:
-    remedy = "Save it again in labelme, without image data if it is large."
+    remedy = "Save it again in labelme, as UTF-8, and without image data if it is large."
     with damage_as_user_errors(f"{file}: not readable as labelme's JSON", remedy):
         return json.loads(read_text(file, MAX_BYTES).removeprefix("\ufeff"))
 
