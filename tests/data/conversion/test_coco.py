@@ -390,9 +390,10 @@ def test_via_writes_one_polygon_without_a_list_and_ids_as_text(tmp_path):
     np.testing.assert_array_equal(masks(tmp_path / "new")["0"], 2 * pixels(2, 3, 9, 8))
 
 
-@pytest.mark.parametrize(
-    "name", ["images/a%20{}.jpg", "C:\\x\\a {}.jpg", "img/a {}.jpg", "a {}.jpg"]
-)
+NAMES = ("i/a%20{}.jpg", "C:\\x\\a {}.jpg", "img/a {}.jpg", "A {}.JPG", "a {}")
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_images_are_found_by_other_names_of_the_same_file(name, tmp_path):
     content = instances((0, 7, [box(2, 3, 9, 8)]), (1, 2, [box(0, 0, 4, 4)]))
     for index, record in enumerate(content["images"]):
