@@ -37,6 +37,7 @@ from fcn_keras.data.conversion.growing import (
     read_existing,
     sizes_with,
 )
+from fcn_keras.data.conversion.pairs import NoPairsError
 from fcn_keras.data.conversion.relatives import named_relative
 from fcn_keras.data.conversion.source import Example, Findings, Options, Source
 from fcn_keras.data.conversion.splits import all_splits, further_splits, require_drawing
@@ -223,22 +224,18 @@ def _read(
 
 def _read_folder(place: Path, options: Options, findings: Findings) -> Source:
     """A folder that no format recognizes: images and masks, or else labels of another program."""
-    try:
-        source = folders.read(place, options, findings)
-        other = named_relative(place, masks=True)
-    except UserError as error:
-        other = _formats_inside(place) or yolo.without_yaml(place) or named_relative(place)
-        if not other:
-            raise
-        raise UserError(other) from error
-    if other:
+    if other := named_relative(place, masks=True):
         raise UserError(f"{other} To read its images as masks: --format folders.")
-    return source
+    try:
+        return folders.read(place, options, findings)
+    except NoPairsError as error:
+        other = _formats_inside(place) or yolo.without_yaml(place) or named_relative(place)
+        raise (UserError(other) if other else error) from None
 
 
 def _formats_inside(place: Path) -> str:
     """The message about subfolders that a format recognizes, or an empty one."""
-    below = (path for path in sorted(place.iterdir()) if path.is_dir() and path.name[0] != ".")
+    below = (path for path in sorted(place.glob("[!.]*")) if path.is_dir())
     found = [
         f"{path} ({name})"
         for path in itertools.islice(below, MAX_SUBFOLDERS)

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from fcn_keras.data.conversion import convert
+from fcn_keras.data.conversion.source import Options
 from fcn_keras.errors import UserError
 
 HEIGHT, WIDTH = 20, 30
@@ -125,6 +126,8 @@ def test_masks_are_read_beside_labels_that_are_not(tmp_path):
         mask(tmp_path / f"in/masks/{name}.png")
     (tmp_path / "in/classes.txt").write_text("background\nline\n")
     assert convert(tmp_path / "in", tmp_path / "out").sizes == {"train": 2, "val": 1}
+    with pytest.raises(UserError, match="other.txt: no such file"):
+        convert(tmp_path / "in", tmp_path / "2", options=Options(classes=tmp_path / "other.txt"))
 
 
 def test_folders_of_exports_in_a_folder_are_named(tmp_path):
