@@ -122,7 +122,8 @@ def find_pairs(images: Path, masks: Path, suffix: str | None, findings: Findings
             "ending, --format another format."
         )
     if match.rule != Rule():
-        findings.notes.append(f"{match.rule}. --mask-suffix chooses another.")
+        other = " --mask-suffix chooses another." if suffix is None else ""
+        findings.notes.append(f"{match.rule}.{other}")
     used = {file.path for pair in match.pairs for file in pair}
     used |= {file.path for same in (*match.same_images, *match.same_masks) for file in same}
     _leave_out({*image_files, *mask_files}, others, used, findings)

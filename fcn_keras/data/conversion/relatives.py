@@ -77,7 +77,7 @@ RELATIVES = (
         content=rb'"(classTitle|geometryType|projectType)"',
     ),
     Relative("a Labelbox file", CONVERT, content=rb'"(data_row|Labeled Data|DataRow ID)"'),
-    Relative("a SuperAnnotate file", CONVERT, content=rb'"className"', masks=True),
+    Relative("a SuperAnnotate file", CONVERT, content=rb'"classId"', masks=True),
     Relative("a Darwin file of V7", CONVERT, content=rb'darwin_json|darwin\.v7|"slot_names"'),
     Relative(
         "a Segments.ai file",

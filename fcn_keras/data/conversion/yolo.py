@@ -13,6 +13,7 @@ import itertools
 import json
 import os
 import re
+import reprlib
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -114,8 +115,10 @@ def without_yaml(folder: Path) -> str:
         return f"{first}: a file of labels of YOLO, whose image is not in {folder}. Add the images."
     names = _rows(folder / "classes.txt") or _rows(folder / "obj.names")
     names = [name.strip() for name in names if name.strip()]
-    content = {key: os.path.commonpath(places) or "." for key, places in splits.items()}
-    content |= {"names": names or [f"class_{id}" for id in range(most + 1)]}
+    content: dict[str, str | list[str]] = {
+        **{key: os.path.commonpath(places) or "." for key, places in splits.items()},
+        "names": names or [f"class_{id}" for id in range(most + 1)],
+    }
     file = next((path for end in YAML for path in folder.glob(f"*{end}")), folder / "data.yaml")
     known = head(file).decode(errors="replace")
     missing = [key for key in content if not re.search(rf"^{key}\s*:", known, re.M)]
@@ -217,7 +220,8 @@ def _listed(place: Path, root: Path, findings: Findings) -> Iterator[Path]:
             if image and image.is_file():
                 yield image
             else:
-                findings.problems.append(f"{place}:{number}: {line.strip()} is not in {root}.")
+                name = reprlib.repr(line.strip())
+                findings.problems.append(f"{place}:{number}: {name} is not in {root}.")
 
 
 def _label_file(root: Path, image: Path) -> Path:

@@ -29,7 +29,7 @@ FILES = {
     "EISeg": ("label/{}.json", [{"name": "car", "labelIdx": 1, "points": []}], "COCO in EISeg"),
     "Supervisely": ("ds/ann/{}.jpg.json", BITMAP, "'Export to COCO mask'"),
     "Labelbox": ("export.ndjson", {"data_row": {"id": "x"}}, "a Labelbox file"),
-    "SuperAnnotate": ("{}.jpg___objects.json", {"instances": [{"className": "a"}]}, "SuperAnno"),
+    "SuperAnnotate": ("{}.jpg___objects.json", {"instances": [{"classId": "a"}]}, "SuperAnno"),
     "Darwin": ("{}.json", {"schema_ref": "https://x/darwin_json/2.0", **OBJECT}, "of V7"),
     "Segments.ai": ("x.json", {"dataset": {"samples": [SEGMENTS]}}, "'coco-panoptic'"),
     "Hasty": ("x.json", {"export_format_version": "1.1", "images": [{"image_id": 1}]}, "a Hasty"),
@@ -102,7 +102,7 @@ MISLEADING = {
     "CVAT's LabelMe 3.0": ("{}.xml", SEGM, "{}_mask_0.png", "'COCO 1.0'"),
     "CVAT's ADE20K": ("{}_parts_1.png", None, "{}_seg.png", "ADEChallengeData2016"),
     "CVAT's Open Images": ("x.csv", "MaskPath,ImageID,LabelName\n", "{}_car_1.png", "'COCO 1.0'"),
-    "SuperAnnotate's pixels": ("{}.json", {"className": "a"}, "{}.jpg___save.png", "SuperAnno"),
+    "SuperAnnotate's pixels": ("{}.json", {"classId": "a"}, "{}.jpg___save.png", "SuperAnno"),
     "Segments.ai's bitmaps": ("x.json", SEGMENTS, "{}_ground-truth.png", "'coco-panoptic'"),
 }
 

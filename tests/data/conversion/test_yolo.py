@@ -180,7 +180,7 @@ def test_all_faults_are_listed_and_nothing_is_written(tmp_path, capfd):
     Image.new("RGB", (4, 4)).save(tmp_path / "secret.jpg")
     assert main(["data", "convert", str(root), "--output", str(tmp_path / "new")]) == 1
     error = capfd.readouterr().err
-    others = ("a.txt: not readable", "a.jpg: not a readable image", "secret.jpg is not in")
+    others = ("a.txt: not readable", "a.jpg: not a readable image", "secret.jpg' is not in")
     for text in (*wrong, *others):
         assert error.count(text) == 1, (text, error)
     assert f"{root / 'labels/train/c.txt'}:2: not a line" in error
