@@ -68,7 +68,7 @@ RELATIVES = (
     Relative("an EISeg file", "Save the labels as COCO in EISeg.", content=rb'"labelIdx"'),
     Relative(
         "a VIA file",
-        "Export its annotations as COCO in VIA.",
+        "Export COCO there, in VIA or makesense.ai.",
         content=rb'"(shape|region|file)_attributes"|"_via_|__VIA_|\Afilename,file_size,file_attr',
     ),
     Relative(
@@ -89,6 +89,9 @@ RELATIVES = (
     Relative("a Kili file", CONVERT, content=rb'"jsonResponse"'),
     Relative("an Encord file", CONVERT, content=rb'"(label_hash|data_units)"'),
     Relative("a Dataloop file", CONVERT, content=rb'"type"\s*:\s*"segment"'),
+    Relative(
+        "a backup of CVAT", "Export 'CVAT for images 1.1' there.", content=rb'"tracks"\s*:\s*\['
+    ),
     Relative("a VoTT file", CONVERT, content=rb'"securityToken"'),
     Relative(
         "a Datumaro file",

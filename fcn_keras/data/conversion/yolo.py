@@ -193,8 +193,8 @@ def _images(file: Path, root: Path, content: dict, findings: Findings) -> Iterat
                 findings.leave_out("as it does not exist", f"{file}: test: {text}")
             elif place is None:
                 raise UserError(
-                    f"{file}: {key} is {text!r}, which is not in {root}. Correct it, or move "
-                    f"{file.name} to the data set's folder."
+                    f"{file}: {key} is {text!r}, which is not in {root}. Correct or remove it, or "
+                    f"move {file.name} to the data set's folder."
                 )
             else:
                 if place != root / text and not text.startswith("../"):

@@ -15,6 +15,7 @@ from PIL import Image
 from support.fake_folder import write_folder
 
 from fcn_keras.data.conversion import convert, labelme
+from fcn_keras.data.conversion.shapes import checked_points
 from fcn_keras.data.conversion.source import Findings, Options
 from fcn_keras.data.directory import directory_split
 from fcn_keras.errors import UserError
@@ -429,3 +430,8 @@ def test_missing_photographs_are_one_problem_if_there_is_none(tmp_path):
     assert f"{tmp_path / 'in'}: none of the 3 photographs is in {tmp_path / 'in'}." in problem
     write(tmp_path / "in", "d", [shape()])
     assert len(convert(tmp_path / "in", tmp_path / "out").findings.problems) == 3
+
+
+def test_too_many_points_are_told_as_such():
+    with pytest.raises(ValueError, match="it has 5 points, but needs at most 4"):
+        checked_points([[0, 0]] * 5, 3, 4)

@@ -36,6 +36,7 @@ FILES = {
     "Kili": ("{}.json", {"labels": [{"jsonResponse": {"JOB": OBJECT}}]}, "a Kili file"),
     "Encord": ("x.json", [{"label_hash": "x", "data_units": {}}], "an Encord file"),
     "Dataloop": ("{}.json", {"annotations": [{"type": "segment"}]}, "a Dataloop file"),
+    "CVAT's backup": ("annotations.json", [{"shapes": [], "tracks": []}], "images 1.1"),
     "VoTT": ("x-export.json", {"securityToken": "x", "assets": {}}, "a VoTT file"),
     "Datumaro": ("default.json", {"dm_format_version": "1.0", "items": [OBJECT]}, "'COCO 1.0'"),
     "CVAT's Datumaro": ("x.json", {"categories": {"label": {}}, "items": [OBJECT]}, "'COCO 1.0'"),
