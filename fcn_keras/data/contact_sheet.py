@@ -23,7 +23,7 @@ from fcn_keras.files.painting import paint, painted_ids
 
 COLUMNS, MOST = 4, 24  # pictures
 SIDE, GAP, TITLE, DPI = 320, 10, 22, 100  # in pixels
-LETTERS = 50  # of a title
+LETTERS = 42  # of a title, each of up to 7.5 pixels
 
 
 def draw_contact_sheet(

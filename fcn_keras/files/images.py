@@ -161,8 +161,8 @@ def _open(source, name: str, formats, max_pixels: int) -> Any:
         return Image.open(io.BytesIO(source) if in_memory else source, formats=formats)
     except Image.DecompressionBombError as error:
         raise UserError(
-            f"{name}: more than {max_pixels:,} pixels. Make it smaller or, if you trust it, raise "
-            "--max-pixels (of predict and demo)."
+            f"{name}: more than {max_pixels:,} pixels. Make it smaller; predict and demo also read "
+            "it with a larger --max-pixels, if you trust it."
         ) from error
 
 

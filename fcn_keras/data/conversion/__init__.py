@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import itertools
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,6 +28,7 @@ from fcn_keras.data.conversion import (
     voc,
     yolo,
 )
+from fcn_keras.data.conversion.files import is_data_set
 from fcn_keras.data.conversion.growing import (
     drop_equal,
     extend_lists,
@@ -35,6 +37,8 @@ from fcn_keras.data.conversion.growing import (
     read_existing,
     sizes_with,
 )
+from fcn_keras.data.conversion.pairs import NoPairsError
+from fcn_keras.data.conversion.relatives import named_relative
 from fcn_keras.data.conversion.source import Example, Findings, Options, Source
 from fcn_keras.data.conversion.splits import all_splits, further_splits, require_drawing
 from fcn_keras.data.conversion.writing import require_listable, write_lists, written
@@ -55,6 +59,7 @@ FORMATS = {
     "label-studio": label_studio,
     "folders": folders,  # what a folder is if it is nothing else
 }
+MAX_SUBFOLDERS = 50  # that are looked into
 LABELS_ARE_NAMES = {"labelme", "label-studio"}
 ARCHIVES = {".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar"}
 
@@ -201,6 +206,7 @@ def _read(
         raise UserError(f"{place}: an archive. Unpack it first, and pass its folder.")
     name = format if format != "auto" else "folders" if place is None else _recognized(place)
     reader = FORMATS[name]
+    guessed = name == "folders" and format == "auto" and not (options.images or options.masks)
     for field in dataclasses.fields(options):
         value = getattr(options, field.name)
         if value != field.default and field.name not in {*reader.OPTIONS, "exif"}:
@@ -211,7 +217,33 @@ def _read(
             )
     if name in LABELS_ARE_NAMES and not options.classes and classes and classes.is_file():
         options = dataclasses.replace(options, classes=classes)
+    if place and guessed:
+        return name, _read_folder(place, options, findings)
     return name, reader.read(place, options, findings)
+
+
+def _read_folder(place: Path, options: Options, findings: Findings) -> Source:
+    """A folder that no format recognizes: images and masks, or else labels of another program."""
+    if other := named_relative(place, masks=True):
+        raise UserError(f"{other} To read its images as masks: --format folders.")
+    try:
+        return folders.read(place, options, findings)
+    except NoPairsError as error:
+        other = _formats_inside(place) or yolo.without_yaml(place) or named_relative(place)
+        raise (UserError(other) if other else error) from None
+
+
+def _formats_inside(place: Path) -> str:
+    """The message about subfolders that a format recognizes, or an empty one."""
+    below = (path for path in sorted(place.glob("[!.]*")) if path.is_dir())
+    found = [
+        f"{path} ({name})"
+        for path in itertools.islice(below, MAX_SUBFOLDERS)
+        for name, reader in FORMATS.items()
+        if name != "folders" and not is_data_set(path) and reader.recognizes(path)
+    ]
+    more = " Others can be added by --into." if len(found) > 1 else ""
+    return f"{place}: pass a folder of it: {few(found)}.{more}" if found else ""
 
 
 def _recognized(place: Path) -> str:
@@ -219,7 +251,10 @@ def _recognized(place: Path) -> str:
     found = [name for name, reader in FORMATS.items() if reader.recognizes(place)]
     names = [name for name in found if name != "folders"] or found
     if not names:
-        raise UserError(f"{place}: of no known format. Name one by --format: {', '.join(FORMATS)}.")
+        raise UserError(
+            named_relative(place)
+            or f"{place}: of no known format. Name one by --format: {', '.join(FORMATS)}."
+        )
     if len(names) > 1:
         raise UserError(
             f"{place}: looks like {' and '.join(names)}. Choose by --format, or pass the file or "

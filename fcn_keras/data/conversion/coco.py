@@ -16,6 +16,8 @@ import json
 import mmap
 import os
 import re
+import reprlib
+import urllib.parse
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,11 +40,14 @@ from fcn_keras.data.decoding import decode_image
 from fcn_keras.data.directory import MAX_BYTES, read_file
 from fcn_keras.data.split import IGNORE_ID, LabelSet
 from fcn_keras.errors import UserError, few, require_packages
+from fcn_keras.files.finding import IMAGE_SUFFIXES
 from fcn_keras.files.images import LYING
 from fcn_keras.files.reading import as_object, damage_as_user_errors
 
 OPTIONS = {"images"}
+CORRECT = "Correct or remove it."
 KINDS = ("instances", "stuff", "panoptic")  # COCO's own files: the first of these is read
+NO_IMAGE, NO_SEGMENTATION = "as its image is not in the file", "as it has no segmentation"
 NO_MASKS = ("captions", "image_info", "person_keypoints")
 LIST_OF_COCO = re.compile(rb'"(images|annotations)"\s*:\s*\[')
 LISTS = (b"images", b"categories", b"annotations")
@@ -92,7 +97,9 @@ def read(place: Path, options: Options, findings: Findings) -> Source:
 def _is_coco(start: bytes) -> bool:
     """Whether a file starts like COCO's JSON, and not like a task of Label Studio."""
     coco = start.startswith(b"{") and LIST_OF_COCO.search(start)
-    return bool(coco) and b'"from_name"' not in start
+    # Others have such lists, too.
+    keys = (b'"file_name"', b'"coco_url"') if b'"images"' in start else (b'"image_id"',)
+    return bool(coco) and any(key in start for key in keys) and b'"from_name"' not in start
 
 
 def _annotation_files(place: Path, findings: Findings) -> list[Path]:
@@ -100,7 +107,7 @@ def _annotation_files(place: Path, findings: Findings) -> list[Path]:
         return [place]
     paths = [path for path in json_files(place) if _is_coco(head(path))]
     used = next((kind for kind in KINDS if any(path.name.startswith(kind) for path in paths)), "")
-    others = tuple(kind for kind in KINDS if used and kind != used)
+    others = tuple(kind for kind in (*KINDS, "labels") if used and kind != used)
     chosen = []
     for path in paths:
         if path.name.startswith(NO_MASKS):
@@ -136,6 +143,8 @@ def _read_json(path: Path, split: str | None, findings: Findings) -> _File:
         image_places, category_places, annotations = places.values()
         categories = list(_parsed(path, category_places))
         names, images = _category_names(categories), _records(_parsed(path, image_places))
+        if annotations and not names:
+            raise ValueError("it has no categories")
         panoptic = any("segments_info" in entry for entry in _parsed(path, annotations[:1]))
         group = _group_panoptic if panoptic else _group
         group(path, annotations, names, images, findings)
@@ -193,11 +202,11 @@ def _category_names(categories: list[dict]) -> dict[Any, str]:
     """The name of each category, in the order of their ids."""
     names: dict[Any, str] = {}
     for index, category in enumerate(categories):
-        number, name = category.get("id"), category.get("name")
+        number, name = _plain(category.get("id")), category.get("name")
         if not _is_id(number) or not isinstance(name, str):
             raise ValueError(f"categories[{index}] needs an id and a name")
         if number in names:
-            raise ValueError(f"two categories have the id {number}")
+            raise ValueError(f"two categories have the id {reprlib.repr(number)}")
         names[number] = name.strip()
     return dict(sorted(names.items(), key=lambda item: (isinstance(item[0], str), item[0])))
 
@@ -206,13 +215,21 @@ def _records(records: Iterable[dict]) -> dict[Any, tuple[dict, list]]:
     """What is needed of each image's record, and a list for its objects, by its id."""
     images: dict[Any, tuple[dict, list]] = {}
     for index, record in enumerate(records):
-        number, name = record.get("id"), record.get("file_name")
+        number, name = _plain(record.get("id")), record.get("file_name")
         if not _is_id(number) or not isinstance(name, str):
             raise ValueError(f"images[{index}] needs an id and a file_name")
         if number in images:
-            raise ValueError(f"two images have the id {number}")
-        images[number] = {key: record.get(key) for key in ("file_name", "width", "height")}, []
+            raise ValueError(f"two images have the id {reprlib.repr(number)}")
+        sizes = {key: _plain(record.get(key)) for key in ("width", "height")}
+        images[number] = {"file_name": name, **sizes}, []
     return images
+
+
+def _plain(value):
+    """A whole number also if it is text or has a fraction of 0, as programs write the same id."""
+    if isinstance(value, str) and re.fullmatch(r"\d{1,18}", value):
+        return int(value)
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _is_id(value) -> bool:
@@ -234,16 +251,17 @@ def _group(path: Path, places: list, names: dict, images: dict, findings: Findin
     crowds = 0
     for index, (place, entry) in enumerate(zip(places, _parsed(path, places))):
         title = f"{path}: annotation {entry.get('id', f'[{index}]')}"
-        image, category = entry.get("image_id"), entry.get("category_id")
-        if not _is_id(image) or not _is_id(category) or category not in names:
+        image, category = (_plain(entry.get(key)) for key in ("image_id", "category_id"))
+        if not _is_id(image):
+            findings.problems.append(f"{title}: {reprlib.repr(image)} is no image_id. {CORRECT}")
+        elif not _is_id(category) or category not in names:
             findings.problems.append(
-                f"{title} has the image_id {image!r} and the category_id {category!r}, which are "
-                "unknown. Correct or remove it."
+                f"{title}: the category_id {reprlib.repr(category)} is unknown. {CORRECT}"
             )
         elif image not in images:
-            findings.leave_out("as its image is not in the file", title)
+            findings.leave_out(NO_IMAGE, title)
         elif not entry.get("segmentation"):
-            findings.leave_out("as it has no segmentation", title)
+            findings.leave_out(NO_SEGMENTATION, title)
         else:
             images[image][1].append((*place, category))
             crowds += entry.get("iscrowd") == 1
@@ -256,23 +274,24 @@ def _group_panoptic(path: Path, places, names: dict, images: dict, findings: Fin
     for index, entry in enumerate(_parsed(path, places)):
         title = f"{path}: annotations[{index}]"
         image, segments, png = (entry.get(k) for k in ("image_id", "segments_info", "file_name"))
+        image = _plain(image)
         if not isinstance(png, str) or not isinstance(segments, list) or not _is_id(image):
             findings.problems.append(f"{title} needs image_id, file_name and segments_info.")
         elif image not in images:
-            findings.leave_out("as its image is not in the file", title)
+            findings.leave_out(NO_IMAGE, title)
         elif images[image][1]:
             findings.problems.append(f"{title}: another annotation has the same image_id.")
         else:
             categories = {}
             for segment in segments:
                 known = segment if isinstance(segment, dict) else {}
-                number, category = known.get("id"), known.get("category_id")
+                number, category = _plain(known.get("id")), _plain(known.get("category_id"))
                 if _is_id(number) and _is_id(category) and category in names:
                     categories[number] = category
                 else:
                     findings.problems.append(
-                        f"{title}: its segment {number!r} has the category_id {category!r}, which "
-                        "is unknown. Correct it."
+                        f"{title}: its segment {reprlib.repr(number)} has the category_id "
+                        f"{reprlib.repr(category)}, which is unknown. Correct it."
                     )
             images[image][1].append((png, categories))
 
@@ -281,10 +300,11 @@ def _require_segmentations(place: Path, files: list[_File], findings: Findings) 
     objects = [objects for file in files for _, objects in file.images]
     empty = objects.count([])
     if empty == len(objects) and not (files and findings.problems):
-        raise UserError(
-            f"{place}: no image has a segmentation. A file of boxes alone is for detection: export "
-            "polygons or masks."
-        )
+        boxes = "A file of boxes alone is for detection: export polygons or masks."
+        strange = "No annotation has the image_id of one of its images. Export it again."
+        left_out = findings.left_out
+        remedy = boxes if NO_SEGMENTATION in left_out else strange if NO_IMAGE in left_out else ""
+        raise UserError(f"{place}: no image has a segmentation. {remedy}".strip())
     if empty:
         what = "unlabelled" if files[0].panoptic else "background"
         findings.notes.append(f"images without a segmentation are {what} everywhere: {empty}.")
@@ -312,6 +332,7 @@ def _find_images(files: list[_File], images: Path | None, findings: Findings) ->
     for file in files:
         places = _folders(file.path, images)
         folders, missing, moved = [place for place in places if place.is_dir()], [], 0
+        listing = functools.cache(functools.partial(_listing, folders))
         for entry in file.images:
             name = entry[0]["file_name"]
             title = f"{file.path}: image {name!r}"
@@ -320,8 +341,9 @@ def _find_images(files: list[_File], images: Path | None, findings: Findings) ->
             # Paths that are absolute or lead out of the folder are of another computer.
             paths: list[Path] = [] if away else _existing(folders, parts)
             if not paths and parts[-1:] != [".."]:
-                parts = parts[-1:]
-                paths = _existing(folders, parts)
+                last = urllib.parse.unquote("".join(parts[-1:])).lower()
+                paths = _existing(folders, parts[-1:]) or listing().get(last, [])
+                parts = [path.name for path in paths[:1]]
                 moved += bool(paths)
             if not paths:
                 missing.append(f"{title} is missing. Add it, or name its folder by --images.")
@@ -351,6 +373,18 @@ def _existing(folders: list[Path], parts: list[str]) -> list[Path]:
     return found
 
 
+def _listing(folders: list[Path]) -> dict[str, list[Path]]:
+    """The images in folders by their names, with and without suffix, in lower case."""
+    found: dict[str, list[Path]] = {}
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            for path in sorted(folder.iterdir()):
+                if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
+                    for name in (path.name.lower(), path.stem.lower()):
+                        found.setdefault(name, []).append(path)
+    return found
+
+
 def _folders(path: Path, images: Path | None) -> list[Path]:
     """Where the images of a JSON file may be."""
     roots = [images or path.parent]
@@ -358,7 +392,7 @@ def _folders(path: Path, images: Path | None) -> list[Path]:
         roots.append(path.parent.parent)
     subset = path.stem.partition("_")[2]
     words = [word for word in re.split("[^a-z]+", path.stem.lower()) if word in SPLIT_NAMES]
-    inside = ["", "images", "data"]
+    inside = ["", "images", "data", "img", "JPEGImages"]
     for name in filter(None, dict.fromkeys([path.stem, subset, *words])):
         inside += [name, f"images/{name}", f"{name}/images"]
     return [root / name for root in roots for name in inside]

@@ -43,6 +43,8 @@ def _polygon_runs(polygons: list, height: int, width: int) -> np.ndarray:
     from pycocotools import mask as pycocotools
 
     outline = 0.0
+    if not any(isinstance(polygon, list) for polygon in polygons):
+        polygons = [polygons]  # of one polygon, without the list around it, as VIA writes it
     for polygon in polygons:
         message = "a segmentation that is not a list of lists of numbers"
         polygon = _numbers("d", polygon, message)

@@ -17,7 +17,7 @@ import math
 import os
 import re
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from xml.parsers import expat
 
 import numpy as np
@@ -45,6 +45,7 @@ from fcn_keras.files.reading import damage_as_user_errors
 Color = tuple[int, int, int]
 AREAS = ("mask", "polygon", "box", "ellipse")
 OTHERS = ("tag", "points", "polyline", "cuboid", "skeleton")  # CVAT's masks lack them, too
+ENDINGS = ("", ".PNG", ".png", ".jpg")
 MAX_BYTES = 512 << 20
 MAX_DEPTH = 64  # of elements
 MAX_ELEMENTS = 1_000_000  # labels, images and shapes; each takes up to a kilobyte
@@ -76,7 +77,7 @@ def read(path: Path, options: Options, findings: Findings) -> Source:
             seen.add(image)
             draw = _drawing(shapes, attributes, place, findings)
             split = None if subset in ("", "default") else split_name(subset)
-            stem = str(PurePosixPath(name).with_suffix(""))
+            stem = name.removesuffix(image.suffix)
             examples.append(Example(stem, image, path, draw, split, upright=True))
     if not seen:
         if any(SAVE_IMAGES in problem for problem in findings.problems):
@@ -87,9 +88,12 @@ def read(path: Path, options: Options, findings: Findings) -> Source:
 
 
 def _find(folders: list[Path], subset: str, name: str) -> Path | None:
-    """A photograph by subset and name, by name, or by the last part of its name."""
+    """A photograph by subset and name, by name, or by the last part of its name.
+
+    The names of a video's frames lack ".PNG".
+    """
     names = (f"{subset}/{name}".lstrip("/"), name, name.rpartition("/")[2])
-    places = (folder / name for folder in folders for name in names)
+    places = (folder / f"{n}{end}" for folder in folders for end in ENDINGS for n in names)
     return next((place for place in places if os.path.isfile(place)), None)
 
 
@@ -113,10 +117,13 @@ class _Content:
             size = self._file.stat().st_size
             if size > MAX_BYTES:
                 raise ValueError(f"{size} bytes, more than the limit of {MAX_BYTES >> 20} MiB")
-            try:
-                parser.Parse(self._file.read_bytes(), True)
-            except expat.ExpatError as error:
-                raise ValueError(str(error)) from error
+            data = self._file.read_bytes()
+        try:
+            parser.Parse(data, True)
+        except expat.ExpatError as error:
+            raise UserError(
+                f"{self._file}: not an XML of CVAT ({error}). Export it again."
+            ) from error
 
     def _start(self, tag: str, attributes: dict) -> None:
         path, self._text = self._path, ""

@@ -47,7 +47,7 @@ def files_below(folder: Path, suffixes: Collection[str] = ()) -> Iterator[Path]:
         folders[:] = sorted(
             name
             for name in folders
-            if name[0] != "." and name != "__MACOSX" and not _is_data_set(Path(place, name))
+            if name[0] != "." and name != "__MACOSX" and not is_data_set(Path(place, name))
         )
         for name in sorted(names):
             path = Path(place, name)
@@ -56,7 +56,8 @@ def files_below(folder: Path, suffixes: Collection[str] = ()) -> Iterator[Path]:
                     yield path
 
 
-def _is_data_set(folder: Path) -> bool:
+def is_data_set(folder: Path) -> bool:
+    """Whether a folder is a data set that this program made."""
     return (folder / LIST_FOLDER).is_dir() and (folder / CLASSES_FILE).is_file()
 
 

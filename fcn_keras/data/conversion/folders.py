@@ -58,8 +58,8 @@ def read(place: Path | None, options: Options, findings: Findings) -> Source:
     _check_options(options)
     if place is None:
         place = Path(os.path.commonpath([images.absolute(), masks.absolute()]))
-    labels, path, ids = _labels(place, options, findings)
     pairs = find_pairs(images, masks, options.mask_suffix, findings)
+    labels, path, ids = _labels(place, options, findings)
     splits = _listed_splits(place, pairs, findings)
     reader = MaskReader(labels, options, path or "the class list", ids)
     new_labels, new_ids = _in_new_order(labels, path)

@@ -1,14 +1,17 @@
 """Label Studio's JSON: tasks, each with an image and what one or several annotators drew.
 
-What is painted is in rle-pack's bits, as RGBA; other shapes are in per cent of the image.
+What is painted is in rle-pack's bits, as RGBA, or in a PNG; other shapes are in per cent of the
+image.
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import dataclasses
 import datetime
 import functools
+import itertools
 import json
 import math
 import re
@@ -28,23 +31,24 @@ from fcn_keras.data.conversion.source import Example, Findings, Options, Source
 from fcn_keras.data.split import IGNORE_ID
 from fcn_keras.errors import UserError, few
 from fcn_keras.files.finding import IMAGE_SUFFIXES
+from fcn_keras.files.images import bad_files_named, open_header
 from fcn_keras.files.reading import damage_as_user_errors, read_text
 
 OPTIONS = {"images", "classes"}
 MAX_BYTES = 1 << 30  # one file holds all tasks
-MARKS = (b'"annotations"', b'"completions"', b'"predictions"', b'"annotation_id"')
-AREAS = ("brush", "polygon", "rectangle", "ellipse", "")  # also with "labels" behind
+MARKS = (b'"annotations"', b'"completions"', b'"predictions"')
+AREAS = ("brush", "bitmask", "polygon", "rectangle", "ellipse", "")  # also with "labels" behind
 NO_AREAS = ("keypoint", "vector")
+PREDICTED = "as it has predictions only"
 EXPORT = "Export the project as JSON in Label Studio."
 
 
 def recognizes(place: Path) -> bool:
     heads = [*json_heads(place)]
     lists = [head for head in heads if head.startswith(b"[")]
-    return (
-        any(b'"from_name"' in head for head in heads)
-        or any(mark in head for head in lists for mark in MARKS)
-        or any(place.glob("task-*-annotation-*-by-*"))  # its export of masks, which `read` refuses
+    return any(b'"from_name"' in head for head in heads) or any(
+        b'"annotation_id"' in head or (b'"data"' in head and any(mark in head for mark in MARKS))
+        for head in lists
     )
 
 
@@ -71,9 +75,10 @@ def read(place: Path, options: Options, findings: Findings) -> Source:
                 count, first = counts.get(region.label, (0, file))
                 counts[region.label] = count + 1, first
     if not found and not findings.problems:
-        raise UserError(f"{place}: no annotated task of Label Studio. {EXPORT}")
+        remedy = "Submit the predictions first. " if PREDICTED in findings.left_out else ""
+        raise UserError(f"{place}: no annotated task of Label Studio. {remedy}{EXPORT}")
     if empty := [title for title, _, _, regions in found if not regions]:
-        findings.notes.append(f"{len(empty)} annotated tasks have no areas, such as {empty[0]}.")
+        findings.notes.append(f"annotated tasks without areas: {len(empty)}, such as {empty[0]}.")
     labels, ids, background = label_set(counts, "background", options, findings)
     examples = []
     for title, file, image, regions in found:
@@ -120,8 +125,8 @@ def _annotation(title: str, task: dict, findings: Findings) -> dict | None:
         raise ValueError(f"'annotations' is not a list of objects. {EXPORT}")
     done = [a for a in drawn if not a.get("was_cancelled") and not a.get("skipped")]
     if not done:
-        reason = "as its annotations were skipped" if drawn else "as it has no annotation"
-        findings.leave_out(reason, title)
+        undrawn = PREDICTED if task.get("predictions") else "as it has no annotation"
+        findings.leave_out("as its annotations were skipped" if drawn else undrawn, title)
         return None
     *others, newest = sorted(done, key=_time)
     for other in others:
@@ -146,7 +151,8 @@ def _time(annotation: dict) -> float:
 def _image(task: dict, photographs: Photographs) -> Path:
     """The photograph of a task; raises `ValueError` if there is none, or are several."""
     data = task["data"] if isinstance(task["data"], dict) else {}
-    values = [*data.values()] or [task.get("file_upload")]
+    lists = [value if isinstance(value, list) else [value] for value in data.values()]
+    values = [*itertools.chain(*lists)] or [task.get("file_upload")]
     names = {name for name in map(_file_name, values) if name}
     if len(names) != 1:
         raise ValueError(f"it has {len(names)} images ({few(sorted(names))}), but needs one.")
@@ -190,6 +196,7 @@ def _regions(title: str, annotation: dict, findings: Findings) -> list[Region]:
     if not isinstance(results, list):
         raise ValueError(f"'result' is not a list. {EXPORT}")
     shapes: dict[str, tuple[str, dict, list]] = {}
+    faults = []
     for number, result in enumerate(results, 1):
         result = result if isinstance(result, dict) else {}
         kind, value = result.get("type"), result.get("value")
@@ -197,7 +204,7 @@ def _regions(title: str, annotation: dict, findings: Findings) -> list[Region]:
         id = id if isinstance(id, str) else reprlib.repr(id)
         place = f"{title}, region {id}"
         if not isinstance(kind, str):
-            findings.problems.append(f"{place}: it has no type. {EXPORT}")
+            faults.append(f"{place}: it has no type. {EXPORT}")
             continue
         area = kind.removesuffix("labels")
         if area in NO_AREAS:
@@ -207,9 +214,10 @@ def _regions(title: str, annotation: dict, findings: Findings) -> list[Region]:
             if isinstance(labels, list) and all(isinstance(label, str) for label in labels):
                 shapes.setdefault(id, (place, result, []))[2].extend(labels)
             else:
-                findings.problems.append(f"{place}: {kind!r} is not a list of names. {EXPORT}")
+                faults.append(f"{place}: {kind!r} is not a list of names. {EXPORT}")
         elif area in AREAS or area != kind:  # others are texts, choices and relations
-            findings.problems.append(f"{place}: the type {kind!r} cannot be read. Remove it.")
+            faults.append(f"{place}: the type {kind!r} cannot be read. Remove it.")
+    findings.problems += most_faults(faults, title)
     regions = []
     for place, result, labels in shapes.values():
         label, *others = dict.fromkeys(label.strip() for label in labels) or [""]
@@ -264,6 +272,8 @@ def _draw_region(canvas, region: Region, id: int, height: int, width: int, findi
             canvas.stamp(channels[..., 3] != 0, 0, 0, id)
         else:
             findings.leave_out("as nothing of it is painted", region.title)
+    elif "imageDataURL" in value:
+        canvas.stamp(_bitmap(value["imageDataURL"], (width, height)), 0, 0, id)
     elif "points" in value:
         points = checked_points(value["points"], 3)
         canvas.polygon([(x * x_scale, y * y_scale) for x, y in points], id)
@@ -279,3 +289,15 @@ def _draw_region(canvas, region: Region, id: int, height: int, width: int, findi
         down = -h * math.sin(turn), h * math.cos(turn)
         corners = [(0, 0), across, (across[0] + down[0], across[1] + down[1]), down]
         canvas.polygon([(x + dx, y + dy) for dx, dy in corners], id)
+
+
+def _bitmap(address, size: tuple[int, int]) -> np.ndarray:
+    """The pixels of a bitmask: a PNG of the image's size, transparent where it is not painted."""
+    if not isinstance(address, str):
+        raise ValueError("its imageDataURL is not text")
+    with bad_files_named("its bitmask"):
+        data = base64.b64decode(address.rpartition(",")[2])
+        image = open_header(data, "its bitmask", ("PNG",))
+        if image.size != size:
+            raise ValueError(f"its bitmask has {image.size} pixels, but the photograph has {size}")
+        return np.asarray(image.convert("RGBA"))[..., 3] != 0

@@ -21,6 +21,7 @@ import numpy as np
 
 from fcn_keras.data.conversion.files import json_files, json_heads
 from fcn_keras.data.conversion.names import Photographs, label_set
+from fcn_keras.data.conversion.relatives import relative_of
 from fcn_keras.data.conversion.shapes import (
     MAX_POINTS,
     Canvas,
@@ -36,7 +37,7 @@ from fcn_keras.files.reading import damage_as_user_errors, read_text
 
 OPTIONS = {"images", "classes"}
 MAX_BYTES = 64 << 20  # with the photograph inside
-MARKS = (b'"shapes"', b'"imagePath"', b'"imageData"', b'"labelIdx"', b'"ISAT"')
+MARKS = (b'"shapes"', b'"imagePath"', b'"imageData"')
 LINE_WIDTH, POINT_RADIUS = 10, 5  # labelme's
 # The least and most points of each kind of shape; the last two are X-AnyLabeling's.
 KINDS = {
@@ -53,6 +54,10 @@ KINDS = {
 }
 
 
+class _MissingError(UserError):
+    """A photograph is not there."""
+
+
 def recognizes(place: Path) -> bool:
     return any(mark in head for head in json_heads(place) for mark in MARKS)
 
@@ -64,11 +69,11 @@ def read(place: Path, options: Options, findings: Findings) -> Source:
     images: dict[Path, Path | None] = {}
     others: dict[Path, tuple[str, str]] = {}
     counts: dict[str, tuple[int, Path]] = {}
-    moved, empty, related = [], [], []
+    moved, empty, related, missing = [], [], [], []
     for file in json_files(place):
         try:
             content = load(file)
-            if other := _other_format(content):
+            if other := _other_format(file, content):
                 others[file] = other
                 continue
             for label in _labels(file, content):
@@ -78,9 +83,17 @@ def read(place: Path, options: Options, findings: Findings) -> Source:
             moved += [file] if is_moved else []
             empty += [] if content["shapes"] else [file]
             related += [file] if any("kie_linking" in shape for shape in _objects(content)) else []
+        except _MissingError as error:
+            missing.append(str(error))
         except UserError as error:
             text = str(error)
             findings.problems.append(text if text.startswith(str(file)) else f"{file}: {text}")
+    if len(missing) > 1 and not images:
+        missing = [
+            f"{place}: none of the {len(missing)} photographs is in {photographs.root}. Name their "
+            "folder by --images."
+        ]
+    findings.problems += missing
     if not images and not findings.problems:
         file, (kind, remedy) = next(iter(others.items()), (place, ("without any JSON", "")))
         raise UserError(f"{file}: {kind}, not labelme's. {remedy}".rstrip())
@@ -89,15 +102,15 @@ def read(place: Path, options: Options, findings: Findings) -> Source:
     _note_doubles(images, findings)
     if moved:
         findings.notes.append(
-            f"imagePath is wrong in {len(moved)} files, such as {moved[0]}: its photograph was "
-            f"found at {images[moved[0]]}."
+            f"files whose imagePath is wrong: {len(moved)}, such as {moved[0]}, whose photograph "
+            f"was found at {images[moved[0]]}."
         )
     if related:
         findings.notes.append(
-            f"X-AnyLabeling wrote {len(related)} files, such as {related[0]}: drawn as in labelme."
+            f"files of X-AnyLabeling, drawn as in labelme: {len(related)}, such as {related[0]}."
         )
     if empty:
-        findings.notes.append(f"{len(empty)} files, such as {empty[0]}, have no shapes.")
+        findings.notes.append(f"files without shapes: {len(empty)}, such as {empty[0]}.")
     if place.is_dir():
         for path in photographs.unused():
             findings.leave_out("as no labelme file is about it", path)
@@ -115,23 +128,20 @@ def read(place: Path, options: Options, findings: Findings) -> Source:
 
 
 def _load(file: Path) -> Any:
-    remedy = "Save it again in labelme, without image data if it is large."
+    remedy = "Save it again in labelme, as UTF-8, and without image data if it is large."
     with damage_as_user_errors(f"{file}: not readable as labelme's JSON", remedy):
         return json.loads(read_text(file, MAX_BYTES).removeprefix("\ufeff"))
 
 
-def _other_format(content) -> tuple[str, str] | None:
+def _other_format(file: Path, content) -> tuple[str, str] | None:
     """What a file is that is not labelme's, and what to do; `None` if it is labelme's."""
-    if isinstance(content, dict):
-        if "shapes" in content or "imagePath" in content:
-            return None
-        if "objects" in content and "info" in content:
-            return "an ISAT file", "Convert it to labelme or COCO with ISAT's tools."
-        if "images" in content and "annotations" in content:
-            return "a COCO file", "Use --format coco."
-    elif isinstance(content, list) and content and isinstance(content[0], dict):
-        if "labelIdx" in content[0]:
-            return "an EISeg file", "Save the labels as COCO in EISeg, and use --format coco."
+    if isinstance(content, dict) and ("shapes" in content or "imagePath" in content):
+        return None
+    if relative := relative_of(file):
+        return relative.kind, relative.remedy
+    if isinstance(content, dict) and "images" in content and "annotations" in content:
+        return "a COCO file", "Use --format coco."
+    if isinstance(content, list) and content and isinstance(content[0], dict):
         if "annotations" in content[0]:
             return "a Label Studio file", "Use --format label-studio."
     return "another program's file", "Export as labelme or COCO there."
@@ -165,7 +175,7 @@ def _image(
         if image is None and options.images:
             image = photographs.like(file.stem)
         if image is None and not embedded:
-            raise UserError(
+            raise _MissingError(
                 f"{file}: its photograph {path or file.stem!r} is not in {photographs.root}. Name "
                 "its folder by --images, or remove the file."
             )

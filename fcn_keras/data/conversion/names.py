@@ -123,11 +123,12 @@ def label_set(
             )
             good, names = [], [background]
         labels = LabelSet(tuple(names))
-        findings.notes.append(
-            f"the classes are {background} and the labels sorted by name: "
-            f"{', '.join(labels.names[:SHOWN])}. For another order, list them in a file and name "
-            "it by --classes."
-        )
+        if good:
+            findings.notes.append(
+                f"the classes are {background} and the labels sorted by name: "
+                f"{', '.join(labels.names[:SHOWN])}. For another order, list them in a file and "
+                "name it by --classes."
+            )
     ids = {name: number for number, name in enumerate(labels.names)}
     if background:  # a hole that is drawn may be called otherwise than in the list
         ids = {label: ids[background] for label in filter(is_background, good)} | ids

@@ -41,6 +41,10 @@ MAX_AFFIXES = 8
 MAX_AFFIX = 40  # characters
 
 
+class NoPairsError(UserError):
+    """There are no photographs with masks."""
+
+
 class File(NamedTuple):
     """A file: its path, and the folders below the root that it is in."""
 
@@ -111,12 +115,14 @@ def find_pairs(images: Path, masks: Path, suffix: str | None, findings: Findings
         unlike = ""
         if image_files and masks_found:
             unlike = f", unlike {image_files[0].path.name} and {mask_files[0].path.name}"
-        if not files:
-            raise UserError(
-                f"{folders}: neither images and masks nor the files of a known format, but "
-                f"{contents}. Pass the folder or file that the labelling tool exported."
+        if not files or (images == masks and not masks_found and suffix is None):
+            raise NoPairsError(
+                f"{folders}: neither masks beside images nor labels of a known format, but "
+                f"{contents}. Pass what labelme, Label Studio, CVAT or Roboflow exported, or COCO, "
+                "YOLO's polygons or masks of another program, with the images. --images DIR and "
+                "--masks DIR choose folders."
             )
-        raise UserError(
+        raise NoPairsError(
             f"{folders}: {len(match.pairs)} pairs of image and mask, among {len(image_files)} "
             f"images and {masks_found} masks ({contents}). Only files of these endings are read: "
             f"{', '.join(sorted(IMAGE_ENDINGS))}. The names of an image and its mask must be equal "
@@ -124,7 +130,8 @@ def find_pairs(images: Path, masks: Path, suffix: str | None, findings: Findings
             "--mask-suffix the ending, --format another format."
         )
     if match.rule != Rule():
-        findings.notes.append(f"{match.rule}. --mask-suffix chooses another.")
+        other = " --mask-suffix chooses another." if suffix is None else ""
+        findings.notes.append(f"{match.rule}.{other}")
     used = {file.path for pair in match.pairs for file in pair}
     used |= {file.path for same in (*match.same_images, *match.same_masks) for file in same}
     _leave_out({*image_files, *mask_files}, others, used, findings)

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from fcn_keras.data.conversion.files import drawing, named_files, paired, read_numbers
+from fcn_keras.data.conversion.pairs import find_pairs
 from fcn_keras.data.conversion.source import Example, Findings, Options, Source, split_name
 from fcn_keras.data.split import IGNORE_ID, LabelSet
 from fcn_keras.errors import UserError
@@ -42,11 +43,18 @@ def read(place: Path, options: Options, findings: Findings) -> Source:
     for folder in folders:
         if _read_classes(folder / LIST) != classes:
             raise UserError(f"{folder / LIST}: not the classes of {folders[0] / LIST}. {EXPORT}")
-        masks = named_files(folder, findings, "_mask", {".png"})
+        same = Findings()
+        masks = named_files(folder, same, "_mask", {".png"})
         taken = {*masks.values()}
-        images = named_files(folder, findings)
+        images = named_files(folder, same)
         images = {name: path for name, path in images.items() if path not in taken}
-        for name, image, mask in paired(images, masks, findings):
+        if images.keys() & masks.keys():
+            findings.problems += same.problems
+            pairs = paired(images, masks, findings)
+        else:  # folders of images and masks, or masks of the same names
+            found = find_pairs(folder, folder, None, findings)
+            pairs = [(pair.name, pair.image, pair.mask) for pair in found]
+        for name, image, mask in pairs:
             draw = drawing(read_numbers, mask, table, EXPORT)
             split = None if folder == place else split_name(folder.name)
             examples.append(Example(name, image, mask, draw, split))

@@ -29,7 +29,8 @@ def checked_points(value, least: int, most: int = MAX_POINTS) -> list[tuple[floa
     if not isinstance(value, list):
         raise ValueError("its points are not a list")
     if not least <= len(value) <= most:
-        wanted = least if least == most else f"at least {least}" if len(value) < least else most
+        wanted = f"at least {least}" if len(value) < least else f"at most {most}"
+        wanted = str(least) if least == most else wanted
         raise ValueError(f"it has {len(value)} points, but needs {wanted}")
     for point in value:
         if not isinstance(point, list) or len(point) != 2:

@@ -9,7 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
+import json
+import os
 import re
+import reprlib
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +29,7 @@ from fcn_keras.data.conversion.source import (
     Findings,
     Options,
     Source,
+    split_in,
     split_name,
     with_background,
 )
@@ -34,6 +40,10 @@ from fcn_keras.files.reading import as_object, damage_as_user_errors, read_text
 
 OPTIONS: set[str] = set()
 SPLIT_KEYS = ("train", "val", "validation", "test")
+YAML = (".yaml", ".yml")
+ROW = re.compile(rb"\s*\d{1,2}([ \t]+[-+.\de]+){4,}\s*")
+MAX_LABELS = 1000  # that are looked into if there is no YAML file
+POLYGONS = "Boxes are for detection: export polygons (segmentation)."
 MAX_YAML = 1 << 18  # bytes: the parser needs seconds for a megabyte
 # Keys of other data sets that ultralytics reads, and what to do with them.
 OTHERS = {
@@ -51,7 +61,8 @@ def read(place: Path, options: Options, findings: Findings) -> Source:
     if len(files) != 1:
         found = few([file.name for file in files]) or "none"
         raise UserError(
-            f"{place}: one YAML file with names and train is needed. Found: {found}. Write "
+            (without_yaml(place) if place.is_dir() and not files else "")
+            or f"{place}: one YAML file with names and train is needed. Found: {found}. Write "
             "data.yaml, or name the right one as the source."
         )
     [file] = files
@@ -82,6 +93,42 @@ def read(place: Path, options: Options, findings: Findings) -> Source:
     return Source(labels, examples)
 
 
+def without_yaml(folder: Path) -> str:
+    """The message about labels in a folder without the YAML file, or an empty one."""
+    first, most, polygons = None, 0, False
+    for path in itertools.islice(files_below(folder, {".txt"}), MAX_LABELS):
+        rows = [row for row in head(path).splitlines() if row.strip()]
+        if rows and all(map(ROW.fullmatch, rows)):
+            first = first or path
+            most = max(most, *(int(row.split()[0]) for row in rows))
+            polygons |= any(len(row.split()) > 6 for row in rows)
+    if first is None:
+        return ""
+    if not polygons:
+        return f"{first}: a file of boxes as in YOLO. {POLYGONS}"
+    splits: dict[str, list[str]] = {}
+    for image in files_below(folder, IMAGE_SUFFIXES):
+        if _label_file(folder, image).is_file():
+            parent = image.parent.relative_to(folder)
+            splits.setdefault(split_in(parent.parts) or "train", []).append(parent.as_posix())
+    if not splits:
+        return f"{first}: a file of labels of YOLO, whose image is not in {folder}. Add the images."
+    names = _rows(folder / "classes.txt") or _rows(folder / "obj.names")
+    names = [name.strip() for name in names if name.strip()]
+    content: dict[str, str | list[str]] = {
+        **{key: os.path.commonpath(places) or "." for key, places in splits.items()},
+        "names": names or [f"class_{id}" for id in range(most + 1)],
+    }
+    file = next((path for end in YAML for path in folder.glob(f"*{end}")), folder / "data.yaml")
+    known = head(file).decode(errors="replace")
+    missing = [key for key in content if not re.search(rf"^{key}\s*:", known, re.M)]
+    lines = [f"{key}: {json.dumps(content[key], ensure_ascii=False)}" for key in missing]
+    return (
+        f"{first}: a file of labels of YOLO, which need {file} with names and train. Write it, for "
+        f"example: printf '\\n%s' {shlex.join(lines)} >> {shlex.quote(str(file))}"
+    )
+
+
 def _yaml_files(place: Path) -> list[Path]:
     """The YAML files, in a folder or of a path, that describe a data set."""
     paths = sorted([*place.glob("*.yaml"), *place.glob("*.yml")]) if place.is_dir() else [place]
@@ -89,7 +136,7 @@ def _yaml_files(place: Path) -> list[Path]:
     return [
         path
         for path in paths
-        if path.suffix.lower() in (".yaml", ".yml")
+        if path.suffix.lower() in YAML
         if all(re.search(key, head(path), re.M) for key in keys)
     ]
 
@@ -146,8 +193,8 @@ def _images(file: Path, root: Path, content: dict, findings: Findings) -> Iterat
                 findings.leave_out("as it does not exist", f"{file}: test: {text}")
             elif place is None:
                 raise UserError(
-                    f"{file}: {key} is {text!r}, which is not in {root}. Correct it, or move "
-                    f"{file.name} to the data set's folder."
+                    f"{file}: {key} is {text!r}, which is not in {root}. Correct or remove it, or "
+                    f"move {file.name} to the data set's folder."
                 )
             else:
                 if place != root / text and not text.startswith("../"):
@@ -173,7 +220,8 @@ def _listed(place: Path, root: Path, findings: Findings) -> Iterator[Path]:
             if image and image.is_file():
                 yield image
             else:
-                findings.problems.append(f"{place}:{number}: {line.strip()} is not in {root}.")
+                name = reprlib.repr(line.strip())
+                findings.problems.append(f"{place}:{number}: {name} is not in {root}.")
 
 
 def _label_file(root: Path, image: Path) -> Path:
@@ -187,12 +235,14 @@ def _require_polygons(file: Path, root: Path, labels: dict[Path, Path], findings
     """Notes what has no partner; raises `UserError` unless there is a polygon."""
     with_label = [label for label in labels.values() if label.is_file() and label.stat().st_size]
     if not with_label:
-        like = f"such as {next(iter(labels.values()))}" if labels else "as there are no images"
-        raise UserError(f"{file}: there are no labels, {like}. Correct its paths.")
+        if not labels:
+            raise UserError(
+                f"{file}: none of its images is in {root}. Add them, or correct its paths."
+            )
+        like = next(iter(labels.values()))
+        raise UserError(f"{file}: there are no labels, such as {like}. Correct its paths.")
     if not any(len(row.split()) > 6 for label in with_label for row in _rows(label)):
-        raise UserError(
-            f"{file}: its labels are boxes, for detection. Export polygons (segmentation)."
-        )
+        raise UserError(f"{file}: its labels are boxes. {POLYGONS}")
     if len(with_label) < len(labels):
         missing = len(labels) - len(with_label)
         findings.notes.append(f"images without labels are background everywhere: {missing}.")

@@ -205,7 +205,7 @@ def test_masks_without_a_labelled_pixel_are_refused_as_by_check(tmp_path):
 @pytest.mark.parametrize(
     ("write", "name", "message"),
     [
-        (scenes.cvat_polygons, "annotations.xml", "0 pairs of image and mask"),
+        (scenes.cvat_polygons, "annotations.xml", "neither masks beside images"),
         (scenes.roboflow, "train/_classes.csv", "train/_classes.csv"),
         (scenes.ade20k, "objectInfo150.txt", "objectInfo150.txt"),
     ],

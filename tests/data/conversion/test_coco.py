@@ -153,13 +153,13 @@ def test_files_are_splits_whose_images_may_have_the_same_names(tmp_path):
         content = instances((0, 7, [box(left, 0, left + 4, 4)]), (1, 7, [box(0, 0, 9, 9)]))
         name = f"instances_{split}2017.json"
         write(root / "annotations" / name, content, root / "images" / f"{split}2017")
-    (root / "annotations/captions_val2017.json").write_text('{"images": [], "annotations": []}')
-    (root / "annotations/panoptic_val2017.json").write_text('{"images": [], "annotations": []}')
+    for kind in ("captions", "panoptic", "labels"):
+        write(root / "annotations" / f"{kind}_val2017.json", content, root / "images/val2017")
     done = convert(root, tmp_path / "new")
     assert done.sizes == {"train": 2, "val": 2} and not done.findings.problems
     source = Options(images=root / "images")
     assert convert(root, tmp_path / "2", options=source).sizes == done.sizes
-    assert [len(places) for places in done.findings.left_out.values()] == [1, 1]
+    assert [len(places) for places in done.findings.left_out.values()] == [1, 2]
     found = masks(tmp_path / "new")
     assert set(found) == {"train/0", "train/1", "val/0", "val/1"}
     np.testing.assert_array_equal(found["val/0"], 2 * pixels(10, 0, 14, 4))
@@ -217,7 +217,7 @@ def test_all_faults_are_listed_and_nothing_is_written(tmp_path, capfd):
         "reaches far beyond the photograph of 20×30": [far],
         "is outside of the photograph": [box(40, 1, 45, 5)],
         "not a finite number": [nan],
-        "list of lists of numbers": [1, 2, 3, 4, 5, 6],
+        "list of lists of numbers": [[1, 2, [3]]],
         "neither a list nor": "polygon",
         "do not add up to its 600": short,
         "for the size [30, 20]": turned,
@@ -255,7 +255,7 @@ def test_all_faults_are_listed_and_nothing_is_written(tmp_path, capfd):
         ({"annotations": [VALID["annotations"]]}, "annotations is not a list of objects"),
         ({"images": [{"id": 1}]}, r"images\[0\] needs an id and a file_name"),
         ({"images": VALID["images"] * 2}, "two images have the id 100"),
-        ({"annotations": None}, "boxes alone"),
+        ({"annotations": None}, "no image has a segmentation.$"),
         ({"categories": CATEGORIES * 2}, "two categories have the id 7"),
         ({"categories": [{"id": 1}]}, r"categories\[0\] needs an id and a name"),
         ({"categories": [*CATEGORIES, {"id": 1, "name": "cat "}]}, "have the same name"),
@@ -263,7 +263,12 @@ def test_all_faults_are_listed_and_nothing_is_written(tmp_path, capfd):
             {"categories": [{"id": i, "name": f"c{i}"} for i in range(10_000)]},
             "Received: 10001 classes",
         ),
-        ({"annotations": []}, "boxes alone"),
+        ({"annotations": []}, "no image has a segmentation.$"),
+        ({"categories": []}, "it has no categories"),
+        (
+            {"annotations": [{**VALID["annotations"][0], "image_id": "a.jpg"}]},
+            "No annotation has the image_id of one of its images",
+        ),
         (
             {"annotations": [{"id": 1, "image_id": 100, "category_id": 7, "bbox": [1, 2, 3, 4]}]},
             "boxes alone",
@@ -371,3 +376,47 @@ def test_samples_are_read_as_their_tools_do(name, tmp_path):
     for name, mask in masks(tmp_path / "new").items():
         expected = np.array(Image.open(root / f"expected/{name}.png"))
         np.testing.assert_array_equal(mask, table[expected])
+
+
+def test_via_writes_one_polygon_without_a_list_and_ids_as_text(tmp_path):
+    content = instances((0, 7, box(2, 3, 9, 8)), (1, 2, box(0, 0, 4, 4)))
+    for entry in content["annotations"]:
+        entry["image_id"], entry["category_id"] = str(entry["image_id"]), entry["category_id"] + 0.0
+    for record in content["images"]:
+        record["width"] = str(record["width"])
+    path = write(tmp_path / "in/a.json", content)
+    done = convert(path, tmp_path / "new")
+    assert not done.findings.problems and not done.findings.left_out
+    np.testing.assert_array_equal(masks(tmp_path / "new")["0"], 2 * pixels(2, 3, 9, 8))
+
+
+NAMES = ("i/a%20{}.jpg", "C:\\x\\a {}.jpg", "img/a {}.jpg", "A {}.JPG", "a {}")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_images_are_found_by_other_names_of_the_same_file(name, tmp_path):
+    content = instances((0, 7, [box(2, 3, 9, 8)]), (1, 2, [box(0, 0, 4, 4)]))
+    for index, record in enumerate(content["images"]):
+        record["file_name"] = f"a {index}.jpg"
+    path = write(tmp_path / "in/a.json", content, tmp_path / "in/img")
+    for index, record in enumerate(content["images"]):
+        record["file_name"] = name.format(index)
+    path.write_text(json.dumps(content))
+    assert not convert(path, tmp_path / "new").findings.problems
+    assert {"a 0", "a 1"} == {Path(found).name for found in masks(tmp_path / "new")}
+
+
+def test_an_encoded_name_does_not_lead_out_of_the_folder(tmp_path):
+    content = instances((0, 7, [box(2, 3, 9, 8)]), images=1)
+    content["images"][0]["file_name"] = "..%2F0.jpg"
+    path = write(tmp_path / "in/a.json", content, tmp_path / "in/other")
+    (tmp_path / "in/other/..%2F0.jpg").rename(tmp_path / "0.jpg")
+    assert "none of its images is in" in convert(path, tmp_path / "new").findings.problems[0]
+
+
+def test_values_in_messages_are_short(tmp_path):
+    content = instances((0, [7] * 9999, [box(2, 3, 9, 8)]), (1, 7, [box(0, 0, 4, 4)]))
+    content["annotations"][1]["image_id"] = {"x": [1] * 9999}
+    problems = convert(write(tmp_path / "a.json", content), tmp_path / "new").findings.problems
+    assert [len(problem) < 300 for problem in problems] == [True, True]
+    assert "the category_id [7, 7," in problems[0] and "is no image_id" in problems[1]

@@ -449,7 +449,7 @@ NOISE = np.random.default_rng(0).integers(0, 256, (*SIZE, 3)).astype(np.uint8)
         (lambda root: shutil.copy(root / "in/images/0.jpg", root / "in/images/0.jpeg"), "the same"),
         (
             lambda root: shutil.rmtree(root / "in/masks"),
-            "0 pairs of image and mask, among 4 images",
+            "neither masks beside images nor labels",
         ),
     ],
 )
@@ -603,3 +603,12 @@ def test_samples(tmp_path):
         np.testing.assert_array_equal(
             found.labels.colors()[found.read(0)[1]], np.asarray(Image.open(path).convert("RGB"))
         )
+
+
+def test_a_suffix_that_was_given_is_not_offered_again(tmp_path, capfd):
+    write_pairs(tmp_path / "in")
+    for path in (tmp_path / "in/masks").iterdir():
+        path.rename(path.with_stem(f"{path.stem}_mask"))
+    assert run(tmp_path, "--mask-suffix", "_mask") == 0
+    error = capfd.readouterr().err
+    assert "is NAME_mask." in error and "--mask-suffix" not in error

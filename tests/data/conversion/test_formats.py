@@ -236,13 +236,13 @@ def test_an_archive_is_to_be_unpacked(tmp_path):
 
 
 def test_a_folder_without_anything_known_says_what_is_there(tmp_path):
-    with pytest.raises(UserError, match="nor the files of a known format, but no files"):
+    with pytest.raises(UserError, match="nor labels of a known format, but no files"):
         convert(tmp_path, tmp_path / "out")
-    (tmp_path / "x.npy").touch()
-    with pytest.raises(UserError, match=f"known format, but 1 .npy in {tmp_path}"):
+    (tmp_path / "x.abc").touch()
+    with pytest.raises(UserError, match=f"known format, but 1 .abc in {tmp_path}"):
         convert(tmp_path, tmp_path / "out")
     photograph(tmp_path / "a.png")
-    with pytest.raises(UserError, match="among 1 images and 0 masks .1 .png in .*, 1 .npy in"):
+    with pytest.raises(UserError, match="known format, but 1 .png in .*, 1 .abc in"):
         convert(tmp_path, tmp_path / "out")
 
 

@@ -1,5 +1,7 @@
 """Label Studio's JSON: tasks, annotators, shapes in per cent and painted ones."""
 
+import base64
+import io
 import itertools
 import json
 import os
@@ -266,7 +268,7 @@ BROKEN_RESULTS = {
     "no value": {"type": "rectanglelabels"},
     "labels of another type": {**result(HALF), "value": {**HALF, "rectanglelabels": [1]}},
     "labels that are text": {**result(HALF), "value": {**HALF, "rectanglelabels": "Car"}},
-    "an unknown kind": result(HALF, kind="bitmask"),
+    "an unknown kind": result(HALF, kind="hologram"),
 }
 
 
@@ -361,3 +363,46 @@ def test_the_sample_equals_masks_by_its_own_decoder(tmp_path):
         different = example.draw(*expected.shape) != expected
         # OpenCV, which drew the polygon, and Pillow differ at slanted edges.
         assert different.mean() < (4e-4 if "211797" in name else 1e-9)
+
+
+def bitmask(alpha) -> dict:
+    file = io.BytesIO()
+    rgba = np.zeros((*np.shape(alpha), 4), np.uint8)
+    rgba[..., 3] = alpha
+    Image.fromarray(rgba).save(file, "PNG")
+    return {"imageDataURL": "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()}
+
+
+def test_a_bitmask_counts_where_it_is_not_transparent(tmp_path):
+    alpha = np.zeros((HEIGHT, WIDTH), np.uint8)
+    alpha[3:7, 5:30] = 255
+    mask, _ = mask_of(tmp_path, result(bitmask(alpha), kind="bitmask"))
+    np.testing.assert_array_equal(mask, alpha != 0)
+    wrong = {
+        "has (20, 40) pixels": bitmask(alpha.T),
+        "not a readable": {"imageDataURL": "data:image/png;base64,AAAA"},
+        "is not text": {"imageDataURL": 5},
+    }
+    results = [result(value, kind="bitmask") for value in wrong.values()]
+    problems = read(write(tmp_path, task(annotation(*results))))[2].problems
+    for text, problem in zip(wrong, problems, strict=True):
+        assert text in problem
+
+
+def test_the_image_may_be_in_a_list_of_one(tmp_path):
+    tasks = [task(annotation(result(HALF)), name=name) for name in ("a.png", "b.png")]
+    for each in tasks:
+        each["data"] = {"image": [each["data"]["image"]]}
+    assert convert(write(tmp_path, *tasks), tmp_path / "new").sizes == {"train": 1, "val": 1}
+
+
+def test_predictions_alone_are_told(tmp_path):
+    write(tmp_path, task(predictions=[{"result": [result(HALF)]}]))
+    with pytest.raises(UserError, match="Submit the predictions first"):
+        convert(tmp_path, tmp_path / "new")
+
+
+def test_very_many_faulty_results_are_counted(tmp_path):
+    path = write(tmp_path, task(annotation(*[{"value": HALF}] * 5000)))
+    problems = read(path)[2].problems
+    assert len(problems) == 101 and "4900 more faulty shapes" in problems[-1]

@@ -15,6 +15,7 @@ from PIL import Image
 from support.fake_folder import write_folder
 
 from fcn_keras.data.conversion import convert, labelme
+from fcn_keras.data.conversion.shapes import checked_points
 from fcn_keras.data.conversion.source import Findings, Options
 from fcn_keras.data.directory import directory_split
 from fcn_keras.errors import UserError
@@ -351,7 +352,7 @@ def test_x_anylabelings_files_are_read_and_told(tmp_path):
     corners = [[2, 3], [6, 3], [6, 8], [2, 8]]
     write(tmp_path, "a", [shape(points=corners, kie_linking=[], flags=None, score=None)])
     masks, _, findings = read(tmp_path)
-    assert masks["a"].sum() == 5 * 6 and "X-AnyLabeling wrote 1 files" in findings.notes[0]
+    assert masks["a"].sum() == 5 * 6 and "X-AnyLabeling, drawn as in" in findings.notes[0]
 
 
 def test_it_is_recognized(tmp_path):
@@ -420,3 +421,17 @@ def test_corrections_take_the_classes_of_the_data_set(tmp_path):
     split = directory_split(str(data), "train")
     mask = split.read(split.ids.index("a"))[1]
     assert mask[0, 0] == 2 and mask[3, 2] == 0
+
+
+def test_missing_photographs_are_one_problem_if_there_is_none(tmp_path):
+    for name in "abc":
+        write(tmp_path / "in", name, [shape()], photograph=False)
+    [problem] = convert(tmp_path / "in", tmp_path / "out").findings.problems
+    assert f"{tmp_path / 'in'}: none of the 3 photographs is in {tmp_path / 'in'}." in problem
+    write(tmp_path / "in", "d", [shape()])
+    assert len(convert(tmp_path / "in", tmp_path / "out").findings.problems) == 3
+
+
+def test_too_many_points_are_told_as_such():
+    with pytest.raises(ValueError, match="it has 5 points, but needs at most 4"):
+        checked_points([[0, 0]] * 5, 3, 4)

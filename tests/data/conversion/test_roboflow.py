@@ -102,3 +102,20 @@ def test_the_sample(tmp_path):
         for index, name in enumerate(written.ids):
             mask = np.asarray(Image.open(source / folder / f"{name}_mask.png"))
             np.testing.assert_array_equal(written.read(index)[1], mask)
+
+
+@pytest.mark.parametrize("layout", ["images/{}.jpg masks/{}_mask.png", "{}.jpg {}.png"])
+def test_other_layouts(layout, tmp_path):
+    for split in ("train", "valid"):
+        for name in "ab":
+            image, mask = (tmp_path / "in" / split / part.format(name) for part in layout.split())
+            image.parent.mkdir(parents=True, exist_ok=True)
+            mask.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (4, 3)).save(image)
+            Image.fromarray(np.tile(np.uint8((0, 3, 2, 2)), (3, 1))).save(mask)
+        (tmp_path / "in" / split / "_classes.csv").write_text(CLASSES)
+    done = convert(tmp_path / "in", tmp_path / "out")
+    assert done.format == "roboflow" and done.sizes == {"train": 2, "val": 2}
+    np.testing.assert_array_equal(
+        load_split(str(tmp_path / "out"), "val").read(0)[1], [[0, 2, 1, 1]] * 3
+    )

@@ -180,7 +180,7 @@ def test_all_faults_are_listed_and_nothing_is_written(tmp_path, capfd):
     Image.new("RGB", (4, 4)).save(tmp_path / "secret.jpg")
     assert main(["data", "convert", str(root), "--output", str(tmp_path / "new")]) == 1
     error = capfd.readouterr().err
-    others = ("a.txt: not readable", "a.jpg: not a readable image", "secret.jpg is not in")
+    others = ("a.txt: not readable", "a.jpg: not a readable image", "secret.jpg' is not in")
     for text in (*wrong, *others):
         assert error.count(text) == 1, (text, error)
     assert f"{root / 'labels/train/c.txt'}:2: not a line" in error
@@ -200,7 +200,7 @@ def test_all_faults_are_listed_and_nothing_is_written(tmp_path, capfd):
         ({"train": [["images"]]}, "train is not a path or a list of paths"),
         ({"train": "data.yaml/x"}, "which is not in"),
         ({"train": "images/train/a.jpg"}, "not readable as a list"),
-        ({"train": "labels", "val": "labels"}, "there are no labels, as there are no images"),
+        ({"train": "labels", "val": "labels"}, "none of its images is in"),
         ({"kpt_shape": [17, 3]}, "keypoints"),
         ({"masks_dir": "masks"}, "Convert them by --images, --masks and --classes"),
     ],
@@ -222,7 +222,7 @@ def test_one_yaml_file_is_needed(tmp_path):
 
 def test_boxes_alone_are_refused_as_detection(tmp_path):
     labels = {"images/train/a.jpg": ["0 0.5 0.5 0.1 0.1"], "images/val/b.jpg": []}
-    with pytest.raises(UserError, match="its labels are boxes, for detection"):
+    with pytest.raises(UserError, match="its labels are boxes. Boxes are for detection"):
         convert(write(tmp_path / "in", labels), tmp_path / "new")
 
 
