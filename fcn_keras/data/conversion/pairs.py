@@ -112,22 +112,22 @@ def find_pairs(images: Path, masks: Path, suffix: str | None, findings: Findings
         contents = _contents([*sorted(files), *others])
         masks_found = 0 if image_files == mask_files else len(mask_files)
         _require_one_mask_each(image_files, mask_files)
+        read = f"Only image files of these endings are read: {', '.join(sorted(IMAGE_ENDINGS))}."
         unlike = ""
         if image_files and masks_found:
             unlike = f", unlike {image_files[0].path.name} and {mask_files[0].path.name}"
         if not files or (images == masks and not masks_found and suffix is None):
             raise NoPairsError(
                 f"{folders}: neither masks beside images nor labels of a known format, but "
-                f"{contents}. Pass what labelme, Label Studio, CVAT or Roboflow exported, or COCO, "
-                "YOLO's polygons or masks of another program, with the images. --images DIR and "
-                "--masks DIR choose folders."
+                f"{contents}. {read} Pass what labelme, Label Studio, CVAT or Roboflow exported, "
+                "or COCO, YOLO's polygons or masks of another program, with the images. --images "
+                "DIR and --masks DIR choose folders."
             )
         raise NoPairsError(
             f"{folders}: {len(match.pairs)} pairs of image and mask, among {len(image_files)} "
-            f"images and {masks_found} masks ({contents}). Only files of these endings are read: "
-            f"{', '.join(sorted(IMAGE_ENDINGS))}. The names of an image and its mask must be equal "
-            f"but for one prefix or suffix{unlike}. --images DIR and --masks DIR choose folders, "
-            "--mask-suffix the ending, --format another format."
+            f"images and {masks_found} masks ({contents}). {read} The names of an image and its "
+            f"mask must be equal but for one prefix or suffix{unlike}. --images DIR and --masks "
+            "DIR choose folders, --mask-suffix the ending, --format another format."
         )
     if match.rule != Rule():
         other = " --mask-suffix chooses another." if suffix is None else ""

@@ -144,7 +144,11 @@ def test_splits_of_lists_are_kept(train, val, line, tmp_path):
         ("{0}/images/{0}.png", ("{0}/masks/a.png", "{0}/masks/b.png"), "single objects"),
         ("images/{}.jpg", ("v1/labels/{}.png", "v2/labels/{}.png"), "several masks of the same"),
         ("images/{}.jpg", ("masks/0000{}.png",), "unlike 0.jpg and 00000.png"),
-        ("images/{}.jpg", ("masks/0000{}.png",), "Only files of these endings are read: .bmp,"),
+        (
+            "images/{}.jpg",
+            ("masks/0000{}.png",),
+            "Only image files of these endings are read: .bmp,",
+        ),
         ("images/{}.jpg", (), "neither masks beside images nor labels of a known format"),
     ],
 )
