@@ -198,7 +198,7 @@ def _rows_with_numbers(lines: list[tuple[str, str]], path) -> list[Row]:
     cells, titles = [_cells(line) for line, _ in lines], []
     if len(cells) > 1 and cells[0].shape == (0, 0) != cells[1].shape:
         first = cells[0]
-        if _is_title(lines[0][0]) or 1 < first.columns == cells[1].columns:
+        if _is_title(lines[0][0]) or (first.mark and first.columns == cells[1].columns):
             titles = [" ".join(_words(_unquoted(title))) for title in first.name]
             cells, lines = cells[1:], lines[1:]
     shape, count = collections.Counter(row.shape for row in cells).most_common(1)[0]

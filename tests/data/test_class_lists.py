@@ -149,6 +149,7 @@ def test_lists_of_other_programs_are_read(form):
         ("id,name,kind\n0,sky,stuff\n1,tree,thing\n", "list: a table of an unknown form"),
         ("name,id,trainId,color\nsky,0,255,0 0 0\ntree,1,0,1 2 3", "a table of an unknown form"),
         ("0 0 0 0 0 sky\n1 1 1 1 1 tree", "a table of an unknown form"),
+        ("traffic light\n1 sky\n2 tree", "list:1: not of the form 'id,name'"),
         ("sky,tree,sea", "a table of an unknown form"),
         ("| 0 | sky |\n| 1 | tree |\n", "a table in Markdown"),
         ("Category\nsky\ntree\n", "list:1: 'Category' looks like a title"),
