@@ -32,7 +32,7 @@ from fcn_keras.training import cluster
 
 # How to continue after a stop, by the argument of a command that has the flag.
 REMEDIES = {
-    "resume": "continue the run with --resume",
+    "resume": "continue the run with --resume FOLDER",
     "skip_existing": "continue with --skip-existing",
 }
 

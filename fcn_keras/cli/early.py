@@ -16,7 +16,7 @@ from pathlib import Path
 
 from fcn_keras.errors import UserError
 from fcn_keras.files import storage
-from fcn_keras.files.finding import found_images
+from fcn_keras.files.finding import NO_IMAGES, found_images
 
 # Where KerasHub lists its presets, and the URL schemes of other presets.
 PRESETS = Path("src", "models", "resnet", "resnet_presets.py")
@@ -32,7 +32,7 @@ def check_inputs(paths: Iterable[str], output) -> None:
         more = f" None of the {len(paths)} paths exists." if len(paths) > 1 else ""
         raise UserError(f"{paths[0]}: no such file or folder.{more}")
     if not any(found_images(paths, output)):
-        raise UserError(f"{paths[0]}: no images found outside --output.")
+        raise UserError(f"{paths[0]}: {NO_IMAGES}")
 
 
 def check_place(path, folder: bool = False) -> None:

@@ -16,7 +16,7 @@ from fcn_keras.cli.shared import (
 )
 from fcn_keras.errors import UserError, printable, require_packages
 from fcn_keras.files import storage
-from fcn_keras.files.finding import FoundImage, found_images
+from fcn_keras.files.finding import NO_IMAGES, FoundImage, found_images
 from fcn_keras.files.results import EXTRAS, FOLDERS, POLYGONS, Results
 from fcn_keras.runs.config import flag
 
@@ -103,12 +103,12 @@ def _predict(arguments) -> int:
     else:
         total, there, failed = _run_on_ray(arguments, segmenter, extras, results, planned)
     if not total:
-        raise UserError(f"{arguments.paths[0]}: no images found outside --output.")
+        raise UserError(f"{arguments.paths[0]}: {NO_IMAGES}")
     if arguments.polygons == "coco":
         _merge_coco(arguments, extras, results, segmenter.labels)
     for path in arguments.paths if len(arguments.paths) > 1 else ():
         if storage.is_folder(path) and not any(found_images([path], arguments.output)):
-            print(f"Note: {printable(path)}: no images found outside --output.", file=sys.stderr)
+            print(f"Note: {printable(path)}: {NO_IMAGES}", file=sys.stderr)
     skipped = f", {there} already existed" if arguments.skip_existing else ""
     done = total - there - failed
     print(f"{done} of {total} images predicted{skipped}, {failed} failed.", end=" ")

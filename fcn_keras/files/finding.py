@@ -13,6 +13,7 @@ from fcn_keras.errors import UserError
 from fcn_keras.files import storage
 
 IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+NO_IMAGES = "no images found (those in --output do not count)."
 
 
 class FoundImage(NamedTuple):

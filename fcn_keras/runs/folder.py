@@ -261,11 +261,13 @@ def model_file(run_or_file) -> Path:
     path = RunFolder(path).best if path.is_dir() else path
     if not path.is_file():
         raise UserError(f"{path}: no such model. Give a run's folder or a .keras file.")
-    if path.suffix != ".keras":
+    if path.suffix in (".h5", ".hdf5"):
         raise UserError(
             f"{path}: only .keras files are read, as others may run code. If you trust it, convert "
-            f"it: keras.models.load_model({path.name!r}).save({path.stem + '.keras'!r})."
+            f"it: keras.models.load_model({str(path)!r}).save({str(path.with_suffix('.keras'))!r})."
         )
+    if path.suffix != ".keras":
+        raise UserError(f"{path}: not a .keras model. Give a run's folder or a .keras file.")
     return path
 
 

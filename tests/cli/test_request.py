@@ -219,7 +219,7 @@ MISTAKES = {
     "parallel": (["x.png", "--parallel", "0"], "--parallel must be at least 1. Received: 0"),
     "both": (["x.png", "--version", "1", "--label", "a"], "a version or a label, not both"),
     "shares": (["x.png", "--fractions", "f", "--skip-existing"], "Omit --skip-existing"),
-    "empty": (["."], ".: no images found outside --output"),
+    "empty": (["."], ".: no images found (those in --output do not count)"),
 }
 
 

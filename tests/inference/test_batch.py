@@ -109,7 +109,7 @@ def test_bad_files_are_reported_and_the_rest_is_done(run, data, tmp_path, capfd)
     assert code == 1 and files_below(tmp_path / "out") == ["a.png", "c.png"]
     assert "b.jpg: not a readable image" in captured.err
     assert "none.jpg: no such file or folder" in captured.err and "Traceback" not in captured.err
-    assert captured.err.count("no images found outside --output") == 1
+    assert captured.err.count("no images found (those in --output do not count)") == 1
     assert f"Note: {tmp_path}/empty: no images" in captured.err
     assert "2 of 4 images predicted, 2 failed." in captured.out
 

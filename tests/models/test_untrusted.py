@@ -5,6 +5,7 @@ import json
 import pickle
 import warnings
 import zipfile
+from pathlib import Path
 
 import h5py
 import keras
@@ -302,7 +303,8 @@ FILES = {
 @pytest.mark.parametrize("name", FILES)
 def test_other_files_are_named(photo, tmp_path, capfd, name):
     (tmp_path / name).write_bytes(FILES[name])
-    message = "a damaged one" if name.endswith(".keras") else "only .keras files are read"
+    messages = {".keras": "a damaged one", ".h5": "only .keras files are read"}
+    message = messages.get(Path(name).suffix, "not a .keras model. Give a run's folder")
     assert message in predict(tmp_path / name, photo, capfd)
 
 

@@ -1,5 +1,6 @@
 """What a run starts from: automatic settings, and the weights of a run with other classes."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -206,6 +207,9 @@ def test_the_plan_says_what_the_run_starts_from(shapes):
         "FCN-8s on resnet18, starting from random values. Images: 6 for training, 5 for "
         "validation. Epochs: 7, each of 3 steps of 2 images."
     )
+    short, long = (dataclasses.replace(config, max_steps=steps) for steps in (20, 21))
+    assert plan(short, splits).endswith(" of 2 images; ends after 20 steps in all.")
+    assert plan(long, splits) == plan(config, splits)
     imagenet = TrainConfig.from_recipe("voc2012")
     assert "FCN-32s on resnet18, starting from ImageNet weights. " in plan(imagenet, splits)
 

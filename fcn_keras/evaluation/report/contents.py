@@ -143,7 +143,7 @@ def read_run(run_dir) -> Contents:
         contents.notes.append(
             f"The run has no metrics.json: it is still training, or was stopped, after "
             f"{len(history)} of {config.epochs} epochs. "
-            f"Continue it with fcn-keras train --resume."
+            f"Continue it with fcn-keras train --resume {run.path}."
         )
     return contents
 
