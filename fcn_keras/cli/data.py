@@ -56,7 +56,7 @@ def _add_convert(data) -> None:
     convert.set_defaults(command=_convert, parser=convert)
     convert.add_argument("source", nargs="?", metavar="SOURCE", help="exported file or folder")
     convert.add_argument(
-        "--format", default="auto", metavar="NAME", help="format of SOURCE (auto: found out)"
+        "--format", default="auto", metavar="NAME", help="format of SOURCE (auto: detected)"
     )
     convert.add_argument("--images", metavar="DIR", help="folder of photographs")
     convert.add_argument("--masks", metavar="DIR", help="folder of masks as image files")
@@ -64,10 +64,10 @@ def _add_convert(data) -> None:
         "--classes",
         metavar="FILE",
         help="class list: one name per line, id 0 first; a tab and a colour 'R G B' may follow; "
-        "lists of other programs are read, too (found beside the masks)",
+        "lists of other programs are read, too (default: one beside the masks)",
     )
     convert.add_argument(
-        "--mask-suffix", metavar="TEXT", help="ending of masks' names, such as _mask (found out)"
+        "--mask-suffix", metavar="TEXT", help="ending of masks' names, such as _mask (detected)"
     )
     convert.add_argument(
         "--binary", metavar="NAME", help="class of white (255) in masks of black and white"

@@ -57,7 +57,7 @@ def check_directory(root, progress=lambda items: items) -> DirectoryReport:
     root = Path(root)
     report = DirectoryReport()
     if not root.is_dir():
-        report.problems.append(f"{root}: no such folder.")
+        report.problems.append(f"{root}: {'not a' if root.exists() else 'no such'} folder.")
         return report
     try:
         labels = report.labels = read_labels(root)

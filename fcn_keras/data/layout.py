@@ -51,6 +51,11 @@ def instead_of_classes(root: Path) -> str:
     for name in sorted(names):
         if os.path.isdir(root / name / IMAGE_FOLDER):
             return f"The data set seems to be in {root / name}: choose that folder."
+    if names and IMAGE_FOLDER not in names:
+        return (
+            f"A data set has {IMAGE_FOLDER}, {MASK_FOLDER} and lists. If these are photographs and "
+            f"masks, or a labelling tool's export, run: {_command(root)}"
+        )
     for name in OTHER_CLASSES:
         if name in names:
             return (
@@ -60,11 +65,6 @@ def instead_of_classes(root: Path) -> str:
     if IMAGE_FOLDER in names:
         how = "Write one class name per line, the first for id 0."
         return f"{how} Pascal VOC's own folders are read by: {_command(root)}"
-    if names and IMAGE_FOLDER not in names:
-        return (
-            "A data set is a folder in VOC's layout, which fcn-keras data convert makes of "
-            "photographs and masks."
-        )
     return ""
 
 

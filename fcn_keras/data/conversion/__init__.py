@@ -134,7 +134,10 @@ def convert(
     """
     output, options, findings = Path(output), options or Options(), Findings()
     if output.exists() and not into:
-        raise UserError(f"{output}: already exists and is never overwritten. Choose another name.")
+        raise UserError(
+            f"{output}: already exists and is never overwritten. Choose another name, or add to it "
+            "by --into."
+        )
     require_drawing(val, group_by, seed)
     classes = output / CLASSES_FILE if into else None
     name, found = _read(source, format, options, findings, classes)
@@ -203,7 +206,7 @@ def _read(
     if place is not None and not place.exists():
         raise UserError(f"{place}: no such file or folder.")
     if place is not None and place.suffix.lower() in ARCHIVES and place.is_file():
-        raise UserError(f"{place}: an archive. Unpack it first, and pass its folder.")
+        raise UserError(f"{place}: it is an archive. Unpack it first, and pass its folder.")
     name = format if format != "auto" else "folders" if place is None else _recognized(place)
     reader = FORMATS[name]
     guessed = name == "folders" and format == "auto" and not (options.images or options.masks)
@@ -253,7 +256,7 @@ def _recognized(place: Path) -> str:
     if not names:
         raise UserError(
             named_relative(place)
-            or f"{place}: of no known format. Name one by --format: {', '.join(FORMATS)}."
+            or f"{place}: of an unknown format. Name one by --format: {', '.join(FORMATS)}."
         )
     if len(names) > 1:
         raise UserError(

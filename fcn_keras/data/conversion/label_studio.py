@@ -163,8 +163,8 @@ def _image(task: dict, photographs: Photographs) -> Path:
     image = photographs.like(name) or photographs.like(f"{folder}{slash}{own}")
     if image is None:
         raise ValueError(
-            f"its image {name!r} is not in {photographs.root}. Name the folder of photographs by "
-            "--images."
+            f"its image {name!r} is not in {photographs.root}. Add it there, remove the task, or "
+            "name the folder of photographs by --images."
         )
     return image
 

@@ -113,7 +113,7 @@ def read(place: Path, options: Options, findings: Findings) -> Source:
         findings.notes.append(f"files without shapes: {len(empty)}, such as {empty[0]}.")
     if place.is_dir():
         for path in photographs.unused():
-            findings.leave_out("as no labelme file is about it", path)
+            findings.leave_out("as no labelme file refers to it", path)
     labels, ids, background = label_set(counts, "_background_", options, findings)
     examples = []
     for file, image in images.items():

@@ -77,9 +77,9 @@ class MaskReader:
         self._id_table[self.class_ids] = np.arange(len(ids))
         self._id_table[list(options.unlabelled or ())] = IGNORE_ID
         known = class_colors(labels) if labels else {}
-        known |= {color_code(color): IGNORE_ID for color in options.unlabelled_color or ()}
         if options.binary or options.nearest:  # VOC's cream is then a colour like others
             known = {code: id for code, id in known.items() if code != VOID or id != IGNORE_ID}
+        known |= {color_code(color): IGNORE_ID for color in options.unlabelled_color or ()}
         self._known = known
         self._color_table = np.full(1 << 24, UNKNOWN, np.uint16)
         for code, id in known.items():

@@ -397,6 +397,21 @@ def test_lossy_masks_get_the_nearest_class_only_if_asked(tmp_path, capfd):
     assert "a grey mask, whose values are near no class's colour" in capfd.readouterr().err
 
 
+def test_with_nearest_vocs_cream_is_unlabelled_only_if_asked(tmp_path):
+    def paint(ids):
+        picture = RGB[ids]
+        picture[:5] = 224, 224, 192
+        return Image.fromarray(picture)
+
+    write_pairs(tmp_path / "in", paint=paint)
+    assert run(tmp_path, "--nearest", classes=RGB_LIST) == 0
+    assert not any((ids == 255).any() for ids in masks_of(tmp_path).values())
+    cream = ["--unlabelled-color", "224", "224", "192"]
+    assert run(tmp_path, "--nearest", *cream, classes=RGB_LIST) == 0
+    for ids in masks_of(tmp_path).values():
+        assert (ids[:5] == 255).all() and (ids[5:] != 255).all()
+
+
 def turned(ids):
     exif = Image.Exif()
     exif[0x0112] = 6

@@ -231,7 +231,7 @@ def test_an_archive_is_to_be_unpacked(tmp_path):
     for kind, suffix in (("zip", ".zip"), ("gztar", ".tar.gz")):
         path = Path(shutil.make_archive(str(tmp_path / "all"), kind, tmp_path / "in"))
         assert path.name.endswith(suffix)
-        with pytest.raises(UserError, match=f"{path.name}: an archive. Unpack it first"):
+        with pytest.raises(UserError, match=f"{path.name}: it is an archive. Unpack it first"):
             convert(path, tmp_path / "out", "coco")
 
 

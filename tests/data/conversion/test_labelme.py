@@ -229,7 +229,7 @@ def test_a_mask_beside_is_not_taken_for_a_photograph_elsewhere(tmp_path):
     Image.new("L", (30, 20)).save(tmp_path / "masks/a.png")
     _, _, findings = read(tmp_path)
     assert len(findings.problems) == 1
-    assert findings.left_out == {"as no labelme file is about it": [str(tmp_path / "masks/a.png")]}
+    assert findings.left_out == {"as no labelme file refers to it": [str(tmp_path / "masks/a.png")]}
 
 
 def test_labels_refer_to_the_turned_photograph_but_not_inside(tmp_path):
