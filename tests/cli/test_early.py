@@ -62,7 +62,7 @@ MISTAKES = [
     ([*PREDICT, "nofolder/"], "nofolder/: no such file or folder."),
     ([*PREDICT, "a", "b"], "a: no such file or folder. None of the 2 paths exists."),
     ([*PREDICT, "*.gif"], "*.gif: no such file or folder."),
-    ([*PREDICT, "empty"], "empty: no images found outside"),
+    ([*PREDICT, "empty"], "empty: no images found (those"),
     (["predict", *MODEL, "--output", "file", "photo.jpg"], "file: cannot be written (Not a dir"),
     (["predict", *MODEL, "--output", "file/x", "photo.jpg"], "file/x: cannot be written (Not a"),
     (["predict", "--model", "nomodel", *OUT, "photo.jpg"], "nomodel: no such model"),
