@@ -25,8 +25,8 @@ class MaskSurvey:
 
     def look(self, values: MaskValues, name: str) -> None:
         ids = values.ids()
-        if ids is None or ids.min() < 0 or ids.max() > 255:
-            return
+        if values.pixels.ndim == 3 or ids is None or ids.min() < 0 or ids.max() > 255:
+            return  # colours, or no ids
         used = np.flatnonzero(np.bincount(ids.ravel(), minlength=256)).tolist()
         self.masks += 1
         if used == [0, IGNORE_ID]:

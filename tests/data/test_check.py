@@ -156,6 +156,14 @@ def test_some_masks_of_0_and_255_are_a_note(folder, tmp_path):
     assert note in "\n".join(convert(folder, tmp_path / "new").findings.notes)
 
 
+def test_masks_of_black_and_red_are_colours_not_0_and_255(folder):
+    (folder / "classes.txt").write_text("a\t0 0 0\nb\t255 0 0\nc\t0 128 0\n")
+    colors = np.array([(0, 0, 0), (255, 0, 0), (0, 128, 0)], np.uint8)
+    change_masks(folder, lambda ids: Image.fromarray(colors[ids * (ids < 2)]), "train_0")
+    change_masks(folder, lambda ids: Image.fromarray(colors[ids]), "train_[1-9]")
+    assert found(folder) == ("", "") and before_training(folder) == []
+
+
 def test_one_pixel_of_another_class_is_enough(tmp_path):
     folder = write_folder(tmp_path / "data", train=INSPECTED + 4)
     change_masks(folder, binary)
