@@ -55,7 +55,11 @@ LONE_TITLES = set(
     "category class classes classname id ids index klasse label labels name names title".split()
 )
 ID_TITLES = {"", "id", "idx", "index", "value", "pixel value", "class id", "label id"}
-OTHER = {"<": "XML or HTML", "|": "a table in Markdown", "PK\3\4": "a workbook"}
+OTHER = {  # beginnings
+    r"<[?!]|<[^<>]*>\s*?[\r\n]": "XML or HTML",
+    r"\|": "a table in Markdown",
+    "PK\3\4": "a workbook",
+}
 KEYS = ("names", "classes", "labels", "categories", "id2label")  # of YAML and JSON
 NAME_KEYS = ("name", "title", "label")  # of an object in them
 
@@ -95,7 +99,7 @@ def parse_numbered_list(text: str, path) -> tuple[LabelSet, tuple[int, ...]]:
     """
     text = HEX.sub(lambda found: " ".join(map(str, bytes.fromhex(found[1]))), text)
     for begin, kind in OTHER.items():
-        if text.lstrip().startswith(begin):
+        if re.match(begin, text.lstrip()):
             raise UserError(f"{path}: {kind} is not a class list. {REMEDY}")
     if re.search(r"^item\s*\{", text, re.MULTILINE):
         raise UserError(f"{path}: TensorFlow's label map is not a class list. {REMEDY}")

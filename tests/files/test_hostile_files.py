@@ -245,7 +245,8 @@ def test_convert_refuses_names_that_no_list_can_hold(tmp_path):
     lines = done.stderr.decode().splitlines()
     assert done.returncode == 1 and not (tmp_path / "output").exists()
     assert lines[0].endswith("masks/pipe.png")  # which has no partner: a pipe is no photograph
-    found = [re.search(r"images/(.*)\.png: (.*?)[,.]", line).groups() for line in lines[1:]]
+    problems = [line for line in lines if line.startswith("problem: ")]
+    found = [re.search(r"images/(.*)\.png: (.*?)[,.]", line).groups() for line in problems]
     assert sorted(found) == [
         ("c\\nd", "a list cannot hold its name"),
         ("e\\udcff", "its name is not UTF-8"),

@@ -98,7 +98,7 @@ FOLDERS = {
     "256 classes": classes(many(256)),
     "classes.txt of 0 bytes": classes(""),
     "classes.txt of more than 1 MiB": classes("x\n" * 600_000),
-    "classes.txt in UTF-16": classes(UTF16),
+    "classes.txt in UTF-16": classes("a\nb\nc\n".encode("utf-16")),
     "a folder in place of classes.txt": replaced(CLASSES, os.mkdir),
     "a link to a device in place of classes.txt": replaced(
         CLASSES, lambda path: path.symlink_to("/dev/zero")
