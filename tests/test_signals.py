@@ -88,7 +88,7 @@ def test_a_conversion_that_is_told_to_stop_leaves_nothing(number, tmp_path):
     given += ["--classes", tmp_path / "classes.txt", "--output", tmp_path / "data"]
     before = sorted(tmp_path.iterdir())
     process = start("data", "convert", *given)
-    wait_for(lambda: list(tmp_path.glob(".partial-*")), process)
+    wait_for(lambda: list(tmp_path.glob(".partial-*/folder/JPEGImages/*")), process)
     process.send_signal(number)
     require_stopped(process, number, "")  # nothing can continue it
     assert sorted(tmp_path.iterdir()) == before

@@ -42,7 +42,9 @@ def add(commands) -> None:
     add_model_flags(parser, predictions)
     add_runtime_flags(parser)
     parser.add_argument(
-        "--dataset", required=True, help="sample, voc2012, voc2012_aug or a folder in VOC's layout"
+        "--dataset",
+        required=True,
+        help="sample, voc2012, voc2012_aug, tfds:NAME or a folder in VOC's layout",
     )
     add_split_flags(parser)
     parser.add_argument("--json", metavar="FILE", help="write the metrics to this file")

@@ -17,7 +17,7 @@ from fcn_keras.cli.shared import (
 from fcn_keras.errors import UserError, printable, require_packages
 from fcn_keras.files import storage
 from fcn_keras.files.finding import NO_IMAGES, FoundImage, found_images
-from fcn_keras.files.results import EXTRAS, FOLDERS, Results
+from fcn_keras.files.results import EXTRAS, FOLDERS, POLYGONS, Results
 from fcn_keras.runs.config import flag
 
 
@@ -48,6 +48,11 @@ def add(commands) -> None:
     parser.add_argument(
         "--probabilities", action="store_true", help="save all probabilities, as float16 .npz"
     )
+    parser.add_argument(
+        "--polygons",
+        choices=POLYGONS,
+        help="write JSON that labelme or programs for COCO open, to correct the classes",
+    )
     parser.add_argument("--skip-existing", action="store_true", help="continue an earlier call")
     add_overwrite_flag(parser)
     parser.add_argument(
@@ -73,6 +78,8 @@ def _predict(arguments) -> int:
         raise UserError("Give either images to predict, or --dataset.")
     if arguments.paths and (arguments.limit is not None or arguments.split):
         raise UserError("--limit and --split require --dataset.")
+    if arguments.dataset and arguments.polygons:
+        raise UserError("--polygons applies to image files, not to --dataset.")
     if arguments.dataset and arguments.max_pixels is not None:
         raise UserError("--max-pixels applies to files, not to --dataset.")
     _check_ray_flags(arguments)
@@ -85,6 +92,7 @@ def _predict(arguments) -> int:
     limit = {} if arguments.max_pixels is None else {"max_pixels": arguments.max_pixels}
     images, split = _images(arguments)
     extras = [name for name in EXTRAS if getattr(arguments, name)]
+    extras += [arguments.polygons] if arguments.polygons else []
     results = Results(arguments.output, extras)
     planned = results.planned(images, arguments.skip_existing, arguments.overwrite)
     segmenter = load_segmenter(arguments, **limit)
@@ -96,6 +104,8 @@ def _predict(arguments) -> int:
         total, there, failed = _run_on_ray(arguments, segmenter, extras, results, planned)
     if not total:
         raise UserError(f"{arguments.paths[0]}: {NO_IMAGES}")
+    if arguments.polygons == "coco":
+        _merge_coco(arguments, extras, results, segmenter.labels)
     for path in arguments.paths if len(arguments.paths) > 1 else ():
         if storage.is_folder(path) and not any(found_images([path], arguments.output)):
             print(f"Note: {printable(path)}: {NO_IMAGES}", file=sys.stderr)
@@ -126,6 +136,16 @@ def _images(arguments):
         return (list(images) if arguments.ray is None else images), None
     split = selected_split(arguments)
     return [FoundImage("", name, 0.0) for name in split.ids], split
+
+
+def _merge_coco(arguments, extras, results, labels) -> None:
+    from fcn_keras.inference.annotations import write_coco
+
+    results.claim([])
+    written = Results(arguments.output, extras)  # not of images that failed
+    images = found_images(arguments.paths, arguments.output, FOLDERS)
+    images = (image for image in images if written.have(image.name, image.changed))
+    write_coco(arguments.output, images, labels)
 
 
 def _run_here(arguments, segmenter, extras, images, split, owned) -> tuple[int, int, int]:

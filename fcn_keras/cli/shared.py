@@ -5,13 +5,17 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import re
 import shlex
 import sys
 import warnings
+from pathlib import Path
 
 from fcn_keras.cli.early import require_limit
 from fcn_keras.errors import printable
 from fcn_keras.files.silence import silenced
+
+SHOWN = 5  # of problems of one kind, and of what is left out for one reason
 
 
 def add_model_flags(parser, alternatives=None) -> None:
@@ -67,7 +71,8 @@ def add_split_flags(parser) -> None:
     parser.add_argument(
         "--data-dir",
         metavar="DIR",
-        help="folder that holds VOCdevkit ($TFDS_DATA_DIR or ~/tensorflow_datasets)",
+        help="folder that holds VOCdevkit or TFDS's data sets ($TFDS_DATA_DIR or "
+        "~/tensorflow_datasets)",
     )
     parser.add_argument("--limit", type=int, metavar="N", help="use only the first N images (all)")
 
@@ -100,20 +105,35 @@ def load_segmenter(arguments, **options):
 
 
 def selected_split(arguments):
-    from fcn_keras.data import VOC, load_split
+    from fcn_keras.data import in_data_dir, load_split
 
     require_limit(arguments.limit)
-    if arguments.dataset in VOC:
+    if in_data_dir(arguments.dataset):
         import_tensorflow()  # TFDS imports it, too
     split = load_split(arguments.dataset, arguments.split or "val", arguments.data_dir)
     return split.take(arguments.limit) if arguments.limit else split
 
 
-def print_problems(problems, then: str = "") -> None:
-    """Prints a line for each problem, then how many there are and what follows from that."""
+def print_problems(problems, then: str = "", shown: int | None = SHOWN, end=None) -> None:
+    """Prints a line for each problem, then how many there are and what follows from that.
+
+    Args:
+        problems: Lines of text.
+        then: What follows, as a sentence.
+        shown: How many to print of problems that differ in names and numbers only; `None` for all.
+        end: Where the last line goes (standard output).
+    """
+    kinds: dict[str, list[str]] = {}
     for problem in problems:
-        print(f"problem: {printable(problem)}", file=sys.stderr)
-    print(f"{len(problems)} problem{'' if len(problems) == 1 else 's'}.{then}")
+        place, _, what = problem.partition(": ")
+        varying = rf"\b{re.escape(Path(place).stem)}\b|\S*[/\d]\S*"
+        kinds.setdefault(re.sub(varying, "", what or problem), []).append(problem)
+    for same in kinds.values():
+        for problem in same[:shown]:
+            print(f"problem: {printable(problem)}", file=sys.stderr)
+        if rest := len(same) - len(same[:shown]):
+            print(f"problem: and {rest} more like this", file=sys.stderr)
+    print(f"{len(problems)} problem{'' if len(problems) == 1 else 's'}.{then}", file=end)
 
 
 def print_next(*commands) -> None:

@@ -8,16 +8,22 @@ from fcn_keras.data.split import LabelSet, Split
 from fcn_keras.errors import UserError
 
 VOC = ("voc2012", "voc2012_aug")
+TFDS = "tfds:"  # before the name of a data set of TFDS
+
+
+def in_data_dir(dataset: str) -> bool:
+    """Whether `--data-dir` says where a data set is."""
+    return dataset in VOC or dataset.startswith(TFDS)
 
 
 def load_split(dataset: str, split: str, data_dir: str | None = None) -> Split:
     """A split of a data set by the name that the command line uses.
 
     Args:
-        dataset: `"sample"`, `"voc2012"`, `"voc2012_aug"`, or a folder in VOC's
-            layout.
+        dataset: `"sample"`, `"voc2012"`, `"voc2012_aug"`, `"tfds:NAME"` with a name of
+            TFDS, or a folder in VOC's layout.
         split: `"train"`, `"val"`, or another that the data set has.
-        data_dir: For VOC, the folder that holds `VOCdevkit`.
+        data_dir: For VOC, the folder that holds `VOCdevkit`; TFDS's own.
 
     Raises:
         UserError: If there is no such data set or split, or it is damaged.
@@ -31,10 +37,14 @@ def load_split(dataset: str, split: str, data_dir: str | None = None) -> Split:
         from fcn_keras.data.voc.dataset import voc_split
 
         return voc_split(split, data_dir, augmented=dataset == "voc2012_aug")
+    if dataset.startswith(TFDS):
+        from fcn_keras.data.catalog.dataset import catalog_split
+
+        return catalog_split(dataset.removeprefix(TFDS), split, data_dir)
     if not Path(dataset).is_dir():
         raise UserError(
-            f"--dataset must be sample, voc2012, voc2012_aug or a folder. Received: {dataset!r}, "
-            "which is not a folder."
+            "--dataset must be sample, voc2012, voc2012_aug, tfds:NAME or a folder. Received: "
+            f"{dataset!r}, which is not a folder."
         )
     from fcn_keras.data.directory import directory_split
 

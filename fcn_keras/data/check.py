@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import os
 from pathlib import Path
 
 import numpy as np
 
+from fcn_keras.data.class_counts import notes_of_counts, problems_of_counts
 from fcn_keras.data.directory import (
+    IMAGE_FOLDER,
     LIST_FOLDER,
+    MASK_FOLDER,
     find_image,
     find_mask,
     read_ids,
-    read_image,
     read_labels,
-    read_mask,
-    require_same_size,
     split_names,
 )
-from fcn_keras.data.split import IGNORE_ID, LabelSet
+from fcn_keras.data.inspection import Inspection
+from fcn_keras.data.split import LabelSet
 from fcn_keras.errors import UserError
 
 
@@ -29,13 +31,16 @@ class DirectoryReport:
 
     `images` and `pixels` have, per split, the number of images that contain each class
     and of its pixels, int64 `(classes + 1,)`; the last entry is for unlabelled pixels.
+    `counts` has the pixels of each image. `notes` tell of what need not be a mistake.
     """
 
     labels: LabelSet | None = None
     split_sizes: dict[str, int] = dataclasses.field(default_factory=dict)
     images: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     pixels: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    counts: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     problems: list[str] = dataclasses.field(default_factory=list)
+    notes: list[str] = dataclasses.field(default_factory=list)
 
 
 def check_directory(root, progress=lambda items: items) -> DirectoryReport:
@@ -52,77 +57,70 @@ def check_directory(root, progress=lambda items: items) -> DirectoryReport:
     root = Path(root)
     report = DirectoryReport()
     if not root.is_dir():
-        report.problems.append(f"{root}: no such folder.")
+        report.problems.append(f"{root}: {'not a' if root.exists() else 'no such'} folder.")
         return report
     try:
         labels = report.labels = read_labels(root)
     except UserError as error:
         report.problems.append(str(error))
         return report
-    splits = split_names(root)
-    report.problems += [
-        f"{root / LIST_FOLDER / split}.txt: no such file. Training needs train.txt and val.txt."
-        for split in ("train", "val")
-        if split not in splits
-    ]
-    examples = []
-    for split in splits:
-        report.images[split] = np.zeros(len(labels) + 1, np.int64)
-        report.pixels[split] = np.zeros(len(labels) + 1, np.int64)
+    examples = _listed(root, report)
+    missing = _missing_folders(root, examples[0][1] if examples else "")
+    if missing:
+        report.problems += missing
+        return report
+
+    inspection = Inspection(root, labels)
+    for split, name in progress(examples):
+        if name not in report.counts:  # a trainval list repeats train and val
+            report.counts[name] = inspection.look(name)
+        report.pixels[split] += report.counts[name]
+        report.images[split] += report.counts[name] > 0
+    problems, notes = inspection.told()
+    report.problems += problems
+    report.problems += problems_of_counts(labels, report.pixels, root)
+    parts = {split: counts for split, counts in report.pixels.items() if split in ("train", "val")}
+    report.notes += [*notes, *notes_of_counts(labels, parts, root)]
+    return report
+
+
+def _listed(root: Path, report: DirectoryReport) -> list[tuple[str, str]]:
+    """The split and id of each example; what is wrong with the lists becomes a problem."""
+    splits, classes = split_names(root), len(report.labels or ())
+    lists = {}
+    for split in dict.fromkeys([*splits, "train", "val"]):
         try:
-            ids = read_ids(root, split)
+            lists[split] = read_ids(root, split)
         except UserError as error:
             report.problems.append(str(error))
-            ids = []
-        report.split_sizes[split] = len(ids)
-        report.problems += [
-            f"{root / LIST_FOLDER / split}.txt: {name} is listed {count} times."
-            for name, count in collections.Counter(ids).items()
-            if count > 1
-        ]
-        examples += [(split, name) for name in ids]
-
-    names = {part: {name for split, name in examples if split == part} for part in splits}
-    shared = sorted(names.get("train", set()) & names.get("val", set()))
+            lists[split] = []
+        if split in splits:
+            report.images[split] = np.zeros(classes + 1, np.int64)
+            report.pixels[split] = np.zeros(classes + 1, np.int64)
+            report.split_sizes[split] = len(lists[split])
+        twice = [item for item in collections.Counter(lists[split]).items() if item[1] > 1]
+        if twice:
+            name, count = twice[0]
+            more = f", and {len(twice) - 1} others more than once" if len(twice) > 1 else ""
+            report.problems.append(
+                f"{root / LIST_FOLDER / split}.txt: {name} is listed {count} times{more}."
+            )
+    shared = sorted({*lists["train"]} & {*lists["val"]})
     if shared:
         report.problems.append(
             f"{root / LIST_FOLDER}: train.txt and val.txt share {len(shared)} images, such as "
             f"{shared[0]}. Validation must not see training images."
         )
-
-    counted = {}  # id -> counts, as a trainval list repeats train and val
-    for split, name in progress(examples):
-        if name not in counted:
-            counted[name] = _count_classes(root, name, labels, report.problems)
-        report.pixels[split] += counted[name]
-        report.images[split] += counted[name] > 0
-    report.problems += [
-        f"{root / LIST_FOLDER / split}.txt: no mask in this list has a labelled pixel."
-        for split, pixels in report.pixels.items()
-        if pixels[-1] and not pixels[:-1].any()
-    ]
-    return report
+    return [(split, name) for split in splits for name in lists[split]]
 
 
-def _count_classes(root: Path, name: str, labels: LabelSet, problems: list[str]) -> np.ndarray:
-    counts = np.zeros(len(labels) + 1, np.int64)
-    arrays = []
-    for read in (
-        lambda: read_image(find_image(root, name)),
-        lambda: read_mask(find_mask(root, name), labels),
-    ):
-        try:
-            arrays.append(read())
-        except UserError as error:
-            problems.append(str(error))
-    if len(arrays) < 2:
-        return counts
-    image, mask = arrays
-    try:
-        require_same_size(image, mask, find_mask(root, name))
-    except UserError as error:
-        problems.append(str(error))
-    histogram = np.bincount(mask.ravel(), minlength=256)
-    counts[:-1] = histogram[: len(labels)]
-    counts[-1] = histogram[IGNORE_ID]
-    return counts
+def _missing_folders(root: Path, name: str) -> list[str]:
+    """A line for each folder that is missing, instead of one for each image."""
+    problems = []
+    for folder, find in ((IMAGE_FOLDER, find_image), (MASK_FOLDER, find_mask)):
+        if not os.path.isdir(root / folder):
+            try:
+                find(root, name)
+            except UserError as error:
+                problems.append(str(error))
+    return problems

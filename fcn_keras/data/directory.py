@@ -6,7 +6,8 @@
 | SegmentationClass/ID.png              | its mask: palette indices, grey ids, or colours  |
 | ImageSets/Segmentation/SPLIT.txt      | one ID per line                                  |
 | classes.txt                           | one name per line, the first for id 0; the       |
-|                                       | colour "R G B" may follow after a tab            |
+|                                       | colour "R G B" may follow after a tab; or another|
+|                                       | form that `class_lists` knows                    |
 """
 
 from __future__ import annotations
@@ -14,25 +15,35 @@ from __future__ import annotations
 import collections
 import functools
 import os
-import re
 import stat
 from pathlib import Path
 
 import numpy as np
 
+from fcn_keras.data.class_lists import (
+    REMEDY,
+    parse_class_list,
+    parse_numbered_list,
+    split_lines,
+)
 from fcn_keras.data.decoding import decode_image, decode_mask
-from fcn_keras.data.split import MAX_CLASSES, LabelSet, Split, voc_palette
+from fcn_keras.data.layout import (
+    CLASSES_FILE,
+    IMAGE_FOLDER,
+    IMAGE_SUFFIXES,
+    LIST_FOLDER,
+    MASK_FOLDER,
+    MASK_SUFFIXES,
+    instead_of_classes,
+    instead_of_file,
+    instead_of_folder,
+    instead_of_list,
+)
+from fcn_keras.data.split import LabelSet, Split
 from fcn_keras.errors import UserError
 
-CLASSES_FILE = "classes.txt"
-IMAGE_FOLDER = "JPEGImages"
-MASK_FOLDER = "SegmentationClass"
-LIST_FOLDER = Path("ImageSets", "Segmentation")
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
-MASK_SUFFIXES = (".png", ".PNG")
 MAX_CLASSES_BYTES = 1 << 20
 MAX_BYTES = 2 << 30  # of a list; an image with as many pixels as Pillow allows is smaller
-MAX_NAME = 200  # characters of a class's name
 
 
 def directory_split(root, split: str, labels: LabelSet | None = None) -> Split:
@@ -72,31 +83,21 @@ def read_labels(root) -> LabelSet:
     Raises:
         UserError: If the file is missing, or a line is malformed.
     """
-    return read_class_list(Path(root) / CLASSES_FILE)
+    path = Path(root) / CLASSES_FILE
+    hint = "" if os.path.lexists(path) else instead_of_classes(path.parent)
+    if hint:
+        raise UserError(f"{path}: no such file. {hint}")
+    return read_class_list(path)
 
 
 def read_class_list(path: Path) -> LabelSet:
-    """Reads a class list from any file; raises `UserError` like `read_labels`."""
-    remedy = "Write one class name per line, the first for id 0."
-    lines = _read_lines(path, remedy, MAX_CLASSES_BYTES)
-    names: list[str] = []
-    palette: list[tuple[int, int, int]] = []
-    default = voc_palette()
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        name, tab, text = line.partition("\t")
-        if not tab and re.search(r"\s\d+\s+\d+\s+\d+\s*$", line):
-            raise UserError(
-                f"{path}:{number}: put a tab between name and colour. Received: {line!r}."
-            )
-        names.append(_checked_name(name.strip(), f"{path}:{number}"))
-        color = _parse_color(text, f"{path}:{number}")
-        palette.append(color or default[len(palette) % MAX_CLASSES])
-    try:
-        return LabelSet(tuple(names), tuple(palette))
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
+    """Reads a class list of any form (see `class_lists`); raises `UserError` like `read_labels`."""
+    return parse_class_list(read_text(path, REMEDY, MAX_CLASSES_BYTES), path)
+
+
+def read_numbered_list(path: Path) -> tuple[LabelSet, tuple[int, ...]]:
+    """Like `read_class_list`, of ids that may have gaps: the classes and their ids."""
+    return parse_numbered_list(read_text(path, REMEDY, MAX_CLASSES_BYTES), path)
 
 
 def read_ids(root, split: str) -> list[str]:
@@ -106,9 +107,9 @@ def read_ids(root, split: str) -> list[str]:
         UserError: If there is no such list, it is empty, or an id points outside the folder.
     """
     path = Path(root) / LIST_FOLDER / f"{split}.txt"
-    others = ", ".join(split_names(root)) or "none"
-    remedy = f"Write one image id per line. Lists found: {others}."
-    ids = [line.strip() for line in _read_lines(path, remedy, MAX_BYTES) if line.strip()]
+    remedy = instead_of_list(Path(root), split, split_names(root))
+    lines = split_lines(read_text(path, remedy, MAX_BYTES))
+    ids = [line.strip() for line in lines if line.strip()]
     if not ids:
         raise UserError(f"{path}: the list is empty. Write one image id per line.")
     for name in ids:
@@ -133,21 +134,38 @@ def split_names(root) -> list[str]:
 
 def read_image(path: Path) -> np.ndarray:
     """Reads an image file as uint8 `(H, W, 3)`; raises `UserError` if that fails."""
-    return decode_image(_read_bytes(path, MAX_BYTES), str(path))
+    return decode_image(read_file(path), str(path))
 
 
 def read_mask(path: Path, labels: LabelSet, predicted: bool = False) -> np.ndarray:
     """Reads a mask file as uint8 `(H, W)`; raises `UserError` if that fails."""
-    data = _read_bytes(path, MAX_BYTES, "Write a mask for each image.")
+    data = read_file(path, "Write a mask for each image.")
     return decode_mask(data, labels, str(path), predicted)
+
+
+def read_file(path: Path, remedy: str = "") -> bytes:
+    """The bytes of an image's or mask's file; raises `UserError` if that fails."""
+    return _read_bytes(path, MAX_BYTES, remedy)
+
+
+def read_text(path: Path, remedy: str = "", limit: int = MAX_BYTES) -> str:
+    """The text of a list; raises `UserError` if that fails."""
+    data = _read_bytes(path, limit, remedy)
+    try:  # Windows writes UTF-16 where it says Unicode
+        return data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text ({error}). Save it as UTF-8.") from error
 
 
 def require_same_size(image: np.ndarray, mask: np.ndarray, mask_path: Path) -> None:
     """Raises `UserError` unless image and mask have the same height and width."""
     if image.shape[:2] != mask.shape:
+        remedy = "Draw the mask at the image's size."
+        if image.shape[1::-1] == mask.shape:
+            remedy = "Transpose it. If EXIF turns the image, data convert --exif ignore does so."
         raise UserError(
             f"{mask_path}: the mask is {_size(mask)}, but its image is {_size(image)} "
-            "(height×width). Draw the mask at the image's size."
+            f"(height×width). {remedy}"
         )
 
 
@@ -176,14 +194,14 @@ def _find(folder: Path, name: str, suffixes: tuple[str, ...], kind: str) -> Path
                 f"from the lists in {LIST_FOLDER}."
             )
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder. Restore it or choose another.")
+        hint = instead_of_folder(folder, name, suffixes)
+        raise UserError(f"{folder}: no such folder. {hint}")
     without, extension = os.path.splitext(name)
     if extension in IMAGE_SUFFIXES and any(_is_file(folder / f"{without}{s}") for s in suffixes):
         raise UserError(f"{LIST_FOLDER}: {name} is listed with its extension. List {without}.")
-    raise UserError(
-        f"{folder / name}{suffixes[0]}: the {kind} is missing. Add it, or remove it "
-        f"from the lists in {LIST_FOLDER}."
-    )
+    hint = instead_of_file(folder, name, suffixes)
+    hint = hint or f"Add it, or remove it from the lists in {LIST_FOLDER}."
+    raise UserError(f"{folder / name}{suffixes[0]}: the {kind} is missing. {hint}")
 
 
 def _require_unique(ids: tuple[str, ...], path: Path) -> None:
@@ -242,37 +260,6 @@ def _read_bytes(path: Path, limit: int, remedy: str = "") -> bytes:
         raise UserError(f"{path}: no such file. {remedy}") from error
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}). Make it readable.") from error
-
-
-def _read_lines(path: Path, remedy: str, limit: int) -> list[str]:
-    try:
-        text = _read_bytes(path, limit, remedy).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text ({error}). Save it as UTF-8.") from error
-    # str.splitlines() would split at characters, such as U+2028, that names may contain.
-    return re.split(r"\r\n|\r|\n", text)
-
-
-def _checked_name(name: str, place: str) -> str:
-    if not name:
-        raise UserError(f"{place}: a colour without a name. Write 'name<TAB>R G B'.")
-    if len(name) > MAX_NAME or not name.isprintable():
-        raise UserError(
-            f"{place}: not a class name, which has at most {MAX_NAME} characters, none of "
-            f"them control characters. Received: {name[:MAX_NAME]!r}."
-        )
-    return name
-
-
-def _parse_color(text: str, place: str) -> tuple[int, int, int] | None:
-    if not text.strip():
-        return None
-    parts = text.split()
-    if len(parts) == 3 and all(re.fullmatch("[0-9]{1,3}", part) for part in parts):
-        red, green, blue = map(int, parts)
-        if max(red, green, blue) <= 255:
-            return red, green, blue
-    raise UserError(f"{place}: a colour is 'R G B', three numbers in 0..255. Received: {text!r}.")
 
 
 def _size(array: np.ndarray) -> str:

@@ -60,7 +60,7 @@ def open_photograph(source, name: str, max_pixels: int = MAX_PIXELS) -> Image.Im
         with _pillow_accepting(max_pixels):
             image = _open(source, name, FORMATS, max_pixels)
             image.load()
-        _read_orientation(image)
+        read_orientation(image)
         ImageOps.exif_transpose(image, in_place=True)
         return to_rgb(image, name)
 
@@ -74,11 +74,17 @@ def open_header(source, name: str, formats=FORMATS) -> Any:
 def upright_size(source, name: str) -> tuple[int, int]:
     """The width and height of `open_photograph`'s image; a JPEG is not decoded for this."""
     with bad_files_named(name):
+        width, height = _open(source, name, FORMATS, MAX_PIXELS).size
+        return (height, width) if orientation(source, name) in LYING else (width, height)
+
+
+def orientation(source, name: str) -> int:
+    """How `open_photograph` turns an image: EXIF's number, 1 if it does not."""
+    with bad_files_named(name):
         image = _open(source, name, FORMATS, MAX_PIXELS)
         if image.format not in JPEGS:  # EXIF data may come after the pixels
             image.load()
-        width, height = image.size
-        return (height, width) if _read_orientation(image) in LYING else (width, height)
+        return read_orientation(image)
 
 
 def to_rgb(image: Image.Image, name: str) -> Image.Image:
@@ -127,8 +133,8 @@ def bad_files_named(name: str, formats=FORMATS):
         ) from error
 
 
-def _read_orientation(image: Image.Image) -> int:
-    """The orientation in an image's EXIF data; everything else in them is dropped."""
+def read_orientation(image: Image.Image) -> int:
+    """The orientation in a loaded image's EXIF data; everything else in them is dropped."""
     for other in OTHER_ORIENTATIONS:
         image.info.pop(other, None)
     if len(image.info.get("exif", b"")) > MAX_EXIF_BYTES:
@@ -155,8 +161,8 @@ def _open(source, name: str, formats, max_pixels: int) -> Any:
         return Image.open(io.BytesIO(source) if in_memory else source, formats=formats)
     except Image.DecompressionBombError as error:
         raise UserError(
-            f"{name}: more than {max_pixels:,} pixels. Make it smaller or, if you trust it, raise "
-            "--max-pixels (of predict and demo)."
+            f"{name}: more than {max_pixels:,} pixels. Make it smaller; predict and demo also read "
+            "it with a larger --max-pixels, if you trust it."
         ) from error
 
 

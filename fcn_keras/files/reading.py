@@ -6,6 +6,7 @@ import contextlib
 import csv
 import inspect
 import json
+import stat
 import unicodedata
 from pathlib import Path
 from typing import Any, TypeVar
@@ -39,11 +40,13 @@ def parse_json(data: bytes) -> Any:
     return json.loads(data.decode())
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, limit: int = MAX_BYTES) -> str:
     """The text of a small file; raises `OSError` or `ValueError`."""
-    size = path.stat().st_size
-    if size > MAX_BYTES:
-        raise ValueError(f"{size} bytes, more than the limit of {MAX_BYTES >> 20} MiB")
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):  # a pipe would be waited for
+        raise ValueError("not a regular file")
+    if (size := found.st_size) > limit:
+        raise ValueError(f"{size} bytes, more than the limit of {limit >> 20} MiB")
     return path.read_bytes().decode()
 
 

@@ -15,6 +15,9 @@ from fcn_keras.files.writing import write_file
 EXTRAS = ("overlay", "confidence", "probabilities")
 SCALE = "confidence_scale"  # is written with the confidence
 FOLDERS = (*EXTRAS, SCALE)  # beside the masks
+POLYGONS = ("labelme", "coco")  # folders of JSON files, which share no name with masks
+MERGED = {"coco": "coco.json"}  # written once, from all files of the folder
+LABELME_START = b'{"version"'  # as predict writes it; labelme indents what it saves
 # In the output folder: the list of the results written there. One JSON string per line, since a
 # file name may contain a line break; other lines are ignored.
 LIST = ".fcn-keras-results"
@@ -25,12 +28,12 @@ def folders_of(extras: Iterable[str]) -> tuple[str, ...]:
     wanted = {*extras}
     if "confidence" in wanted:
         wanted.add(SCALE)
-    return tuple(folder for folder in FOLDERS if folder in wanted)
+    return tuple(folder for folder in (*FOLDERS, *POLYGONS) if folder in wanted)
 
 
 def result_name(name: str, kind: str) -> str:
     """A result's path below the output folder, for an image's mask (`"mask"`) or an extra."""
-    ending = ".npz" if kind == "probabilities" else ".png"
+    ending = {"probabilities": ".npz", "labelme": ".json", "coco": ".json"}.get(kind, ".png")
     return f"{name}{ending}" if kind == "mask" else f"{kind}/{name}{ending}"
 
 
@@ -39,6 +42,7 @@ class Results:
 
     def __init__(self, output, extras: Iterable[str] = ()):
         self._output, self._kinds = str(output) or ".", (*folders_of(extras), "mask")
+        self._merged = [MERGED[kind] for kind in self._kinds if kind in MERGED]
         self._folder: str | None = None
         self._changed: dict[str, float] = {}
         self._owned: set[str] | None = None
@@ -56,13 +60,15 @@ class Results:
         Args:
             images: All images; folder by folder, as `found_images` yields them.
             skip_existing: Leave out images whose results exist, by `have`.
-            overwrite: Let a result replace an image, or a file that is not in the list.
+            overwrite: Let a result replace an image, a file that is not in the list, or one
+                that was corrected in labelme.
 
         Raises:
             UserError: If one would without `overwrite`, or the folder cannot be read.
         """
         listed, planned = self._listed(), []
-        sources, replaced, foreign = set(), {}, []
+        sources, replaced, foreign = set(), {}, {}
+        unlisted = f"a file that is not listed in {LIST}"
         for image in images:
             sources.add(_identity(image.path))
             if skip_existing and self.have(image.name, image.changed):
@@ -71,14 +77,20 @@ class Results:
             for result in () if overwrite else self._existing(image.name):
                 replaced[result] = _identity(self._path(result))
                 if result not in listed:
-                    foreign.append(result)
+                    foreign[result] = unlisted
+                elif self._corrected(result):
+                    foreign[result] = "a file that was corrected (keep it by --skip-existing)"
+        for result in () if overwrite else self._merged:
+            if self._exists(result) and result not in listed:
+                foreign[result] = unlisted
         sources.discard(None)
         taken = [result for result, identity in replaced.items() if identity in sources]
         if taken or foreign:
-            what = "an image to predict" if taken else f"a file that is not listed in {LIST}"
+            first = next(iter(taken or foreign))
+            what = "an image to predict" if taken else foreign[first]
             count = len({*taken, *foreign}) - 1
             raise UserError(
-                f"{self._path((taken or foreign)[0])}: the result would replace {what}"
+                f"{self._path(first)}: the result would replace {what}"
                 f"{f', and {count} more files' if count else ''}. Choose another --output, or "
                 "allow this with --overwrite."
             )
@@ -94,7 +106,8 @@ class Results:
             UserError: If the list cannot be written.
         """
         listed = self._listed()
-        missing = [r for name in names for r in self._names(name) if r not in listed]
+        results = [*(result for name in names for result in self._names(name)), *self._merged]
+        missing = [result for result in results if result not in listed]
         if not missing:
             return
         listed.update(missing)
@@ -129,6 +142,22 @@ class Results:
             return [name for name in self._names(name) if os.path.lexists(self._path(name))]
         self._look_into(name.rpartition("/")[0])
         return [name for name in self._names(name) if name in self._changed]
+
+    def _exists(self, result: str) -> bool:
+        path = self._path(result)
+        return storage.changed(path) > 0 if storage.is_address(path) else os.path.lexists(path)
+
+    def _corrected(self, result: str) -> bool:
+        path = self._path(result)
+        if not result.startswith("labelme/") or not result.endswith(".json"):
+            return False
+        if storage.is_address(path):
+            return not storage.read(path).startswith(LABELME_START)
+        try:
+            with open(path, "rb") as file:
+                return file.read(len(LABELME_START)) != LABELME_START
+        except OSError:
+            return True
 
     def _look_into(self, folder: str) -> None:
         if folder != self._folder:

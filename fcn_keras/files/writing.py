@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import fcntl
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -49,6 +52,73 @@ def atomic_folder(path: Path):
     with partial_folder(path.parent) as partial:
         yield partial
         os.rename(partial, path)
+
+
+@contextlib.contextmanager
+def new_version(path: Path):
+    """Yields a path for a folder that takes the place of the folder `path` after the block.
+
+    Where the file system can exchange two names (on Linux ext4, XFS, Btrfs, tmpfs and others),
+    `path` is the old folder or the new one at every moment, however the process ends. Elsewhere
+    it is absent for a moment; after a kill in that moment the next call restores the old one.
+
+    Raises:
+        UserError: If another call is at it, or the folder is a mount point.
+        OSError: If the folder beside it cannot be written, and as the block raises.
+    """
+    path = Path(os.path.realpath(path))
+    if os.path.ismount(path):
+        raise UserError(
+            f"{path}: a mount point, whose folder cannot be exchanged. Use a folder below it."
+        )
+    staging = path.with_name(f"{PARTIAL}{path.name}")
+    staging.mkdir(exist_ok=True)
+    before, after = staging / "before", staging / "after"
+    with _locked(
+        staging, f"{path}: another call is changing it. Run this again when it has ended."
+    ):
+        try:
+            _restore(before, path)
+            for left in staging.iterdir():  # by a killed process
+                shutil.rmtree(left)
+            yield after
+            if not _exchange(after, path):
+                os.rename(path, before)
+                os.rename(after, path)
+                os.rename(before, after)  # which is not restored
+        finally:
+            _restore(before, path)
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, refusal: str):
+    """Raises `UserError` if another process has locked a folder; a lock ends with its process."""
+    with contextlib.ExitStack() as stack:
+        try:
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            stack.callback(os.close, descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not os.path.samestat(os.fstat(descriptor), os.stat(folder)):
+                raise FileNotFoundError  # the other call has ended meanwhile
+        except (BlockingIOError, FileNotFoundError) as error:
+            raise UserError(refusal) from error
+        yield
+
+
+def _restore(before: Path, path: Path) -> None:
+    if os.path.lexists(before) and not os.path.lexists(path):
+        os.rename(before, path)
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Exchanges two names at once; `False` if that is not possible here."""
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except (AttributeError, OSError):  # not Linux, or an old C library
+        return False
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return rename(here, os.fsencode(first), here, os.fsencode(second), exchange) == 0
 
 
 def require_replaceable(option: str, path, mark: bytes) -> None:

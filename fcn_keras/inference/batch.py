@@ -21,6 +21,7 @@ from fcn_keras.files.finding import FoundImage, found_images
 from fcn_keras.files.images import MAX_PIXELS, open_photograph, palette_image
 from fcn_keras.files.results import FOLDERS, SCALE, Results, folders_of, result_name
 from fcn_keras.files.writing import write_file
+from fcn_keras.inference.annotations import coco_part, labelme_file, path_from
 from fcn_keras.inference.runtimes import NetworkError
 from fcn_keras.inference.segmenter import Segmenter
 
@@ -76,14 +77,15 @@ def predict_jobs(
     Extras go to `<output>/<extra>/`: an overlay with a legend as a PNG, the
     confidence (the largest probability, 255 for 1) as a grey PNG, the probabilities
     of all classes as float16 `(H, W, C)` in an `.npz`. The confidence in colours,
-    with a scale, goes to `<output>/confidence_scale/`. Existing files of these names
+    with a scale, goes to `<output>/confidence_scale/`. Polygons go to `<output>/labelme/`
+    as labelme's JSON, or to `<output>/coco/` for `write_coco`. Existing files of these names
     are replaced; `Results.planned` says whose they are.
 
     Args:
         segmenter: The model.
         jobs: The images.
         output: The folder for the results, created if missing; or its address.
-        extras: Names from `results.EXTRAS`.
+        extras: Names from `results.EXTRAS` and `results.POLYGONS`.
         skip_existing: Whether to skip jobs whose results exist and are newer than
             the image.
         owned: Records the results of each image before they are written.
@@ -142,6 +144,7 @@ def _write(output: str, job: Job, image, results, labels: LabelSet, extras, owne
     mask, probabilities = results
     if owned:
         owned.claim([job.name])
+    image_path = path_from(storage.join(output, result_name(job.name, "labelme")), job.source)
     if "confidence" in extras:
         confidence = np.round(255 * probabilities.max(axis=-1)).astype(np.uint8)
     writers = {
@@ -151,6 +154,8 @@ def _write(output: str, job: Job, image, results, labels: LabelSet, extras, owne
         "probabilities": lambda path: np.savez_compressed(
             path, probabilities=probabilities.astype(np.float16), classes=np.array(labels.names)
         ),
+        "labelme": lambda path: path.write_text(labelme_file(mask, labels, image_path)),
+        "coco": lambda path: path.write_text(coco_part(mask, labels)),
         # The mask comes last: where it exists, so do the others.
         "mask": lambda path: palette_image(Image.fromarray(mask), labels.palette).save(path),
     }

@@ -89,7 +89,7 @@ def predict_on_ray(
         segmenter: The model; it is sent to the actors.
         paths: Files, folders, patterns and addresses that every node can read.
         output: A folder that every node can write to, or an address.
-        extras: Names from `results.EXTRAS`.
+        extras: Names from `results.EXTRAS` and `results.POLYGONS`.
         skip_existing: As in `predict_jobs`.
         workers: Number of actors, each with a model.
         cpus: CPUs per actor, and threads of its runtime.

@@ -57,10 +57,12 @@ class TrainConfig:
         "preset of all other settings (sample or voc2012 by --dataset, else strong)",
     )
     dataset: str = _setting(
-        "sample", "data set: sample, voc2012, voc2012_aug or a folder in VOC's layout"
+        "sample", "data set: sample, voc2012, voc2012_aug, tfds:NAME or a folder in VOC's layout"
     )
     data_dir: str | None = _setting(
-        None, "folder that holds VOCdevkit ($TFDS_DATA_DIR or ~/tensorflow_datasets)", metavar="DIR"
+        None,
+        "folder that holds VOCdevkit or TFDS's data sets ($TFDS_DATA_DIR or ~/tensorflow_datasets)",
+        metavar="DIR",
     )
     limit: int | None = _setting(
         None, "use only the first N images of each split (all)", metavar="N", minimum=1

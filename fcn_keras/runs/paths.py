@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from fcn_keras.data import VOC
+from fcn_keras.data import TFDS, in_data_dir
 from fcn_keras.errors import UserError
 from fcn_keras.runs.config import TrainConfig, flag
 
@@ -66,7 +66,7 @@ def require_relative(config: TrainConfig, where, names: Iterable[str], remedy: s
         names: Settings that are needed and not replaced.
         remedy: An alternative to changing to the folder where training began.
     """
-    used = {*names} - (set() if config.dataset in VOC else {"data_dir"})
+    used = {*names} - (set() if in_data_dir(config.dataset) else {"data_dir"})
     for name, path in _paths(vars(config)).items():
         if name in used and not os.path.isabs(path) and not os.path.exists(path):
             raise UserError(
@@ -81,10 +81,15 @@ def _paths(settings: dict) -> dict[str, str]:
         name: value
         for name, value in values.items()
         if isinstance(value, str) and value not in ("", *NAMES[name])
+        if not value.startswith(TFDS)
         # A KerasHub handle is not a path.
         if name != "weights" or os.path.isdir(value) or (os.sep in value and "://" not in value)
     }
 
 
 def _last(path: str) -> str:
-    return path if "://" in path else os.path.basename(path.rstrip(os.sep)) or path
+    return (
+        path
+        if "://" in path or path.startswith(TFDS)
+        else os.path.basename(path.rstrip(os.sep)) or path
+    )

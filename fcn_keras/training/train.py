@@ -9,9 +9,10 @@ from typing import Any
 
 import keras
 
-from fcn_keras.data import pipeline
+from fcn_keras.data import in_data_dir, pipeline
+from fcn_keras.data.inspection import inspect_before_training
 from fcn_keras.data.split import LabelSet, Split
-from fcn_keras.errors import UserError
+from fcn_keras.errors import UserError, printable
 from fcn_keras.evaluation import charts
 from fcn_keras.evaluation.model_card import write_model_card
 from fcn_keras.evaluation.scores import evaluate
@@ -67,6 +68,7 @@ def train(config: TrainConfig) -> RunFolder | None:
         compute_deterministically()
     strategy = make_strategy(config.devices)
     splits = _load_splits(config)
+    _inspect(config, splits)
     config = settle(config, len(splits[0]), strategy.num_replicas_in_sync)
     _note_doubts(config, len(splits[0]))
     model = _build_and_compile(config, splits, strategy)
@@ -193,6 +195,14 @@ def make_optimizer(config: TrainConfig, model: keras.Model, steps: int) -> keras
 def _load_splits(config: TrainConfig) -> tuple[Split, Split]:
     train_split, val_split = split_of(config, "train"), split_of(config, "val")
     return pipeline.cached(train_split, config.cache_mb << 20), val_split
+
+
+def _inspect(config: TrainConfig, splits: tuple[Split, Split]) -> None:
+    """Raises `UserError` if a folder's masks are worth nothing, and prints what is doubtful."""
+    if config.dataset == "sample" or in_data_dir(config.dataset):
+        return
+    for note in inspect_before_training(config.dataset, splits):
+        print(f"Note: {printable(note)}", file=sys.stderr)
 
 
 def _note_doubts(config: TrainConfig, images: int) -> None:

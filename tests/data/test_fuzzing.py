@@ -100,7 +100,9 @@ TEXTS = st.binary(max_size=200) | st.text(max_size=200).map(
 )
 LINES = st.lists(
     st.text(st.characters(codec="utf-8"), max_size=12)
-    | st.sampled_from(("a", "sub/b", "a\t1 2 3", "../a", "/", "a\0", "b\t300 0 0", "\t1 2 3")),
+    | st.sampled_from(("a", "sub/b", "a\t1 2 3", "../a", "/", "a\0", "b\t300 0 0", "\t1 2 3"))
+    | st.sampled_from(("name,r,g,b", "a,1,2,3", "1 2 3 a", "0 a", "1,b", "a:1,2,3::", "# a", "- a"))
+    | st.sampled_from(("names:", "  0: a", '{"a":', "0}", "[", '"a"', "]", "<a>", "class")),
     max_size=300,
 ).map(lambda lines: "\n".join(lines).encode())
 

@@ -118,7 +118,7 @@ def test_every_problem_is_named_and_nothing_evaluated(place, masks, tmp_path, ca
             "val_1.png: the mask is 47×64, but its image is 48×64 (height×width). Draw the mask",
             "val_2.png: the mask has id 3, but there are 3 classes: use 0 to 2.",
             "val_3.png: the mask has id 255, but there are 3 classes: use 0 to 2.",
-            "val_4.png: the mask has the colour (1, 1, 1), which is no class's. Use the data set's",
+            "val_4.png: the mask has the colour (1, 1, 1), which is no class's, and 1 more. Use",
         ),
         strict=True,
     ):

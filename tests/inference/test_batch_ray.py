@@ -192,3 +192,25 @@ def test_object_store(bucket, predict, tmp_path, flags):
     assert "/0000.png: the result would replace a file that is not listed" in errors
     code, _, errors = predict(f"{results}/part_0/0000.png", "--output", f"{results}/part_0", *flags)
     assert code == 1 and "0000.png: the result would replace an image to predict" in errors
+
+
+@pytest.mark.parametrize("kind", ["labelme", "coco"])
+def test_polygons_in_an_object_store(bucket, predict, tmp_path, kind):
+    folder, results = f"{bucket}/{kind}", f"{bucket}/{kind}/out"
+    for name, content in contents(write_images(tmp_path / kind, 3)).items():
+        storage.write(f"{folder}/{name}", lambda path, content=content: path.write_bytes(content))
+    here = tmp_path / kind / "out"
+    flags = ["--polygons", kind]
+    assert predict(tmp_path / kind, "--output", here, *flags)[0] == 0
+    for _ in range(2):
+        assert predict(folder, "--output", results, *flags)[0] == 0
+        found = downloaded(results)
+        assert found.pop(LIST).count(b"\n") == (6 if kind == "labelme" else 7)
+        assert found == contents(here)
+    if kind == "labelme":
+        corrected = found["labelme/part_0/0000.json"].replace(b"{", b"{\n", 1)
+        storage.write(
+            f"{results}/labelme/part_0/0000.json", lambda path: path.write_bytes(corrected)
+        )
+        code, _, errors = predict(folder, "--output", results, *flags)
+        assert code == 1 and "0000.json: the result would replace a file that was corr" in errors

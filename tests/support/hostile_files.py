@@ -176,6 +176,9 @@ PHOTOS = {
 
 # The mask's content, and what its ids are if not `IDS`.
 TWO = IDS % 2
+_EXIF = Image.Exif()
+_EXIF[0x0112] = 6
+TURNED_EXIF = _EXIF.tobytes().removeprefix(b"Exif\0\0")
 MASKS = {
     "a palette, grey values or 16 bits": (encoded(IDS.astype(np.uint16)), IDS),
     "grey of 1 bit": (grey_png(TWO, 1), TWO),
@@ -193,6 +196,7 @@ MASKS = {
         None,
     ),
     "a colour that is no class's": (encoded(np.full((*SIZE, 3), 7, np.uint8)), None),
+    "turned by EXIF data": (with_chunk(encoded(IDS), chunk(b"eXIf", TURNED_EXIF)), None),
     "of another size": (encoded(IDS[1:]), None),
     "a JPEG named .png": (encoded(IDS, "JPEG"), None),
     "an MPO named .png": (frames("MPO"), None),

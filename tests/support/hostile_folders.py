@@ -98,7 +98,7 @@ FOLDERS = {
     "256 classes": classes(many(256)),
     "classes.txt of 0 bytes": classes(""),
     "classes.txt of more than 1 MiB": classes("x\n" * 600_000),
-    "classes.txt in UTF-16": classes(UTF16),
+    "classes.txt in UTF-16": classes("a\nb\nc\n".encode("utf-16")),
     "a folder in place of classes.txt": replaced(CLASSES, os.mkdir),
     "a link to a device in place of classes.txt": replaced(
         CLASSES, lambda path: path.symlink_to("/dev/zero")
@@ -107,6 +107,11 @@ FOLDERS = {
     "a class with a name of 300 characters": classes("a\nb\n" + "c" * 300),
     "a colour without a name": classes("a\n\t1 2 3\nc\n"),
     "a colour of 5,000 digits": classes("a\nb\t1 2 " + "9" * 5000),
+    "a table's title in classes.txt": classes("class\na\nb\nc\n"),
+    "two classes of one colour": classes("a\t1 2 3\nb\t1 2 3\nc\n"),
+    "classes.txt in CVAT's form": classes(
+        "# label:color_rgb:parts:actions\na:1,2,3::\nb:::\nc:::\n"
+    ),
     "two classes of one name": classes("a\na\nb\n"),
     "a photograph that is a folder": replaced(PHOTO, os.mkdir),
     "a photograph that is a pipe": replaced(PHOTO, os.mkfifo),

@@ -140,7 +140,7 @@ def _prepare(root: Path, place: Path, config: str):
     import tensorflow_datasets as tfds
 
     place.mkdir(parents=True, exist_ok=True)
-    with _alone(place):
+    with alone(place):
         builder = _builder(root, place, config)
         if _is_current(builder):  # by another run, meanwhile
             return builder
@@ -161,7 +161,7 @@ def _prepare(root: Path, place: Path, config: str):
 
 
 @contextlib.contextmanager
-def _alone(root: Path):
+def alone(root: Path):
     """Lets one process at a time download and prepare; others wait."""
     with Path(root, ".lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # ends with the process, however that ends

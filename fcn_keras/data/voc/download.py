@@ -85,7 +85,7 @@ def _download(
 ) -> Path:
     reasons = []
     for url in archive.urls:
-        reason = _why_unreachable(url)
+        reason = why_unreachable(url)
         try:
             if not reason:
                 path = Path(dl_manager.download(url))
@@ -120,7 +120,7 @@ def _check_md5(path: Path, archive: Archive) -> None:
         )
 
 
-def _why_unreachable(url: str) -> str | None:
+def why_unreachable(url: str) -> str | None:
     """Why `url` does not answer within PROBE_SECONDS, as TFDS's downloader has no timeout."""
     reason: list[str | None] = [f"no answer in {PROBE_SECONDS} s"]
 

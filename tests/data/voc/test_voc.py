@@ -359,14 +359,14 @@ def test_a_run_that_waited_takes_the_records_of_the_other(tmp_path, monkeypatch,
     path = write_voc_devkit(tmp_path) / "JPEGImages" / "2007_000032.jpg"
     voc_split("train", tmp_path)
     path.touch()
-    alone, others = dataset._alone, []
+    alone, others = dataset.alone, []
 
     def after_the_other(place):
-        monkeypatch.setattr(dataset, "_alone", alone)
+        monkeypatch.setattr(dataset, "alone", alone)
         others.append((voc_split("train", tmp_path), _records(tmp_path)))
         return alone(place)
 
-    monkeypatch.setattr(dataset, "_alone", after_the_other)
+    monkeypatch.setattr(dataset, "alone", after_the_other)
     assert voc_split("train", tmp_path).ids == VOC_IDS["train"]
     [(other, records)] = others
     assert _records(tmp_path) == records
@@ -647,7 +647,7 @@ class _BuilderTest(tfds.testing.DatasetBuilderTestCase):
     def setUp(self):
         super().setUp()
         patches = contextlib.ExitStack()
-        patches.enter_context(mock.patch.object(voc_download, "_why_unreachable", lambda _: None))
+        patches.enter_context(mock.patch.object(voc_download, "why_unreachable", lambda _: None))
         sbd = dataclasses.replace(
             builder_module.SBD, md5=hashlib.md5(b"stands for the archives").hexdigest()
         )

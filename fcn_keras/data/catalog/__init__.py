@@ -1,0 +1,1 @@
+"""Data sets that TensorFlow Datasets (TFDS) knows or has written, by name."""
