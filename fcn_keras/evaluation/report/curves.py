@@ -133,7 +133,8 @@ def _chart(title: str, curves: list[Curve]) -> Chart:
 
 
 def _ticks(low: float, high: float, integer: bool = False) -> list[float]:
-    if low == high:
+    # Five ticks of three digits differ if the range is a twentieth of the values.
+    if high - low <= (0 if integer else max(abs(low), abs(high)) / 20):
         # A flat curve is centred.
         margin = 1 if integer else abs(low) / 2 or 1
         low, high = low - margin, high + margin

@@ -235,6 +235,10 @@ def test_charts_leave_out_epochs_without_validation():
     assert "training 4 in epoch 1, 0 in epoch 3; validation 3 in epoch 2" in chart.summary
     [flat] = charts([{"epoch": 1, "learning_rate": 0.0}])
     assert 0 < flat.lines[0].points[0][1] < HEIGHT
+    for low, high in ((0.189, 0.1893), (0.1, 0.1051), (-0.02, -0.02), (0.999, 1.0)):
+        history = [{"epoch": 1, "loss": low}, {"epoch": 2, "loss": high}]
+        labels = [label for _, label in charts(history)[0].y_ticks]
+        assert len({*labels}) == len(labels) > 2
 
 
 def test_long_histories_and_noisy_masks_stay_small():
