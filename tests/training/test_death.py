@@ -137,7 +137,7 @@ def test_a_full_disk_is_named_and_survived(data, whole, tmp_path, size):
     with small_disk(tmp_path / "disk", size) as disk:
         run_dir = disk / "run"
         output = finish(new_run(data, run_dir), expected=1)
-        assert "No space left on device. Free space or allow writing, then go on" in output
+        assert "No space left on device. Free space or allow writing, then continue" in output
         assert "Traceback" not in output and not list(run_dir.glob(".partial-*"))
         require_sound(run_dir)
         mount("-o", "remount,size=1g", disk)
@@ -172,7 +172,7 @@ def test_a_folder_that_cannot_be_written_is_named(data, whole, tmp_path):
     assert "Traceback" not in output
     new = new_run(data, run_dir / "inner")
     output = finish(new, expected=1, preexec_fn=without_root_s_rights)
-    assert "inner: the run folder cannot be created (Permission denied)" in output
+    assert "inner: cannot be written (Permission denied)" in output
     run_dir.chmod(0o755)
     assert sorted(run_dir.iterdir()) == before
     finish(["--resume", run_dir])
