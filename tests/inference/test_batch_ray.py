@@ -55,7 +55,8 @@ def test_results_are_those_without_ray(predict, tmp_path):
     assert code == 1 and "61 of 62 images predicted, 1 failed." in report
     here = contents(tmp_path / "here")
 
-    for name in ("part_2/0002.png", "part_2/0005.png", "confidence/part_2/0005.png"):
+    all_of_it = [f"{kind}part_2/0005.png" for kind in ("", "confidence/", "confidence_scale/")]
+    for name in ("part_2/0002.png", *all_of_it):
         path = tmp_path / "ray" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(here[name])
