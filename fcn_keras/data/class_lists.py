@@ -368,4 +368,6 @@ def _parse_color(text: str, place: str) -> tuple[int, int, int] | None:
         red, green, blue = map(int, parts)
         if max(red, green, blue) <= 255:
             return red, green, blue
-    raise UserError(f"{place}: a colour is 'R G B', three numbers in 0..255. Received: {text!r}.")
+    raise UserError(
+        f"{place}: a colour is 'R G B', three numbers in 0..255. Received: {text[:40]!r}."
+    )

@@ -205,6 +205,8 @@ def _read(
     place = None if source is None else Path(source)
     if place is not None and not place.exists():
         raise UserError(f"{place}: no such file or folder.")
+    if place is not None and not (place.is_file() or place.is_dir()):  # a pipe would be waited for
+        raise UserError(f"{place}: neither a regular file nor a folder.")
     if place is not None and place.suffix.lower() in ARCHIVES and place.is_file():
         raise UserError(f"{place}: it is an archive. Unpack it first, and pass its folder.")
     name = format if format != "auto" else "folders" if place is None else _recognized(place)

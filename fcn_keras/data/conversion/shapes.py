@@ -66,8 +66,9 @@ def require_inside(points, height: int, width: int) -> None:
 def require_size(recorded, size, place) -> None:
     """Raises `UserError` if labels were drawn at another height and width."""
     if recorded != size:
+        height, width = map(reprlib.repr, recorded)
         raise UserError(
-            f"{place}: labelled at {recorded[0]}×{recorded[1]} (height×width), but the photograph "
+            f"{place}: labelled at {height}×{width} (height×width), but the photograph "
             f"is {size[0]}×{size[1]}. Use the photograph that was labelled."
         )
 

@@ -235,6 +235,13 @@ def test_an_archive_is_to_be_unpacked(tmp_path):
             convert(path, tmp_path / "out", "coco")
 
 
+@pytest.mark.parametrize("name", ["auto", *FORMATS])
+def test_a_pipe_is_not_waited_for(name, tmp_path):
+    os.mkfifo(tmp_path / "annotations.xml")
+    with pytest.raises(UserError, match=r"annotations.xml: neither a regular file nor a folder"):
+        convert(tmp_path / "annotations.xml", tmp_path / "out", name)
+
+
 def test_a_folder_without_anything_known_says_what_is_there(tmp_path):
     with pytest.raises(UserError, match="nor labels of a known format, but no files"):
         convert(tmp_path, tmp_path / "out")
