@@ -29,7 +29,7 @@ def torchvision_names(model: keras.Model) -> dict[str, keras.Variable]:
         model: A dilated FCN, as torchvision's `fcn_resnet50`; or a backbone (`build_features`), as
             torchvision's `resnet50` without its last layer.
     """
-    found = {}
+    found: dict[str, keras.Variable] = {}
     for layer in model.layers:
         if isinstance(layer, keras.Model):
             nested = torchvision_names(layer)
