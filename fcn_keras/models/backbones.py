@@ -8,6 +8,7 @@ import os
 import keras
 
 from fcn_keras.errors import UserError
+from fcn_keras.models.dilation import dilate
 from fcn_keras.models.untrusted import check_preset_folder
 
 STRIDES = (8, 16, 32)
@@ -26,7 +27,7 @@ RESNETS = {
 
 
 def build_features(
-    backbone="resnet18", weights: str | None = "imagenet", dtype=None
+    backbone="resnet18", weights: str | None = "imagenet", dtype=None, dilated: bool = False
 ) -> keras.Model:
     """Builds the feature extractor of an FCN.
 
@@ -38,14 +39,15 @@ def build_features(
             any preset name or handle that KerasHub understands, such as
             `"hf://timm/resnet18.tv_in1k"`.
         dtype: Dtype policy of its layers; Keras's global policy where `None`.
+        dilated: Whether all features have stride 8 (see `dilate`).
 
     Returns:
         A model named `"backbone"` that maps normalised images `(B, H, W, 3)` to
         a list of features: `(B, ceil(H / s), ceil(W / s), channels)` for s in
-        8, 16, 32.
+        8, 16, 32, or three times 8.
 
     Raises:
-        UserError: If the backbone is unknown, or the weights are not available
+        UserError: If the backbone is unknown or cannot be dilated, or the weights are not available
             or belong to another network.
     """
     name = backbone if isinstance(backbone, str) else None
@@ -61,7 +63,8 @@ def build_features(
     # A plain functional model: saved files then load without KerasHub's classes.
     outputs = [pyramid[level] for level in ("P3", "P4", "P5")]
     features = keras.Model(backbone.input, outputs, name="backbone")
-    return _narrowed(features) if name == "tiny" else features
+    features = _narrowed(features) if name == "tiny" else features
+    return dilate(features) if dilated else features
 
 
 def _narrowed(features: keras.Model) -> keras.Model:
