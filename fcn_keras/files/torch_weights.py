@@ -23,7 +23,7 @@ from fcn_keras.errors import UserError, few, first_line, printable
 from fcn_keras.files.torch_pickles import ITEMS, REMEDY, Storage, Tensor, unpickle
 
 MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of the older form
-MAX_PICKLE_BYTES = 2**20  # a ResNet-152's with its optimizer's state takes a third of this
+MAX_PICKLE_BYTES = 2**20  # a ResNet-152's with its optimizer's state takes a sixth of this
 MAX_DIRECTORY_BYTES = 2**22  # of an archive: 46 bytes and a name per entry
 CHECKPOINT_KEYS = ("state_dict", "model", "model_state", "model_state_dict")
 
@@ -109,13 +109,15 @@ def _open_archive(file: _File, path: Path) -> _Opened:
     pickles = [name for name in sizes if re.fullmatch(r"[^/]+/data\.pkl", name)]
     if len(pickles) != 1:
         raise _foreign(path)
+    folder = pickles[0].removesuffix("data.pkl")
+    if f"{folder}constants.pkl" in sizes:
+        raise UserError(f"{path}: a TorchScript program. If you have its model, {REMEDY}")
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
         raise ValueError("it is compressed, which PyTorch does not do")
     if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
         raise ValueError("its entries claim more bytes than the file has")
     if sizes[pickles[0]] > MAX_PICKLE_BYTES:
         raise ValueError(f"data.pkl is larger than {MAX_PICKLE_BYTES >> 20} MiB")
-    folder = pickles[0].removesuffix("data.pkl")
     order = f"{folder}byteorder"
     prefix = ">" if order in sizes and archive.read(order) == b"big" else "<"
 

@@ -195,6 +195,11 @@ def test_an_archive_of_something_else(tmp_path):
     assert "not a file that torch.save" in message(tmp_path, file.getvalue())
 
 
+def test_torchscript(tmp_path):
+    data = archive(pickled({}), more=[("archive/constants.pkl", pickled(()))])
+    assert "TorchScript" in message(tmp_path, data)
+
+
 def test_missing_files_and_folders(tmp_path):
     for path in (tmp_path / "none.pth", tmp_path):
         with pytest.raises(UserError, match="not a file"):
@@ -528,7 +533,7 @@ def test_hashes_in_names(tmp_path):
 
 
 SAVE = """
-import sys, numpy, torch, torchvision
+import argparse, sys, numpy, torch, torchvision
 folder = sys.argv[1]
 torch.manual_seed(0)
 network = torchvision.models.segmentation.fcn_resnet50(
@@ -541,7 +546,11 @@ state["parameter"] = torch.nn.Parameter(torch.randn(2))
 optimizer = torch.optim.SGD(network.parameters(), 0.1, momentum=0.9)
 network.train()(torch.zeros(2, 3, 32, 32))["out"].sum().backward()
 optimizer.step()
-checkpoint = {"model": state, "optimizer": optimizer.state_dict(), "epoch": 1}
+scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, [3, 5])
+checkpoint = {
+    "model": state, "optimizer": optimizer.state_dict(), "lr_scheduler": scheduler.state_dict(),
+    "epoch": 1, "args": argparse.Namespace(lr=0.1, device="cpu", resume=None),
+}
 for zipped in (True, False):
     name = f"{folder}/{'archive' if zipped else 'older'}"
     torch.save(state, f"{name}.pth", _use_new_zipfile_serialization=zipped)
