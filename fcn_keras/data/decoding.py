@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from fcn_keras.data.layout import MASK_FOLDER
+from fcn_keras.data.layout import MASK_FOLDER, folder_command
 from fcn_keras.data.split import IGNORE_ID, LabelSet, voc_palette
 from fcn_keras.errors import UserError
 from fcn_keras.files.images import (
@@ -90,7 +90,13 @@ def decode_mask(data: bytes, labels: LabelSet, name: str, predicted: bool = Fals
         UserError: If the bytes are not a complete image or not a PNG (JPEG compression
             invents classes), or contain an id or colour that is not in the label set.
     """
-    values = mask_values(data, name)
+    return class_ids(mask_values(data, name), labels, name, predicted)
+
+
+def class_ids(
+    values: MaskValues, labels: LabelSet, name: str, predicted: bool = False
+) -> np.ndarray:
+    """The second half of `decode_mask`, for a mask that is open already."""
     if values.pixels.ndim == 3 or (ids := values.ids()) is None:
         return _ids_of_colors(values, labels, name, predicted)
     void = [] if predicted else [labels.ignore_id]
@@ -208,9 +214,7 @@ def _convert(name: str, *flags: str) -> str:
     words = ["--format", "folders", *flags]
     for folder in Path(name).parents:
         if folder.name == MASK_FOLDER:
-            root = str(folder.parent)
-            words = ["fcn-keras", "data", "convert", root, *words, "--output", "NEW"]
-            return shlex.join(words)
+            return folder_command(folder.parent, *words)
     return f"add {shlex.join(words)}"
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from fcn_keras.data.class_counts import count_pixels, notes_of_counts, problems_of_counts
-from fcn_keras.data.decoding import decode_image, decode_mask, mask_values
+from fcn_keras.data.decoding import class_ids, decode_image, mask_values
 from fcn_keras.data.directory import (
     find_image,
     find_mask,
@@ -125,7 +125,7 @@ class Inspection:
     def _mask(self, name: str, image, data: bytes, path: Path) -> np.ndarray | None:
         """The ids of a mask; `None` if what is wrong with it is told at the end."""
         own, order = False, ""
-        with contextlib.suppress(UserError), bad_files_named(name):  # which decode_mask reports
+        with contextlib.suppress(UserError), bad_files_named(name):  # which mask_values reports
             picture = open_header(data, name)
             own = image is not None and shows_photograph(picture, image)
             order = self._palette_order(picture, name)
@@ -134,8 +134,9 @@ class Inspection:
         if order:
             self._palettes.setdefault(order, []).append(name)
         try:
-            mask = decode_mask(data, self.labels, str(path))
-            self._survey.look(mask_values(data, str(path)), name)
+            values = mask_values(data, str(path))
+            mask = class_ids(values, self.labels, str(path))
+            self._survey.look(values, name)
             return mask
         except UserError as error:
             if own:

@@ -29,13 +29,13 @@ def convert_command(root, *flags) -> str:
     words = ["--images", root / IMAGE_FOLDER, "--masks", root / MASK_FOLDER]
     if "--binary" not in flags:
         words += ["--classes", root / CLASSES_FILE]
-    return shlex.join(["fcn-keras", "data", "convert", *map(str, words), *flags, "--output", "NEW"])
+    return folder_command(*words, *flags)
 
 
-def _command(root, *flags) -> str:
+def folder_command(root, *flags) -> str:
     """The command that makes a new data set of a folder, for a shell."""
-    words = ["fcn-keras", "data", "convert", str(root), *flags, "--output", "NEW"]
-    return shlex.join(words)
+    words = ["fcn-keras", "data", "convert", root, *flags, "--output", "NEW"]
+    return shlex.join(map(str, words))
 
 
 def instead_of_classes(root: Path) -> str:
@@ -54,17 +54,17 @@ def instead_of_classes(root: Path) -> str:
     if names and IMAGE_FOLDER not in names:
         return (
             f"A data set has {IMAGE_FOLDER}, {MASK_FOLDER} and lists. If these are photographs and "
-            f"masks, or a labelling tool's export, run: {_command(root)}"
+            f"masks, or a labelling tool's export, run: {folder_command(root)}"
         )
     for name in OTHER_CLASSES:
         if name in names:
             return (
                 f"{name} is there: write its class names to {CLASSES_FILE}, one per line, or run: "
-                f"{_command(root)}"
+                f"{folder_command(root)}"
             )
     if IMAGE_FOLDER in names:
         how = "Write one class name per line, the first for id 0."
-        return f"{how} Pascal VOC's own folders are read by: {_command(root)}"
+        return f"{how} Pascal VOC's own folders are read by: {folder_command(root)}"
     return ""
 
 
@@ -100,7 +100,7 @@ def instead_of_file(folder: Path, name: str, suffixes: tuple[str, ...]) -> str:
         return f"{fitting[0]} has it: rename that folder to {folder.name}."
     with contextlib.suppress(OSError):
         for path in sorted(folder.glob(f"{glob.escape(name)}[-_.]*[a-zA-Z]*")):
-            command = _command(folder.parent, "--format", "folders")
+            command = folder_command(folder.parent, "--format", "folders")
             return f"{path.name} is there: rename it, or run: {command}"
     return ""
 

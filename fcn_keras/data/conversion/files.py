@@ -19,6 +19,7 @@ from fcn_keras.errors import UserError, few
 from fcn_keras.files.finding import IMAGE_SUFFIXES
 from fcn_keras.files.images import bad_files_named, open_header, orientation
 
+IMAGE_ENDINGS = IMAGE_SUFFIXES | {".jfif"}  # of what is read, in lower case
 HEAD_BYTES, HEADS = 1 << 18, 20
 
 
@@ -82,7 +83,7 @@ def json_heads(place: Path) -> Iterator[bytes]:
 
 
 def named_files(
-    folder: Path, findings: Findings, ending: str = "", suffixes=(*IMAGE_SUFFIXES, ".jfif")
+    folder: Path, findings: Findings, ending: str = "", suffixes=IMAGE_ENDINGS
 ) -> dict[str, Path]:
     """The images in a folder and below it, sorted, by their names.
 
@@ -132,7 +133,7 @@ def listed_name(line: str, names: Mapping[str, str]) -> str | None:
     line = line.replace("\\", "/").strip()
     for text in (line, re.split(r"[\s,;]", line)[0]):
         root, ending = os.path.splitext(text)
-        text = root if ending.lower() in (*IMAGE_SUFFIXES, ".jfif") else text
+        text = root if ending.lower() in IMAGE_ENDINGS else text
         if found := names.get(text) or names.get(f"/{text.rpartition('/')[2]}"):
             return found
     return None

@@ -17,13 +17,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from fcn_keras.data.conversion.files import files_below
+from fcn_keras.data.conversion.files import IMAGE_ENDINGS, files_below
 from fcn_keras.data.conversion.source import Findings, split_in
 from fcn_keras.errors import UserError, few
 
 JPEG_ENDINGS = {".jpg", ".jpeg", ".jfif"}
-LOSSLESS_ENDINGS = {".png", ".tif", ".tiff", ".bmp", ".gif", ".webp"}
-IMAGE_ENDINGS = JPEG_ENDINGS | LOSSLESS_ENDINGS
+LOSSLESS_ENDINGS = IMAGE_ENDINGS - JPEG_ENDINGS
 MASK_WORDS = set(
     "mask masks label labels annot annots annotation annotations anno ann gt gts truth groundtruth "
     "groundtruths manual seg segmentation segmentations semantic target targets".split()

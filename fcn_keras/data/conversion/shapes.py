@@ -66,7 +66,7 @@ def require_inside(points, height: int, width: int) -> None:
 def require_size(recorded, size, place) -> None:
     """Raises `UserError` if labels were drawn at another height and width."""
     if recorded != size:
-        height, width = map(reprlib.repr, recorded)
+        height, width = (f"{side!s:.40}" for side in recorded)  # a stranger's values
         raise UserError(
             f"{place}: labelled at {height}×{width} (height×width), but the photograph "
             f"is {size[0]}×{size[1]}. Use the photograph that was labelled."

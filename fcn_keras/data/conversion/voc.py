@@ -18,7 +18,7 @@ import numpy as np
 from fcn_keras.data.conversion.files import drawing, listed_name, named_files, names_by_path
 from fcn_keras.data.conversion.masks import require_palette_agrees
 from fcn_keras.data.conversion.source import Example, Findings, Options, Source, split_name
-from fcn_keras.data.decoding import decode_mask, mask_values
+from fcn_keras.data.decoding import class_ids, mask_values
 from fcn_keras.data.directory import (
     CLASSES_FILE,
     IMAGE_FOLDER,
@@ -78,11 +78,11 @@ def read(place: Path, options: Options, findings: Findings) -> Source:
 
 
 def _read_mask(path: Path, labels: LabelSet, survey: MaskSurvey) -> np.ndarray:
-    data, name = read_file(path), str(path)
-    values = mask_values(data, name)
+    name = str(path)
+    values = mask_values(read_file(path), name)
     require_palette_agrees(values, labels, name)
     survey.look(values, name)
-    return decode_mask(data, labels, name)
+    return class_ids(values, labels, name)
 
 
 def listed_examples(
