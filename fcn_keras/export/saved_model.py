@@ -93,9 +93,7 @@ def export_saved_model(
         ) from error
 
 
-def _write(
-    model: keras.Model, labels: LabelSet, folder: Path, metadata: str, *limits: int
-) -> None:
+def _write(model: keras.Model, labels: LabelSet, folder: Path, metadata: str, *limits: int) -> None:
     archive = keras.export.ExportArchive()
     add_signatures(archive, model, labels, metadata, *limits)
     archive.write_out(str(folder), verbose=False)

@@ -255,4 +255,3 @@ def as_image(image, max_pixels: int = MAX_PIXELS) -> Image.Image:
         )
     rgb = np.repeat(array, 3, axis=-1) if array.shape[-1] == 1 else array[..., :3]
     return Image.fromarray(np.ascontiguousarray(np.round(rgb).astype(np.uint8)))
-

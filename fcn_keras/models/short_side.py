@@ -53,7 +53,7 @@ def with_short_side(model: keras.Model, pixels: int) -> keras.Model:
     """A model that stores this shorter side; it shares its other layers with `model`."""
     if short_side_of(model) == pixels:
         return model
-    model = keras.Model(model.inputs, model.outputs, name=model.name)  # without an optimizer
+    model = keras.Model(model.input, model.output, name=model.name)  # without an optimizer
     stores = any(isinstance(layer, ShortSide) for layer in model.layers)
     side = ShortSide(pixels, dtype="float32", name="short_side")
     sources = {id(tensor) for tensor in model.inputs}
