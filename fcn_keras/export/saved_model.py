@@ -68,7 +68,7 @@ def export_saved_model(
         UserError: If a limit is not positive or the folder cannot be written.
     """
     require_limits(max_side, max_pixels)
-    directory, short_side = Path(directory), segmenter.short_side
+    directory, short_side = Path(directory), segmenter.short_side or 0
     metadata = {
         "model": segmenter.model.name,
         "classes": len(segmenter.labels),

@@ -65,7 +65,7 @@ def export_file(segmenter: Segmenter, path, format: str, provenance: dict | None
     """  # noqa: E501
     require_format(path, format)
     path, target = Path(path), FORMATS[format]
-    model, side = in_float32(segmenter.model), segmenter.short_side
+    model, side = in_float32(segmenter.model), segmenter.short_side or 0
     if format == "keras":
         model = with_short_side(model, side)
     elif side:

@@ -8,7 +8,7 @@ import numpy as np
 
 from fcn_keras.inference.tiling import Piece
 
-ROWS = 64  # in a strip
+MOST_ROWS, MOST_PIXELS = 64, 2**18  # in a strip
 
 
 def resized_strips(logits: np.ndarray, height: int, width: int) -> Iterator[Piece]:
@@ -23,12 +23,13 @@ def resized_strips(logits: np.ndarray, height: int, width: int) -> Iterator[Piec
         width: Of the result.
 
     Yields:
-        Pieces `(top, 0, logits)` of `ROWS` rows or fewer, from top to bottom.
+        Pieces `(top, 0, logits)` of a few rows each, from top to bottom.
     """
     above, below, down = _neighbours(logits.shape[0], height)
     left, right, across = _neighbours(logits.shape[1], width)
-    for top in range(0, height, ROWS):
-        strip = slice(top, top + ROWS)
+    step = max(1, min(MOST_ROWS, MOST_PIXELS // width))
+    for top in range(0, height, step):
+        strip = slice(top, top + step)
         first, last = above[strip][0], below[strip][-1] + 1
         rows = logits[first:last]
         if logits.shape[1] != width:

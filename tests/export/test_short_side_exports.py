@@ -20,7 +20,7 @@ from fcn_keras.export.saved_model import export_saved_model
 from fcn_keras.inference.segmenter import Segmenter
 
 SIDE = 96
-SIZES = [(60, 83), (250, 170), (1, 1), (1, 300), (96, 132)]
+SIZES = [(60, 83), (250, 170), (1, 1), (1, 300), (96, 132), (3, 300_000), (5000, 2)]
 
 
 def photograph(height, width):
@@ -107,7 +107,7 @@ def test_about_names_it_and_the_longest_side_is_limited(signatures, segmenter):
 def test_small_images_count_as_the_network_sees_them(segmenter, tmp_path):
     """A request of a kilobyte could ask for gigabytes."""
     large = Segmenter(segmenter.model, LabelSet(CLASSES), short_side=1000)
-    path = export_saved_model(large, tmp_path / "fcn", max_pixels=600_000_000)
+    path = export_saved_model(large, tmp_path / "fcn")
     loaded = tf.saved_model.load(str(path))
     for count, refused in ((17, "images have 17825792 pixels .*resized to 1000; at most"), (1, "")):
         images = tf.zeros((count, 1, 1, 3), tf.uint8)  # 1024 pixels after rounding
@@ -119,8 +119,20 @@ def test_small_images_count_as_the_network_sees_them(segmenter, tmp_path):
             assert signature(images=images)["mask"].shape == (1, 1, 1)
     file = io.BytesIO()
     Image.new("1", (1, 1)).save(file, "PNG")
-    with pytest.raises(tf.errors.InvalidArgumentError, match="have 601000000 pixels; at most 600"):
-        loaded.signatures["serving_default"](image_bytes=tf.constant([file.getvalue()] * 601))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="have 513000000 pixels; at most 512"):
+        loaded.signatures["serving_default"](image_bytes=tf.constant([file.getvalue()] * 513))
+
+
+def test_openvino_runs_the_onnx_file(folder, segmenter):
+    openvino = pytest.importorskip("openvino")
+    core = openvino.Core()
+    options = {"INFERENCE_PRECISION_HINT": "f32"}
+    network = core.compile_model(core.read_model(folder / "m.onnx"), "CPU", options)
+    for size in ((60, 83), (250, 170)):
+        image = photograph(*size)
+        expected = float_logits(segmenter.model, image, SIDE)
+        logits = network([np.asarray(image, np.float32)[None]])[0]
+        np.testing.assert_allclose(logits[0], expected, atol=1e-3)
 
 
 def float_logits(model, image, side):
