@@ -113,8 +113,9 @@ def plan(config: TrainConfig, splits: tuple[Split, Split]) -> str:
     start = config.init_from or weights.get(config.weights, config.weights)
     steps = pipeline.steps_per_epoch(splits[0], config.batch_size)
     ends_early = 0 < (config.max_steps or 0) < config.epochs * steps
+    network = config.network[:1].upper() + config.network[1:]
     return (
-        f"FCN-{config.output_stride}s on {config.backbone}, starting from {start}. "
+        f"{network} on {config.backbone}, starting from {start}. "
         f"Images: {len(splits[0])} for training, {len(splits[1])} for validation. "
         f"Epochs: {config.epochs}, each of {steps} steps of {config.batch_size} images"
         + (f"; ends after {config.max_steps} steps in all." if ends_early else ".")

@@ -150,6 +150,8 @@ def build_model(config: TrainConfig, labels: LabelSet) -> keras.Model:
         config.backbone,
         len(labels),
         config.output_stride,
+        dilated=config.dilated,
+        auxiliary_head=bool(config.auxiliary_weight),
         weights=None if config.init_from or config.weights == "none" else config.weights,
         upsampling_initializer=config.upsampling_initializer,
         # New skips start at zero (Long et al., section 4.2).
@@ -243,6 +245,8 @@ def _build_and_compile(config: TrainConfig, splits: tuple[Split, Split], strateg
             jit_compile=False,  # XLA doubles a step's time on CPUs and can hang under a strategy
         )
         optimizer.build(model.trainable_variables)  # so that load_weights finds its state
+    if config.auxiliary_weight:
+        objectives.add_auxiliary_loss(model, config.auxiliary_weight, config.class_weights)
     return model
 
 
