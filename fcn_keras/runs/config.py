@@ -221,8 +221,8 @@ class TrainConfig:
 
     @property
     def network(self) -> str:
-        """The network's name in texts: `FCN-8s` or `dilated FCN`."""
-        return "dilated FCN" if self.dilated else f"FCN-{self.output_stride}s"
+        """The network's name in texts, such as `FCN-8s`."""
+        return "Dilated FCN" if self.dilated else f"FCN-{self.output_stride}s"
 
     @classmethod
     def from_recipe(cls, recipe: str | None = None, **settings) -> TrainConfig:

@@ -39,7 +39,7 @@ from fcn_keras.training.devices import (
 from fcn_keras.training.faults import faults_as_user_errors
 from fcn_keras.training.keras_bridge import prepare_fit, with_one_iterator
 from fcn_keras.training.schedules import WarmUp
-from fcn_keras.training.start import copy_run, pace_statistics, plan, settle
+from fcn_keras.training.start import copy_run, pace_statistics, plan, seed_dropout, settle
 from fcn_keras.training.tensorboard import TensorBoard
 
 POLY_POWER = 0.9
@@ -267,6 +267,8 @@ def _fit_and_finish(run, config, splits, model, history, steps_done=0) -> RunFol
         callbacks.append(StopAtStep(config.max_steps, steps_done))
     if not complete:
         strategy = model.distribute_strategy
+        with strategy.scope():
+            seed_dropout(model, config.seed, steps_done)
         batches, validation = _data(config, splits, len(history), strategy)
         prepare_fit(model)
         with pipeline.bad_files_as_user_errors(), Interruption() as interruption:

@@ -46,9 +46,9 @@ def as_they_are(pieces, total):
     return pieces
 
 
-def fcn(dtype=None, seed=0):
+def fcn(dtype=None, seed=0, **form):
     keras.utils.set_random_seed(seed)
-    return build_fcn("tiny", 3, 8, weights=None, dtype=dtype)
+    return build_fcn("tiny", 3, **(form or {"output_stride": 8}), weights=None, dtype=dtype)
 
 
 def pixelwise(seed):
@@ -58,9 +58,9 @@ def pixelwise(seed):
     return keras.Model(inputs, keras.layers.Conv2D(3, 1)(inputs))
 
 
-@pytest.fixture(scope="module")
-def model():
-    return fcn()
+@pytest.fixture(scope="module", params=[{}, {"dilated": True}], ids=["FCN-8s", "dilated"])
+def model(request):
+    return fcn(**request.param)
 
 
 @pytest.mark.parametrize(("runtime", "precision"), EXACT)
