@@ -28,6 +28,7 @@ GROUPS = {
     "epochs": "optimization",
     "seed": "run",
 }
+BOTH_FORMS = "--output-stride does not apply to --dilated. Give only one of them."
 # Settings of earlier versions, with the values that are now fixed.
 DROPPED = {"trainable_upsampling": True, "fused_batchnorm": True, "tensorboard_images": 4}
 
@@ -83,8 +84,8 @@ class TrainConfig:
         None, "run folder or .keras file to initialize the model from (none)", metavar="RUN"
     )
     output_stride: int | None = _setting(
-        None,
-        "output stride: 32, 16 or 8 for FCN-32s, FCN-16s or FCN-8s; not with --dilated (32)",
+        32,
+        "output stride: 32, 16 or 8 for FCN-32s, FCN-16s or FCN-8s; not with --dilated",
         choices=(32, 16, 8),
     )
     dilated: bool = _setting(
@@ -198,8 +199,8 @@ class TrainConfig:
         for name in ("crop", "scale", "class_weights"):  # JSON has lists only
             if isinstance(getattr(self, name), list):
                 object.__setattr__(self, name, tuple(getattr(self, name)))
-        if not self.dilated and self.output_stride is None:
-            object.__setattr__(self, "output_stride", 32)
+        if self.dilated and self.output_stride == 32:  # the default
+            object.__setattr__(self, "output_stride", None)
         if self.dilated and self.auxiliary_weight is None:
             object.__setattr__(self, "auxiliary_weight", 0.4)
         require_types(self)
@@ -212,8 +213,8 @@ class TrainConfig:
             raise UserError(f"--learning-rate must be positive. Received: {self.learning_rate}.")
         if not 0 < self.scale[0] <= self.scale[1]:
             raise UserError(f"--scale needs 0 < LOW <= HIGH. Received: {self.scale}.")
-        if self.dilated and self.output_stride is not None:
-            raise UserError("--output-stride does not apply to --dilated. Give only one of them.")
+        if self.dilated != (self.output_stride is None):
+            raise UserError(BOTH_FORMS)
         if self.dilated and self.upsampling_initializer != "bilinear":
             raise UserError("--upsampling-initializer does not apply to --dilated, which resizes.")
         if not self.dilated and self.auxiliary_weight is not None:
@@ -250,11 +251,18 @@ def _combined(base: dict, settings: dict) -> dict:
     """Settings in place of those of a recipe or run.
 
     Of `dilated` and `output_stride`, the one that is given replaces the other.
+
+    Raises:
+        UserError: If both are given.
     """
-    dilated = settings.get("dilated", base.get("dilated") and not settings.get("output_stride"))
-    unused = ("output_stride",) if dilated else ("auxiliary_weight",)
-    kept = {name: value for name, value in base.items() if name not in unused}
-    return {**kept, "dilated": bool(dilated), **settings}
+    if settings.get("dilated") and settings.get("output_stride"):
+        raise UserError(BOTH_FORMS)
+    before = base.get("dilated", False)
+    dilated = settings.get("dilated", before and not settings.get("output_stride"))
+    if dilated != before:
+        unused = ("output_stride", "auxiliary_weight")
+        base = {name: value for name, value in base.items() if name not in unused}
+    return {**base, "dilated": dilated, **settings}
 
 
 def split_of(config: TrainConfig, part: str) -> Split:
