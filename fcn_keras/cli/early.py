@@ -120,7 +120,7 @@ def check_training(config) -> None:
     if config.init_from:
         if published(config.init_from):
             known = require_kind(config.init_from, is_fcn=True)
-            require_flags(config.init_from, known.backbone, config.backbone, True)
+            require_flags(config.init_from, known.backbone, config.backbone, config.dilated)
         require_model(config.init_from)
     _check_weights(config)
 

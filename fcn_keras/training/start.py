@@ -73,6 +73,13 @@ def pace_statistics(model: keras.Model, steps: int) -> None:
             layer.momentum = min(layer.momentum, max(0.5, 1 - 10 / steps))
 
 
+def seed_dropout(model: keras.Model, seed: int, steps_done: int) -> None:
+    """Sets the states of dropout, which Keras does not save, to those after some steps."""
+    for layer in nested_layers(model):
+        if isinstance(layer, keras.layers.Dropout):
+            layer.seed_generator.state.assign([seed, steps_done])
+
+
 def copy_run(init_from: str, model: keras.Model, labels: LabelSet) -> None:
     """Copies the layers of a run or model file to a network; a note says if classes differ.
 
@@ -121,7 +128,7 @@ def plan(config: TrainConfig, splits: tuple[Split, Split]) -> str:
     steps = pipeline.steps_per_epoch(splits[0], config.batch_size)
     ends_early = 0 < (config.max_steps or 0) < config.epochs * steps
     return (
-        f"FCN-{config.output_stride}s on {config.backbone}, starting from {start}. "
+        f"{config.network} on {config.backbone}, starting from {start}. "
         f"Images: {len(splits[0])} for training, {len(splits[1])} for validation. "
         f"Epochs: {config.epochs}, each of {steps} steps of {config.batch_size} images"
         + (f"; ends after {config.max_steps} steps in all." if ends_early else ".")

@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 
 from fcn_keras.errors import UserError
+from fcn_keras.files.torch_weights import read_state_dict
 from fcn_keras.inference.folding import fold_batchnorm
 from fcn_keras.inference.receptive_field import receptive_field
 from fcn_keras.inference.tiling import exact_pieces
@@ -308,18 +309,20 @@ TORCH_SCRIPT = """
 import sys
 import numpy as np, torch
 from torch.nn import functional
-from torchvision.models.segmentation import fcn_resnet50
+from torchvision.models import segmentation
 
-folder = sys.argv[1]
+folder, name = sys.argv[1:]
 torch.manual_seed(0)
-model = fcn_resnet50(weights=None, weights_backbone=None, num_classes=21, aux_loss=True).eval()
+build = getattr(segmentation, name)
+model = build(weights=None, weights_backbone=None, num_classes=21, aux_loss=True).eval()
 for module in model.modules():
     if isinstance(module, torch.nn.BatchNorm2d):
         torch.nn.init.uniform_(module.weight, 0.5, 1.5)
         torch.nn.init.normal_(module.bias, 0, 0.1)
         torch.nn.init.normal_(module.running_mean, 0, 0.1)
         torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
-np.savez(f"{folder}/state.npz", **{k: v.numpy() for k, v in model.state_dict().items()})
+older = name == "fcn_resnet101"  # the form of torchvision's own files
+torch.save(model.state_dict(), f"{folder}/model.pth", _use_new_zipfile_serialization=not older)
 logits = {}
 for name, image in np.load(f"{folder}/images.npz").items():
     x = torch.from_numpy(image)
@@ -342,27 +345,29 @@ np.savez(f"{folder}/logits.npz", **logits)
 
 @pytest.mark.slow
 @pytest.mark.skipif("TORCH_PYTHON" not in os.environ, reason="TORCH_PYTHON names no Python")
-def test_logits_are_torchvisions(tmp_path):
+@pytest.mark.parametrize("name", ["fcn_resnet50", "fcn_resnet101"])
+def test_logits_are_torchvisions(name, tmp_path):
     """With TORCH_PYTHON, a Python that has torch and torchvision; padding is of ImageNet's mean."""
-    sizes = [(96, 128), (65, 97), (33, 31), (1, 1)]
     images, inputs = {}, {}
-    for height, width in sizes:
+    for height, width in [(520, 520), (352, 480), (65, 97), (33, 31), (31, 33), (7, 2), (1, 1)]:
         image = random_image(height, width)
         mean = np.broadcast_to(MEAN * 255, (1, -(-height // 8) * 8, -(-width // 8) * 8, 3))
         padded = mean.astype("float32")
         padded[:, :height, :width] = image
-        for name, value in {"plain": image, "padded": padded}.items():
-            images[f"{name}_{height}x{width}"] = value
+        for kind, value in {"plain": image, "padded": padded}.items():
+            images[f"{kind}_{height}x{width}"] = value
             scaled = (value / 255 - MEAN) / STD
-            inputs[f"{name}_{height}x{width}"] = scaled.transpose(0, 3, 1, 2).astype("float32")
+            inputs[f"{kind}_{height}x{width}"] = scaled.transpose(0, 3, 1, 2).astype("float32")
     np.savez(tmp_path / "images.npz", **inputs)
-    subprocess.run([os.environ["TORCH_PYTHON"], "-c", TORCH_SCRIPT, str(tmp_path)], check=True)
-    model = build_fcn("resnet50", 21, dilated=True, auxiliary_head=True, weights=None)
-    state = np.load(tmp_path / "state.npz")
+    command = [os.environ["TORCH_PYTHON"], "-c", TORCH_SCRIPT, str(tmp_path), name]
+    subprocess.run(command, check=True)
+    backbone = name.removeprefix("fcn_")
+    model = build_fcn(backbone, 21, dilated=True, auxiliary_head=True, weights=None)
+    state = read_state_dict(tmp_path / "model.pth")
     counts = {name for name in state if name.endswith("num_batches_tracked")}
     assert set(torchvision_names(model)) == set(state) - counts
-    set_torchvision_weights(model, state, "state.npz")
+    set_torchvision_weights(model, state, "model.pth")
     theirs = np.load(tmp_path / "logits.npz")
-    for name, image in images.items():
+    for size, image in images.items():
         for key, ours in zip(("out", "aux"), model(image), strict=True):
-            require_close(ours, theirs[f"{name}_{key}"].transpose(0, 2, 3, 1), 1e-3)
+            require_close(ours, theirs[f"{size}_{key}"].transpose(0, 2, 3, 1), 1e-3)

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 # One step per epoch, as fast as a run can be.
-QUICK = "--backbone tiny --batch-size 6 --crop 32 32 --output-stride 32".split()
-QUICK += ["--learning-rate", "0.01"]
+FORMLESS = "--backbone tiny --batch-size 6 --crop 32 32 --learning-rate 0.01".split()
+QUICK = [*FORMLESS, "--output-stride", "32"]
 
 
 def save_colour_run(folder, names, palette) -> Path:
