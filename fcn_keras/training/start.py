@@ -112,7 +112,7 @@ def copy_run(init_from: str, model: keras.Model, labels: LabelSet) -> None:
         anew = [name for name in labels.names if name not in names]
         layers = ", ".join(name for name in copied if name.startswith(("score_", "upscore_")))
         if not kept:
-            rest = f"{layers} start afresh."
+            rest = f"{layers} start{'s' * (', ' not in layers)} afresh."
         elif anew:
             rest = f"in {layers}, {few(kept)} keep their values and {few(anew)} start afresh."
         else:

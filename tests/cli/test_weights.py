@@ -94,6 +94,19 @@ def test_predict_by_file(server, photo, tmp_path, capfd):
     assert not server.starts
 
 
+def test_a_run_starts_from_a_published_model(server, shapes, tmp_path, capfd):
+    flags = "--backbone tiny --dilated --batch-size 6 --crop 32 32 --epochs 1".split()
+    flags += ["--dataset", str(shapes), "--run-dir", str(tmp_path / "run")]
+    assert main(["train", "--init-from", NAME, *flags]) == 0
+    output = capfd.readouterr()
+    assert f"Dilated FCN on tiny, starting from {NAME}." in output.out
+    note = f"Note: --init-from {NAME} has other classes (background, aeroplane, bicycle, bird, ...)"
+    assert note in output.err and "score_head, score_auxiliary start afresh." in output.err
+    run = RunFolder(tmp_path / "run")
+    assert json.loads(run.config.read_text())["train"]["init_from"] == NAME
+    assert f"--init-from {NAME}" in (run.path / "MODEL_CARD.md").read_text()
+
+
 @pytest.mark.slow
 def test_a_run_starts_from_a_backbones_file(shapes, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)

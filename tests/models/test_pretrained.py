@@ -1,8 +1,10 @@
 """torchvision's `.pth` files as models, backbones and starting points, and published ones."""
 
 import json
+import os
 import re
 import shutil
+import subprocess
 import zipfile
 
 import numpy as np
@@ -296,3 +298,31 @@ def test_the_network_must_fit(file, backbone, options, flags):
     model = build_fcn(backbone, 21, weights=None, **{"dilated": True, **options})
     with pytest.raises(UserError, match=f"--init-from .*mine.pth: a dilated FCN. Add {flags}."):
         copy_run(str(file), model, VOC_LABELS)
+
+
+TORCH_SCRIPT = """
+import sys, numpy as np, torch
+from torchvision.models.segmentation import fcn_resnet50
+model = fcn_resnet50(weights=None, weights_backbone=None, num_classes=21, aux_loss=True)
+state = model.state_dict()
+torch.save(state, "older.pth", _use_new_zipfile_serialization=False)
+torch.save({"model": state, "epoch": 29, "args": None}, "checkpoint.pth")
+np.savez("state.npz", **{name: value.numpy() for name, value in state.items()})
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("TORCH_PYTHON" not in os.environ, reason="TORCH_PYTHON names no Python")
+def test_files_of_torchvision_itself(tmp_path):
+    """With TORCH_PYTHON, a Python that has torch and torchvision."""
+    command = [os.environ["TORCH_PYTHON"], "-c", TORCH_SCRIPT]
+    subprocess.run(command, check=True, cwd=tmp_path)
+    expected = np.load(tmp_path / "state.npz")
+    for name in ("older.pth", "checkpoint.pth"):
+        model = load_model(tmp_path / name, auxiliary_head=True)
+        assert backbone_name_of(model) == "resnet50" and len(model.outputs) == 2
+        for weight, values in state_of(model).items():
+            np.testing.assert_array_equal(values, expected[weight])
+    backbone = build_features("resnet50", str(tmp_path / "older.pth"))
+    for weight, values in state_of(backbone).items():
+        np.testing.assert_array_equal(values, expected[f"backbone.{weight}"])
