@@ -88,9 +88,9 @@ def _evaluate(arguments) -> int:
         check_place(path)
     if arguments.model is None:
         _check_masks(arguments)
-    else:
-        check_model(arguments)
     check_data(arguments)
+    if arguments.model is not None:
+        check_model(arguments)  # last, as it may download the model
     segmenter = None if arguments.model is None else load_segmenter(arguments)
     from fcn_keras.evaluation import charts
     from fcn_keras.evaluation.scores import evaluate, format_scores, require_same_classes

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from fcn_keras.cli.early import check_local_place
-from fcn_keras.cli.shared import add_short_side_flag, import_tensorflow, print_next
+from fcn_keras.cli.shared import (
+    MODEL_HELP,
+    add_short_side_flag,
+    import_tensorflow,
+    print_next,
+)
 from fcn_keras.errors import UserError
 from fcn_keras.export import FILES, MAX_PIXELS, MAX_SIDE, require_format, require_limits
 from fcn_keras.files.writing import require_replaceable
@@ -20,9 +25,7 @@ def add(commands) -> None:
         "appears there, so TF Serving never loads a part of it.",
     )
     parser.set_defaults(command=_export, parser=parser)
-    parser.add_argument(
-        "--model", required=True, metavar="RUN_OR_FILE", help="run folder or .keras file"
-    )
+    parser.add_argument("--model", required=True, metavar="RUN_OR_FILE", help=MODEL_HELP)
     parser.add_argument(
         "--output",
         required=True,

@@ -91,12 +91,12 @@ def _predict(arguments) -> int:
     if arguments.dataset and arguments.max_pixels is not None:
         raise UserError("--max-pixels applies to files, not to --dataset.")
     _check_ray_flags(arguments)
-    check_model(arguments, arguments.max_pixels)
     check_place(arguments.output, folder=True)
     if arguments.dataset:
         check_data(arguments)
     else:
         check_inputs(arguments.paths, arguments.output)
+    check_model(arguments, arguments.max_pixels)  # last, as it may download the model
     limit = {} if arguments.max_pixels is None else {"max_pixels": arguments.max_pixels}
     images, split = _images(arguments)
     extras = [name for name in EXTRAS if getattr(arguments, name)]

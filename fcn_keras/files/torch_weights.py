@@ -84,7 +84,7 @@ def check_hash(path, name: str) -> None:
     if not found.startswith(match[1]):
         raise UserError(
             f"{path}: damaged or not {name}, as its SHA-256 begins with "
-            f"{found[: len(match[1])]}. Download it again."
+            f"{found[: len(match[1])]}. Delete it and download it again."
         )
 
 

@@ -89,13 +89,15 @@ class Segmenter:
 
     @classmethod
     def load(cls, run_or_file, **options) -> Segmenter:
-        """Loads a run's best model, or a `.keras` file.
+        """Loads a run's best model, a model file, or a published model.
 
         The classes are those stored in an exported file, or those of the run whose
-        folder the file is in; otherwise they are named `class_0`, `class_1` and so on.
+        folder the file is in; those of a `.pth` file with 21 classes are VOC's. Otherwise
+        they are named `class_0`, `class_1` and so on.
 
         Args:
-            run_or_file: A run's folder or a `.keras` file.
+            run_or_file: A run's folder, a `.keras` or `.pth` file, or the name of a published
+                model, such as `"torchvision/fcn_resnet50"` (see `load_model`).
             **options: The other fields of `Segmenter`; `runtime` defaults to
                 `"tensorflow"`.
 

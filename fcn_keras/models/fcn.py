@@ -191,6 +191,11 @@ def _head(maps, images, num_classes: int, name: str, logits: str, make_norm, dty
     return CropLike(dtype="float32", name=logits)([scores, images])
 
 
+def is_dilated(model: keras.Model) -> bool:
+    """Whether it is a dilated FCN of `build_fcn`."""
+    return any(layer.name == "score_head" for layer in getattr(model, "layers", ()))
+
+
 def without_auxiliary_head(model: keras.Model) -> keras.Model:
     """The model for inference, with one output. It shares its layers with `model`."""
     if len(model.outputs) == 1:

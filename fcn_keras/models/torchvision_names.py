@@ -34,7 +34,7 @@ def torchvision_names(model: keras.Model) -> dict[str, keras.Variable]:
         if isinstance(layer, keras.Model):
             nested = torchvision_names(layer)
             found |= {f"backbone.{name}": weight for name, weight in nested.items()}
-        elif layer.weights and (name := _layer_name(layer.name)):
+        elif layer.weights and (name := torchvision_layer(layer.name)):
             found |= {f"{name}.{_WEIGHTS[weight.name]}": weight for weight in layer.weights}
     return found
 
@@ -68,7 +68,7 @@ def set_torchvision_weights(model: keras.Model, state: Mapping[str, np.ndarray],
         weight.assign(value)
 
 
-def _layer_name(name: str) -> str | None:
+def torchvision_layer(name: str) -> str | None:
     """torchvision's name of a layer, e.g. `layer1.0.conv2` of `stack0_block0_2_conv`."""
     if match := re.fullmatch(r"conv1_(conv|bn)", name):
         return f"{match[1]}1"

@@ -78,10 +78,14 @@ class TrainConfig:
     weights: str = _setting(
         "none",
         "initial weights of the backbone: imagenet, none, auto (imagenet if available, else none), "
-        "a preset's directory or a KerasHub handle",
+        "a preset's directory, torchvision's as a .pth file or a name such as "
+        "torchvision/resnet18, or a KerasHub handle",
     )
     init_from: str | None = _setting(
-        None, "run folder or .keras file to initialize the model from (none)", metavar="RUN"
+        None,
+        "run folder, .keras or .pth file, or torchvision/fcn_resnet50 or 101, to initialize the "
+        "model from (none)",
+        metavar="RUN",
     )
     output_stride: int | None = _setting(
         32,

@@ -10,10 +10,12 @@ import keras
 from fcn_keras.data import pipeline
 from fcn_keras.data.split import LabelSet, Split, placeholder_names
 from fcn_keras.errors import UserError, few
+from fcn_keras.files.published import require_flags
 from fcn_keras.inference.loading import load_model, read_labels, require_network
 from fcn_keras.models.backbones import build_features
-from fcn_keras.models.fcn import copy_weights
+from fcn_keras.models.fcn import copy_weights, is_dilated, without_auxiliary_head
 from fcn_keras.models.graph import nested_layers
+from fcn_keras.models.pretrained import backbone_name_of
 from fcn_keras.runs.config import TrainConfig
 from fcn_keras.runs.folder import model_file
 from fcn_keras.training.devices import fast_precision
@@ -79,14 +81,19 @@ def seed_dropout(model: keras.Model, seed: int, steps_done: int) -> None:
 
 
 def copy_run(init_from: str, model: keras.Model, labels: LabelSet) -> None:
-    """Copies the layers of a run or `.keras` file to a network; a note says if classes differ.
+    """Copies the layers of a run or model file to a network; a note says if classes differ.
 
     Raises:
-        UserError: If it cannot be loaded or has another backbone.
+        UserError: If it cannot be loaded or has another backbone, or only it is dilated.
     """
-    source, path = load_model(init_from), model_file(init_from)
-    require_network(source, path)
-    placeholders = placeholder_names(source.output_shape[-1])
+    path = model_file(init_from)
+    source = load_model(path, auxiliary_head=True)
+    single = without_auxiliary_head(source) if is_dilated(source) else source
+    require_network(single, path)
+    if is_dilated(source):
+        own = backbone_name_of(model) or "an unknown one"
+        require_flags(init_from, backbone_name_of(source), own, is_dilated(model))
+    placeholders = placeholder_names(single.output_shape[-1])
     known = read_labels(path, len(placeholders))
     names = known.names if known else placeholders
     nameless = names == placeholders
@@ -105,7 +112,7 @@ def copy_run(init_from: str, model: keras.Model, labels: LabelSet) -> None:
         anew = [name for name in labels.names if name not in names]
         layers = ", ".join(name for name in copied if name.startswith(("score_", "upscore_")))
         if not kept:
-            rest = f"{layers} start afresh."
+            rest = f"{layers} start{'s' * (', ' not in layers)} afresh."
         elif anew:
             rest = f"in {layers}, {few(kept)} keep their values and {few(anew)} start afresh."
         else:

@@ -4,6 +4,8 @@ import io
 import struct
 import zipfile
 
+import numpy as np
+
 MAGIC, VERSION = 0x1950A86A20F9469CFC6C, 1001
 SYSTEM = {"protocol_version": VERSION, "little_endian": True, "type_sizes": {"long": 8}}
 
@@ -81,3 +83,24 @@ def older(content, storages=None, keys=None) -> bytes:
     header = b"".join(map(pickled, (MAGIC, VERSION, SYSTEM)))
     data = b"".join(struct.pack("<q", count) + data for count, data in storages.values())
     return header + pickled(content) + pickled(keys or list(storages)) + data
+
+
+def state_file(state) -> bytes:
+    """A file with a state dict of NumPy arrays, as PyTorch writes it."""
+    tensors, storages = {}, {}
+    for key, (name, values) in enumerate(state.items()):
+        strides = tuple(step // values.itemsize for step in np.empty(values.shape, "f4").strides)
+        tensors[name] = tensor(str(key), values.size, values.shape, strides)
+        storages[str(key)] = values.astype("<f4").tobytes()
+    return archive(pickled(tensors), storages)
+
+
+def state_of(model) -> dict[str, np.ndarray]:
+    """A model's weights by torchvision's names, in PyTorch's order of axes."""
+    from fcn_keras.models.torchvision_names import torchvision_names
+
+    state = {}
+    for name, weight in torchvision_names(model).items():
+        values = np.asarray(weight)
+        state[name] = values.transpose(3, 2, 0, 1) if values.ndim == 4 else values
+    return state
