@@ -15,6 +15,7 @@ from fcn_keras.files.published import published_file
 from fcn_keras.files.torch_weights import check_hash, read_state_dict
 
 PREFIX = "backbone."  # of the backbone's weights in an FCN
+PARALLEL = "module."  # of all weights, where PyTorch's DataParallel was saved
 
 
 class Backbone(NamedTuple):
@@ -70,7 +71,10 @@ def read_backbone(path: Path) -> dict[str, np.ndarray]:
 def _read(path: Path) -> dict[str, np.ndarray]:
     if known := published_file(path):
         check_hash(path, known.file)
-    return read_state_dict(path)
+    state = read_state_dict(path)
+    if all(name.startswith(PARALLEL) for name in state):
+        return {name.removeprefix(PARALLEL): value for name, value in state.items()}
+    return state
 
 
 def _choose(names: Iterable[str]) -> str:

@@ -118,6 +118,14 @@ def test_a_file_brought_by_hand(source, file, tmp_path, capfd):
     assert "run" not in provenance(file)
 
 
+def test_a_file_of_training_in_parallel(source, tmp_path):
+    state = {f"module.{name}": values for name, values in source[1].items()}
+    (tmp_path / "parallel.pth").write_bytes(state_file(state))
+    segmenter = Segmenter.load(tmp_path / "parallel.pth")
+    assert segmenter.short_side == 520
+    np.testing.assert_array_equal(logits(segmenter.model), logits(source[0]))
+
+
 def test_a_file_under_its_published_name(server, tmp_path, capfd):
     path = tmp_path / server.weights.file
     path.write_bytes(server.data)
