@@ -77,7 +77,10 @@ def check_model(arguments, max_pixels: int | None = None) -> None:
     pixels = MAX_PIXELS if max_pixels is None else max_pixels
     if pixels < 1:
         raise UserError(f"--max-pixels must be at least 1. Received: {pixels}.")
-    require_options(tile, arguments.blend, overlap, tuple(arguments.scales), pixels)
+    require_options(
+        *(tile, arguments.blend, overlap, tuple(arguments.scales), pixels),
+        *(arguments.short_side, getattr(arguments, "min_confidence", 0.0)),
+    )
     runtime = getattr(arguments, "runtime", "tensorflow")
     require_runtime(runtime, getattr(arguments, "precision", None), load=False)
     require_model(arguments.model)

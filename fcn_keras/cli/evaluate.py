@@ -21,7 +21,7 @@ from fcn_keras.runs.config import flag
 
 SOFTWARE = "fcn-keras evaluate"  # in the picture's metadata
 # Flags that concern a model's predictions.
-MODEL_FLAGS = ("tile", "blend", "overlap", "scales", "flip", "runtime", "precision")
+MODEL_FLAGS = ("tile", "blend", "overlap", "scales", "flip", "short_side", "runtime", "precision")
 
 
 def add(commands) -> None:

@@ -53,6 +53,14 @@ def add(commands) -> None:
         choices=POLYGONS,
         help="write JSON that labelme or programs for COCO open, to correct the classes",
     )
+    parser.add_argument(
+        "--min-confidence",
+        type=float,
+        default=0.0,
+        metavar="P",
+        help="leave pixels unlabelled (255) whose most likely class is less probable than this, "
+        "0 to 1 (0)",
+    )
     parser.add_argument("--skip-existing", action="store_true", help="continue an earlier call")
     add_overwrite_flag(parser)
     parser.add_argument(
@@ -95,7 +103,7 @@ def _predict(arguments) -> int:
     extras += [arguments.polygons] if arguments.polygons else []
     results = Results(arguments.output, extras)
     planned = results.planned(images, arguments.skip_existing, arguments.overwrite)
-    segmenter = load_segmenter(arguments, **limit)
+    segmenter = load_segmenter(arguments, min_confidence=arguments.min_confidence, **limit)
     if arguments.ray is None:
         if storage.is_address(arguments.output):
             results.claim(planned)  # once, not for each image

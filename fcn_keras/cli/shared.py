@@ -52,6 +52,17 @@ def add_model_flags(parser, alternatives=None) -> None:
         help="image scales to average over (1)",
     )
     parser.add_argument("--flip", action="store_true", help="average over the mirrored image, too")
+    add_short_side_flag(parser)
+
+
+def add_short_side_flag(parser) -> None:
+    parser.add_argument(
+        "--short-side",
+        type=int,
+        metavar="N",
+        help="resize photographs to this shorter side for the network; 0 for their own size (what "
+        "the model stores)",
+    )
 
 
 def add_runtime_flags(parser) -> None:
@@ -101,6 +112,7 @@ def load_segmenter(arguments, **options):
         blend=arguments.blend,
         scales=tuple(arguments.scales),
         flip=arguments.flip,
+        short_side=arguments.short_side,
         progress=_tile_progress,
         runtime=getattr(arguments, "runtime", "tensorflow"),
         precision=getattr(arguments, "precision", "float32"),

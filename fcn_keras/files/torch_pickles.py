@@ -48,7 +48,7 @@ class Storage(NamedTuple):
 
     kind: str
     key: str
-    count: int
+    length: int
 
     @property
     def itemsize(self) -> int:
@@ -87,6 +87,7 @@ def unpickle(file: io.BytesIO, path: Path, storages: dict[str, Storage] | None =
     stack: list[Any] = []
     below: list[list] = []  # the stacks below each mark
     memo: dict[int, Any] = {}
+    value: Any
     for opcode, value, _ in pickletools.genops(file):
         match opcode.name:
             case "PROTO" | "STOP":
@@ -183,7 +184,7 @@ def _tensor(storage=None, offset=None, shape=None, strides=None) -> Tensor:
     if len(shape) != len(strides) or len(shape) > MAX_AXES:
         raise ValueError(f"a tensor of {len(shape)} axes")
     last = offset + sum((size - 1) * step for size, step in zip(shape, strides, strict=True))
-    if 0 not in shape and (last >= storage.count or math.prod(shape) > storage.count):
+    if 0 not in shape and (last >= storage.length or math.prod(shape) > storage.length):
         raise ValueError("a tensor outside its storage")
     return Tensor(storage, offset, shape, strides)
 

@@ -142,16 +142,16 @@ def _open_older(file: _File, path: Path) -> _Opened:
     places, place, size = {}, pickles.tell(), path.stat().st_size
     for key in keys:
         file.seek(place)
-        if int.from_bytes(file.read(8), "little") != storages[key].count:
+        if int.from_bytes(file.read(8), "little") != storages[key].length:
             raise ValueError("a storage of another size")
         places[key] = place + 8
-        place += 8 + storages[key].count * storages[key].itemsize
+        place += 8 + storages[key].length * storages[key].itemsize
         if place > size:
             raise ValueError(f"{size} bytes, fewer than its storages have")
 
     def load(storage: Storage) -> np.ndarray:
         file.seek(places[storage.key])
-        return _numbers(storage, file.read(storage.count * storage.itemsize), "<")
+        return _numbers(storage, file.read(storage.length * storage.itemsize), "<")
 
     return content, load
 
@@ -177,7 +177,7 @@ def _is_state_dict(value) -> bool:
 
 def _numbers(storage: Storage, data: bytes, order: str) -> np.ndarray:
     numbers = np.frombuffer(data, order + ITEMS[storage.kind])
-    if numbers.size != storage.count:
+    if numbers.size != storage.length:
         raise ValueError("a storage of another size")
     if storage.kind == "torch.BFloat16Storage":
         return (numbers.astype(np.uint32) << 16).view(np.float32)

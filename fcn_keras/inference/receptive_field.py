@@ -9,6 +9,7 @@ import keras
 
 from fcn_keras.errors import UserError
 from fcn_keras.models.graph import calls
+from fcn_keras.models.short_side import ShortSide
 from fcn_keras.models.upsampling import BilinearUpsampling, CropLike
 
 _POINTWISE = (
@@ -17,6 +18,7 @@ _POINTWISE = (
     keras.layers.Dropout,
     keras.layers.Normalization,
     keras.layers.ReLU,
+    ShortSide,
 )
 
 

@@ -16,8 +16,8 @@ REMOVED_STRIDES = {"stack2": 2, "stack3": 4}
 class DilatedConv2D(keras.layers.Conv2D):
     """`Conv2D` of stride 1 that computes dilation by TensorFlow's own kernels.
 
-    Keras takes dilated convolutions through SpaceToBatch. That is slower, and more than ten
-    times so in OpenVINO and LiteRT. Padding is explicit because ONNX Runtime has no automatic
+    Keras takes dilated convolutions through SpaceToBatch. That is slower, in OpenVINO by an
+    order of magnitude. Padding is explicit because ONNX Runtime has no automatic
     padding with dilation. Where TensorFlow lacks the gradient, as on CPUs without oneDNN,
     training works like the parent.
     """

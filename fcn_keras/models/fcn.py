@@ -12,6 +12,7 @@ from fcn_keras.errors import UserError
 from fcn_keras.models.backbones import STRIDES, build_features
 from fcn_keras.models.block_upsampling import BlockwiseConv2DTranspose
 from fcn_keras.models.normalization import FusedBatchNormalization, fuse_batchnorm
+from fcn_keras.models.short_side import ShortSide
 from fcn_keras.models.upsampling import BilinearInitializer, BilinearUpsampling, CropLike
 
 # ImageNet's channel means and standard deviations, for RGB in 0..255.
@@ -34,6 +35,7 @@ def build_fcn(
     freeze: str = "none",
     synchronized_batchnorm: bool = False,
     fused_batchnorm: bool = True,
+    short_side: int | None = None,
     dtype=None,
 ) -> keras.Model:
     """Builds FCN-32s, FCN-16s or FCN-8s, or the dilated FCN of torchvision.
@@ -75,6 +77,9 @@ def build_fcn(
             distribution strategy (TensorFlow backend only).
         fused_batchnorm: Whether batch normalisation that is not synchronised trains
             by one fused kernel, which is faster (see `FusedBatchNormalization`).
+        short_side: The shorter side, in pixels, that the photographs were or will be resized to
+            for training (torchvision's FCNs: 520). The model stores it, for `Segmenter` and
+            exports; it does not resize.
         dtype: Dtype policy of the backbone; Keras's global policy where `None`.
             Scores and upsampling are always float32; the convolutions before the scores of a
             dilated FCN are not.
@@ -101,6 +106,8 @@ def build_fcn(
         raise UserError(f"num_classes must be at least 1. Received: {num_classes!r}.")
     if freeze not in FREEZE_CHOICES:
         raise UserError(f"freeze must be one of {', '.join(FREEZE_CHOICES)}. Received: {freeze!r}.")
+    if short_side is not None and short_side < 1:
+        raise UserError(f"short_side must be at least 1 pixel. Received: {short_side!r}.")
 
     features = build_features(backbone, weights, dtype, dilated)
     fused = fused_batchnorm and not synchronized_batchnorm  # the kernel sees only one replica
@@ -111,13 +118,16 @@ def build_fcn(
         features.trainable = False
 
     images = keras.Input((None, None, 3), name="images")
+    x = images
+    if short_side is not None:
+        x = ShortSide(short_side, dtype="float32", name="short_side")(x)
     # float32, as bfloat16 is too imprecise for 0..255.
     x = keras.layers.Normalization(
         mean=IMAGENET_MEAN,
         variance=[std**2 for std in IMAGENET_STD],
         dtype="float32",
         name="normalization",
-    )(images)
+    )(x)
     if dilated:
         options = {"dtype": dtype, "synchronized": synchronized_batchnorm}
         norm = FusedBatchNormalization if fused else keras.layers.BatchNormalization

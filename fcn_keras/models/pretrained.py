@@ -13,6 +13,8 @@ from fcn_keras.models.fcn import build_fcn
 from fcn_keras.models.graph import nested_layers
 from fcn_keras.models.torchvision_names import set_torchvision_weights, torchvision_layer
 
+SHORT_SIDE = 520  # of torchvision's transforms for its FCNs
+
 
 def backbone_name(names) -> str | None:
     """The key of `RESNETS` for torchvision's names of an FCN's weights."""
@@ -45,6 +47,7 @@ def load_torch_fcn(path: Path) -> keras.Model:
         len(state["classifier.4.weight"]),
         dilated=True,
         auxiliary_head="aux_classifier.4.weight" in state,
+        short_side=SHORT_SIDE,
         weights=None,
     )
     set_torchvision_weights(model, state, path)

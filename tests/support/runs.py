@@ -26,6 +26,24 @@ def save_colour_run(folder, names, palette) -> Path:
     return folder
 
 
+def balanced_fcn(image, classes=3, **options):
+    """An untrained FCN on "tiny" that sees every class in an image, uint8 `(H, W, 3)`."""
+    import keras
+
+    from fcn_keras.models.fcn import build_fcn
+
+    keras.utils.set_random_seed(1)
+    options = {"output_stride": 8} | options
+    model = build_fcn("tiny", classes, weights=None, **options)
+    logits = model(image[None].astype("float32")).numpy()
+    # Its random scores would favour one class everywhere.
+    score = model.get_layer("score_head" if options.get("dilated") else "score_8")
+    score.bias.assign(score.bias.numpy() - logits.mean(axis=(0, 1, 2)))
+    seen = model(image[None].astype("float32")).numpy().argmax(axis=-1)
+    assert len(np.unique(seen)) == classes
+    return model
+
+
 def history_of(run_dir) -> list[dict[str, str]]:
     """The rows of a run's `history.csv`."""
     with (Path(run_dir) / "history.csv").open(newline="") as file:
