@@ -69,6 +69,8 @@ def download(url: str, path: Path, sizes: range, check: Callable[[Path], object]
                 _continue(url, partial, sizes)
                 break
             except requests.RequestException as error:
+                if not _size(partial):
+                    raise DownloadError(type(error).__name__) from error
                 if attempt == ATTEMPTS or _size(partial) <= before:
                     received, whole = _size(partial) / 2**20, sizes.start / 2**20
                     raise DownloadError(

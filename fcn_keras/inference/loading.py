@@ -57,7 +57,7 @@ def _convert(path: Path) -> keras.Model:
             return _load_keras(converted)
         model = load_torch_fcn(path)
         with contextlib.suppress(OSError):
-            with atomic_path(converted) as partial:
+            with atomic_path(converted, durable=True) as partial:
                 model.save(partial)
                 add_members(partial, {LABELS_FILE: json.dumps(dataclasses.asdict(VOC_LABELS))})
             path.unlink()

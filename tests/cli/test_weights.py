@@ -101,7 +101,7 @@ def test_a_run_starts_from_a_published_model(server, shapes, tmp_path, capfd):
     output = capfd.readouterr()
     assert f"Dilated FCN on tiny, starting from {NAME}." in output.out
     note = f"Note: --init-from {NAME} has other classes (background, aeroplane, bicycle, bird, ...)"
-    assert note in output.err and "score_head, score_auxiliary start afresh." in output.err
+    assert note in output.err and "score_head starts afresh." in output.err
     run = RunFolder(tmp_path / "run")
     assert json.loads(run.config.read_text())["train"]["init_from"] == NAME
     assert f"--init-from {NAME}" in (run.path / "MODEL_CARD.md").read_text()

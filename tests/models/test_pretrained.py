@@ -23,6 +23,7 @@ from fcn_keras.inference.segmenter import Segmenter
 from fcn_keras.models.backbones import RESNETS, build_features
 from fcn_keras.models.fcn import build_fcn, without_auxiliary_head
 from fcn_keras.models.pretrained import backbone_name_of
+from fcn_keras.models.short_side import short_side_of
 from fcn_keras.models.torchvision_names import torchvision_names
 from fcn_keras.runs.folder import model_file, provenance, require_model
 from fcn_keras.training.start import copy_run
@@ -64,7 +65,7 @@ def logits(model):
 
 def test_a_published_model_is_downloaded_converted_and_kept(source, server, capfd):
     segmenter = Segmenter.load(NAME)
-    assert segmenter.labels == VOC_LABELS
+    assert segmenter.labels == VOC_LABELS and short_side_of(segmenter.model) == 520
     np.testing.assert_array_equal(logits(segmenter.model), logits(source[0]))
     [path] = cache_folder().iterdir()
     assert path.name == server.weights.file.replace(".pth", ".keras")
@@ -73,6 +74,7 @@ def test_a_published_model_is_downloaded_converted_and_kept(source, server, capf
     assert [line[:11] for line in capfd.readouterr().err.splitlines()] == ["Downloading"]
     server.close()
     again = Segmenter.load(NAME)
+    assert short_side_of(again.model) == 520
     assert again.labels == VOC_LABELS and capfd.readouterr().err == ""
     np.testing.assert_array_equal(logits(again.model), logits(source[0]))
     assert len(again.model.outputs) == 1
