@@ -26,6 +26,7 @@ from fcn_keras.cli import (
     serve,
     train,
     tune,
+    weights,
 )
 from fcn_keras.errors import UserError, missing_package, printable
 from fcn_keras.training import cluster
@@ -98,6 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=fcn_keras.__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (train, tune, evaluate, report, predict, export, serve, request, demo, data):
-        command.add(commands)
+    rooms = (train, tune, evaluate, report, predict, export, serve, request, demo, data, weights)
+    for room in rooms:
+        room.add(commands)
     return parser

@@ -17,6 +17,7 @@ from pathlib import Path
 from fcn_keras.errors import UserError
 from fcn_keras.files import storage
 from fcn_keras.files.finding import NO_IMAGES, found_images
+from fcn_keras.files.published import SUFFIXES, fetched, published, require_flags, require_kind
 
 # Where KerasHub lists its presets, and the URL schemes of other presets.
 PRESETS = Path("src", "models", "resnet", "resnet_presets.py")
@@ -76,7 +77,10 @@ def check_model(arguments, max_pixels: int | None = None) -> None:
     pixels = MAX_PIXELS if max_pixels is None else max_pixels
     if pixels < 1:
         raise UserError(f"--max-pixels must be at least 1. Received: {pixels}.")
-    require_options(tile, arguments.blend, overlap, tuple(arguments.scales), pixels)
+    require_options(
+        *(tile, arguments.blend, overlap, tuple(arguments.scales), pixels),
+        *(arguments.short_side, getattr(arguments, "min_confidence", 0.0)),
+    )
     runtime = getattr(arguments, "runtime", "tensorflow")
     require_runtime(runtime, getattr(arguments, "precision", None), load=False)
     require_model(arguments.model)
@@ -112,12 +116,16 @@ def check_training(config) -> None:
     from fcn_keras.runs.config import require_class_weights
     from fcn_keras.runs.folder import require_model
 
-    if config.init_from:
-        require_model(config.init_from)
-    _check_weights(config.weights)
     for part in ("train", "val"):
         labels = labels_of(config.dataset, part, config.data_dir)
     require_class_weights(config, len(labels))
+    # Last, as they may be downloaded.
+    if config.init_from:
+        if published(config.init_from):
+            known = require_kind(config.init_from, is_fcn=True)
+            require_flags(config.init_from, known.backbone, config.backbone, config.dilated)
+        require_model(config.init_from)
+    _check_weights(config)
 
 
 def check_resumed(run_dir, changes: dict) -> None:
@@ -137,8 +145,20 @@ def check_resumed(run_dir, changes: dict) -> None:
             labels_of(config.dataset, part, config.data_dir)
 
 
-def _check_weights(weights: str) -> None:
+def _check_weights(config) -> None:
+    weights = config.weights
     if weights in ("none", "imagenet", "auto") or os.path.isdir(weights):
+        return
+    if published(weights):
+        backbone = require_kind(weights, is_fcn=False).backbone
+        if config.backbone != backbone:
+            raise UserError(f"--weights {weights}: needs --backbone {backbone}.")
+        fetched(weights)
+        return
+    if weights.endswith(SUFFIXES):
+        from fcn_keras.files.torch_networks import read_backbone
+
+        read_backbone(Path(weights))
         return
     scheme, separator, _ = weights.partition("://")
     if separator and scheme in SCHEMES:
@@ -148,6 +168,7 @@ def _check_weights(weights: str) -> None:
     is_preset = not presets.is_file() or f'"{weights}"' in presets.read_text()
     if separator or os.sep in weights or not is_preset:
         raise UserError(
-            "--weights must be imagenet, none, auto, a directory with a preset, or a KerasHub "
-            f"handle. Received: {weights!r}, which is not a directory."
+            "--weights must be imagenet, none, auto, a directory with a preset, a .pth file, a "
+            f"name of fcn-keras weights list, or a KerasHub handle. Received: {weights!r}, which "
+            "is none of these."
         )

@@ -21,7 +21,7 @@ from fcn_keras.runs.config import flag
 
 SOFTWARE = "fcn-keras evaluate"  # in the picture's metadata
 # Flags that concern a model's predictions.
-MODEL_FLAGS = ("tile", "blend", "overlap", "scales", "flip", "runtime", "precision")
+MODEL_FLAGS = ("tile", "blend", "overlap", "scales", "flip", "short_side", "runtime", "precision")
 
 
 def add(commands) -> None:
@@ -88,9 +88,9 @@ def _evaluate(arguments) -> int:
         check_place(path)
     if arguments.model is None:
         _check_masks(arguments)
-    else:
-        check_model(arguments)
     check_data(arguments)
+    if arguments.model is not None:
+        check_model(arguments)  # last, as it may download the model
     segmenter = None if arguments.model is None else load_segmenter(arguments)
     from fcn_keras.evaluation import charts
     from fcn_keras.evaluation.scores import evaluate, format_scores, require_same_classes

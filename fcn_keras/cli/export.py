@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from fcn_keras.cli.early import check_local_place
-from fcn_keras.cli.shared import import_tensorflow, print_next
+from fcn_keras.cli.shared import (
+    MODEL_HELP,
+    add_short_side_flag,
+    import_tensorflow,
+    print_next,
+)
 from fcn_keras.errors import UserError
 from fcn_keras.export import FILES, MAX_PIXELS, MAX_SIDE, require_format, require_limits
 from fcn_keras.files.writing import require_replaceable
@@ -20,9 +25,7 @@ def add(commands) -> None:
         "appears there, so TF Serving never loads a part of it.",
     )
     parser.set_defaults(command=_export, parser=parser)
-    parser.add_argument(
-        "--model", required=True, metavar="RUN_OR_FILE", help="run folder or .keras file"
-    )
+    parser.add_argument("--model", required=True, metavar="RUN_OR_FILE", help=MODEL_HELP)
     parser.add_argument(
         "--output",
         required=True,
@@ -49,6 +52,7 @@ def add(commands) -> None:
         metavar="N",
         help=f"largest photograph that the SavedModel accepts, in pixels ({MAX_PIXELS})",
     )
+    add_short_side_flag(parser)
 
 
 def _export(arguments) -> int:
@@ -59,9 +63,11 @@ def _export(arguments) -> int:
     }
     if limits and arguments.format != "saved_model":
         raise UserError("--max-side and --max-pixels require --format saved_model.")
+    from fcn_keras.inference.options import require_short_side
     from fcn_keras.runs.folder import provenance, require_model
 
     require_limits(**limits)
+    require_short_side(arguments.short_side)
     check_local_place(arguments.output, folder=arguments.format == "saved_model")
     if arguments.format != "saved_model":
         require_format(arguments.output, arguments.format)
@@ -70,7 +76,7 @@ def _export(arguments) -> int:
     import_tensorflow()
     from fcn_keras.inference.segmenter import Segmenter
 
-    segmenter = Segmenter.load(arguments.model)
+    segmenter = Segmenter.load(arguments.model, short_side=arguments.short_side)
     origin = provenance(arguments.model)
     if arguments.format == "saved_model":
         from fcn_keras.export.saved_model import export_saved_model

@@ -53,6 +53,14 @@ def add(commands) -> None:
         choices=POLYGONS,
         help="write JSON that labelme or programs for COCO open, to correct the classes",
     )
+    parser.add_argument(
+        "--min-confidence",
+        type=float,
+        default=0.0,
+        metavar="P",
+        help="leave pixels unlabelled (255) whose most likely class is less probable than this, "
+        "0 to 1 (0)",
+    )
     parser.add_argument("--skip-existing", action="store_true", help="continue an earlier call")
     add_overwrite_flag(parser)
     parser.add_argument(
@@ -83,19 +91,19 @@ def _predict(arguments) -> int:
     if arguments.dataset and arguments.max_pixels is not None:
         raise UserError("--max-pixels applies to files, not to --dataset.")
     _check_ray_flags(arguments)
-    check_model(arguments, arguments.max_pixels)
     check_place(arguments.output, folder=True)
     if arguments.dataset:
         check_data(arguments)
     else:
         check_inputs(arguments.paths, arguments.output)
+    check_model(arguments, arguments.max_pixels)  # last, as it may download the model
     limit = {} if arguments.max_pixels is None else {"max_pixels": arguments.max_pixels}
     images, split = _images(arguments)
     extras = [name for name in EXTRAS if getattr(arguments, name)]
     extras += [arguments.polygons] if arguments.polygons else []
     results = Results(arguments.output, extras)
     planned = results.planned(images, arguments.skip_existing, arguments.overwrite)
-    segmenter = load_segmenter(arguments, **limit)
+    segmenter = load_segmenter(arguments, min_confidence=arguments.min_confidence, **limit)
     if arguments.ray is None:
         if storage.is_address(arguments.output):
             results.claim(planned)  # once, not for each image

@@ -15,6 +15,10 @@ from fcn_keras.cli.early import require_limit
 from fcn_keras.errors import printable
 from fcn_keras.files.silence import silenced
 
+MODEL_HELP = (
+    "run folder, .keras file, .pth file with an FCN of torchvision, or a published model such as "
+    "torchvision/fcn_resnet50 (see fcn-keras weights list)"
+)
 SHOWN = 5  # of problems of one kind, and of what is left out for one reason
 
 
@@ -24,7 +28,7 @@ def add_model_flags(parser, alternatives=None) -> None:
         "--model",
         required=alternatives is None,
         metavar="RUN_OR_FILE",
-        help="run folder or .keras file",
+        help=MODEL_HELP,
     )
     parser.add_argument(
         "--tile", type=int, metavar="N", help="longest side processed in one piece (1408 pixels)"
@@ -48,6 +52,17 @@ def add_model_flags(parser, alternatives=None) -> None:
         help="image scales to average over (1)",
     )
     parser.add_argument("--flip", action="store_true", help="average over the mirrored image, too")
+    add_short_side_flag(parser)
+
+
+def add_short_side_flag(parser) -> None:
+    parser.add_argument(
+        "--short-side",
+        type=int,
+        metavar="N",
+        help="resize photographs to this shorter side for the network; 0 for their own size (what "
+        "the model stores)",
+    )
 
 
 def add_runtime_flags(parser) -> None:
@@ -97,6 +112,7 @@ def load_segmenter(arguments, **options):
         blend=arguments.blend,
         scales=tuple(arguments.scales),
         flip=arguments.flip,
+        short_side=arguments.short_side,
         progress=_tile_progress,
         runtime=getattr(arguments, "runtime", "tensorflow"),
         precision=getattr(arguments, "precision", "float32"),

@@ -142,7 +142,7 @@ def _config(run_or_file: str | None, settings: dict) -> TrainConfig:
     if run.path.is_file():
         run.config = run.path
     run.require_known_settings()
-    config = dataclasses.replace(run.read_config(), **{"run_dir": None, **settings})
+    config = run.read_config().replaced(**{"run_dir": None, **settings})
     needed = {*NAMES} - {*settings}
     require_relative(config, run.config, needed, ", or pass new paths, such as --dataset")
     return config
@@ -151,6 +151,6 @@ def _config(run_or_file: str | None, settings: dict) -> TrainConfig:
 def _recipe_summary(name: str) -> str:
     config = TrainConfig.from_recipe(name)
     return (
-        f"FCN-{config.output_stride}s, {config.epochs} epochs, "
+        f"{config.network}, {config.epochs} epochs, "
         f"batch {config.batch_size or 'automatic'}, {config.optimizer} {config.learning_rate:g}"
     )

@@ -57,7 +57,7 @@ def write_model_card(
         "How to load": _loading(run, config),
         "Provenance": _provenance(run, origin),
     }
-    network = f"FCN-{config.output_stride}s, {config.backbone}, {name}"
+    network = f"{config.network}, {config.backbone}, {name}"
     text = [FRONT_MATTER, f"# {network}"]
     text += [f"## {title}\n\n{section}" for title, section in sections.items()]
     with atomic_path(run.path / "MODEL_CARD.md") as path:

@@ -187,13 +187,22 @@ def confusion_matrix(truth: np.ndarray, prediction: np.ndarray, num_classes: int
     Args:
         truth: Integer class ids of any shape; ids of `num_classes` and above, such as
             255, are left out.
-        prediction: Class ids of the same shape, all below `num_classes`.
+        prediction: Class ids of the same shape, all below `num_classes` where the truth is.
 
     Returns:
         int64 `(num_classes, num_classes)`, truth by prediction.
+
+    Raises:
+        UserError: If a prediction is no class.
     """
     labelled = truth < num_classes
-    pairs = truth[labelled].astype(np.int64) * num_classes + prediction[labelled]
+    predicted = prediction[labelled]
+    if predicted.size and predicted.max() >= num_classes:
+        raise UserError(
+            f"A prediction has the id {predicted.max()}, which is no class. Metrics need a class "
+            "for every pixel: evaluate without min_confidence."
+        )
+    pairs = truth[labelled].astype(np.int64) * num_classes + predicted
     return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 

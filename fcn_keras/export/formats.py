@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from fcn_keras.inference.conversion import with_constants, write_onnx
-from fcn_keras.inference.loading import LABELS_FILE, load_model
+from fcn_keras.inference.loading import LABELS_FILE, add_members, load_model
 from fcn_keras.models.graph import copied
 
 
@@ -51,7 +50,7 @@ def _write_litert(model: keras.Model, texts: dict[str, str], path: Path) -> None
     names = json.loads(texts[LABELS_FILE])["names"]
     # A flatbuffer is read from its start, a zip archive from its end; TensorFlow Lite's metadata
     # convention stores associated files in the same way.
-    _add_members(path, {**texts, "labels.txt": "".join(f"{name}\n" for name in names)})
+    add_members(path, {**texts, "labels.txt": "".join(f"{name}\n" for name in names)})
 
 
 def _run_litert(path: Path, images: np.ndarray) -> np.ndarray:
@@ -62,7 +61,7 @@ def _run_litert(path: Path, images: np.ndarray) -> np.ndarray:
 
 def _write_keras(model: keras.Model, texts: dict[str, str], path: Path) -> None:
     (copied(model) if model.compiled else model).save(path)
-    _add_members(path, texts)
+    add_members(path, texts)
 
 
 def _run_keras(path: Path, images: np.ndarray) -> np.ndarray:
@@ -73,12 +72,6 @@ def logits_of(model: keras.Model, images: np.ndarray) -> np.ndarray:
     """A model's logits of float32 images, on the CPU."""
     with tf.device("CPU"):  # GPUs round the factors of products
         return model(images, training=False).numpy()
-
-
-def _add_members(path: Path, texts: dict[str, str]) -> None:
-    with zipfile.ZipFile(path, "a") as archive:
-        for name, text in texts.items():
-            archive.writestr(name, text)
 
 
 FORMATS = {

@@ -80,13 +80,12 @@ def decode_photograph(data: tf.Tensor, name: tf.Tensor, max_pixels: int) -> tf.T
     return tf.cond(is_png, png, jpeg)
 
 
-def count_pixels(data: tf.Tensor) -> tf.Tensor:
-    """The pixels that a JPEG or PNG file's header gives, as float64; any number for other files."""
+def photograph_size(data: tf.Tensor) -> tf.Tensor:
+    """Height and width by a JPEG or PNG file's header, int64 `(2,)`; any for other files."""
     start = tf.strings.join([tf.strings.substr(data, 0, 24), bytes(24)])
     header = tf.cast(tf.io.decode_raw(start, tf.uint8), tf.int64)
     is_jpeg = tf.equal(tf.strings.substr(data, 0, 3), b"\xff\xd8\xff")
-    size = tf.cond(is_jpeg, lambda: _jpeg_size(data), lambda: _png_size(header))
-    return tf.reduce_prod(tf.cast(size, tf.float64))
+    return tf.stack(tf.cond(is_jpeg, lambda: _jpeg_size(data), lambda: _png_size(header)))
 
 
 def _jpeg_size(data):

@@ -26,6 +26,7 @@ from fcn_keras.files.images import encode_image
 from fcn_keras.files.writing import PARTIAL, partial_folder
 from fcn_keras.inference.conversion import deviation, fast_copy, in_float32
 from fcn_keras.inference.segmenter import Segmenter
+from fcn_keras.models.short_side import resized_size
 
 ABANDONED_SECONDS = 3600
 
@@ -51,12 +52,13 @@ def export_saved_model(
     - `assets.extra/metadata.json`: the metadata that `about` returns
 
     Args:
-        segmenter: The model and its labels. Its options for tiles, scales and
-            flipping are not part of the export.
+        segmenter: The model, its labels and its short side. Its options for tiles, scales
+            and flipping are not part of the export.
         directory: The folder of all versions of this model; created if missing.
         metadata: What else `about` returns, such as `runs.folder.provenance`.
-        max_side: Photographs with a longer side are downscaled for the network,
-            which bounds its memory; their masks have the photographs' size.
+        max_side: Photographs with a longer side, after they were resized to the short side,
+            are downscaled for the network, which bounds its memory; their masks have the
+            photographs' size.
         max_pixels: Photographs with more pixels are refused.
 
     Returns:
@@ -66,12 +68,13 @@ def export_saved_model(
         UserError: If a limit is not positive or the folder cannot be written.
     """
     require_limits(max_side, max_pixels)
-    directory = Path(directory)
+    directory, short_side = Path(directory), segmenter.short_side or 0
     metadata = {
         "model": segmenter.model.name,
         "classes": len(segmenter.labels),
         "max_side": max_side,
         "max_pixels": max_pixels,
+        **({"short_side": short_side} if short_side else {}),
         "exported": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         **(metadata or {}),
     }
@@ -79,8 +82,9 @@ def export_saved_model(
         _remove_abandoned(directory)
         with partial_folder(directory) as partial:
             model = fast_copy(in_float32(segmenter.model))  # what `Segmenter.load` runs
-            _write(model, segmenter.labels, partial, json.dumps(metadata), max_side, max_pixels)
-            _verify(model, partial, max_side)
+            limits = max_side, max_pixels, short_side
+            _write(model, segmenter.labels, partial, json.dumps(metadata), *limits)
+            _verify(model, partial, max_side, short_side)
             return _publish(partial, directory)
     except (OSError, tf.errors.OpError) as error:
         raise UserError(
@@ -89,11 +93,9 @@ def export_saved_model(
         ) from error
 
 
-def _write(
-    model: keras.Model, labels: LabelSet, folder: Path, metadata: str, max_side, max_pixels
-) -> None:
+def _write(model: keras.Model, labels: LabelSet, folder: Path, metadata: str, *limits: int) -> None:
     archive = keras.export.ExportArchive()
-    add_signatures(archive, model, labels, metadata, max_side, max_pixels)
+    add_signatures(archive, model, labels, metadata, *limits)
     archive.write_out(str(folder), verbose=False)
     labels_text = json.dumps(dataclasses.asdict(labels), indent=2)
     extra = folder / "assets.extra"
@@ -130,17 +132,24 @@ def _warmup_requests() -> list[predict_pb2.PredictRequest]:
     return requests
 
 
-def _verify(model: keras.Model, folder: Path, max_side: int) -> None:
+def _verify(model: keras.Model, folder: Path, max_side: int, short_side: int = 0) -> None:
     """Loads the folder and compares a photograph's mask with the model's."""
     image, _ = draw_scene(np.random.default_rng(1))
     data = encode_image(Image.fromarray(image), "JPEG")
     signature = tf.saved_model.load(str(folder)).signatures["serving_default"]
     answer = signature(image_bytes=tf.constant([data]))["mask_png_bytes"][0].numpy()
     mask = np.asarray(Image.open(io.BytesIO(answer)))
-    if max(image.shape) > max_side:
+    height, width = image.shape[:2]
+    size = resized_size(height, width, short_side) if short_side else (height, width)
+    if max(size) > max_side:
         return  # the exported model downscales it
-    expected = model.predict_on_batch(decode_image(data, "")[None].astype(np.float32))
-    found = deviation("float32", mask[None], expected)
+    photo = Image.fromarray(decode_image(data, ""))
+    if short_side:
+        photo = photo.resize(size[::-1], Image.Resampling.BILINEAR)
+    expected = model.predict_on_batch(np.asarray(photo, np.float32)[None])
+    if short_side:
+        expected = tf.image.resize(expected, (height, width)).numpy()
+    found = deviation("resized" if short_side else "float32", mask[None], expected)
     if found:
         raise UserError(
             f"{folder.parent.parent}: not written, as the exported model deviates from the model: "

@@ -6,7 +6,8 @@ import keras
 import tensorflow as tf
 
 from fcn_keras.data.split import LabelSet
-from fcn_keras.export.graph_decoding import count_pixels, decode_photograph
+from fcn_keras.export.graph_decoding import decode_photograph, photograph_size
+from fcn_keras.export.graph_resizing import network_size, resized, resized_masks
 from fcn_keras.models.backbones import STRIDES
 
 # Files and queries per request: each file is searched and segmented separately, and each query
@@ -24,6 +25,7 @@ def add_signatures(
     metadata: str,
     max_side: int,
     max_pixels: int,
+    short_side: int = 0,
 ) -> None:
     """Adds all signatures of a model to an archive.
 
@@ -50,19 +52,25 @@ def add_signatures(
         max_side: Photographs with a longer side are downscaled for the network;
             their masks are upscaled to their size with nearest neighbour.
         max_pixels: Photographs with more pixels are refused.
+        short_side: If not 0, all images are resized for the network, the longer side to at
+            most `max_side`, and logits back (see `models.short_side`). Batches count as the
+            network sees them, too.
     """  # noqa: E501
 
-    def logits_of(images):
+    def logits_of(images):  # with a short side, at the size that the network sees
+        images = resized(images, short_side, max_side) if short_side else images
         return model(tf.cast(images, tf.float32), training=False)
 
     def mask_of(images):
+        if short_side:
+            return resized_masks(logits_of(images), tf.shape(images)[1:3])
         return tf.cast(tf.argmax(logits_of(images), axis=-1), tf.uint8)
 
     def segment_file(index_and_data):
         index, data = index_and_data
         name = tf.strings.join(["image_bytes[", tf.strings.as_string(index), "]"])
         image = decode_photograph(data, name, max_pixels)
-        mask = _bounded(mask_of, image, max_side)
+        mask = mask_of(image[None])[0] if short_side else _bounded(mask_of, image, max_side)
         counts = tf.math.bincount(tf.cast(mask, tf.int32), minlength=len(labels))
         fractions = tf.cast(counts / tf.size(mask), tf.float32)
         return tf.io.encode_png(mask[..., None]), fractions
@@ -71,9 +79,13 @@ def add_signatures(
         image_bytes = _limited(
             image_bytes, tf.size(image_bytes), MAX_ROWS, "image_bytes has", "files"
         )
-        each = tf.map_fn(count_pixels, image_bytes, fn_output_signature=tf.float64)
+        sizes = tf.map_fn(photograph_size, image_bytes, fn_output_signature=two_numbers)
         # A file that is too large by itself is refused with its number.
-        pixels = tf.cast(tf.reduce_sum(tf.minimum(each, max_pixels)), tf.int64)
+        each = tf.minimum(tf.reduce_prod(tf.cast(sizes, tf.float64), axis=1), max_pixels)
+        if short_side:
+            seen = network_size(*tf.unstack(tf.maximum(sizes, 1), axis=1), short_side, max_side)
+            each = tf.maximum(each, tf.cast(seen[0] * seen[1], tf.float64))
+        pixels = tf.cast(tf.reduce_sum(each), tf.int64)
         image_bytes = _limited(image_bytes, pixels, pixel_limit, "image_bytes have", "pixels")
         masks, fractions = tf.map_fn(
             segment_file,
@@ -87,10 +99,24 @@ def add_signatures(
         return {"mask_png_bytes": masks, "class_fractions": fractions}
 
     def predict_images(images):
-        return {"mask": mask_of(_few(images))}
+        return {"mask": mask_of(few(images))}
 
     def predict_probabilities(images):
-        return {"probabilities": tf.nn.softmax(logits_of(_few(images)))}
+        logits = logits_of(few(images))
+        if short_side:
+            logits = tf.image.resize(logits, tf.shape(images)[1:3])
+        return {"probabilities": tf.nn.softmax(logits)}
+
+    def few(images):
+        """The images, if the network has the memory for them."""
+        count, *sides = tf.unstack(tf.shape(images, tf.int64)[:3])
+        pixels = count * _padded(*sides)
+        if short_side:
+            seen = network_size(*sides, short_side, max_side)
+            pixels = tf.maximum(pixels, count * _padded(*seen))
+        what = f"pixels with their sides rounded up to multiples of {STRIDE}"
+        what += f" and images resized to {short_side}" if short_side else ""
+        return _limited(images, pixels, MAX_BATCH_PIXELS, "images have", what)
 
     def label_set():
         palette = tf.constant(labels.palette, tf.uint8)
@@ -101,6 +127,7 @@ def add_signatures(
         answer = {**label_set(), "metadata": tf.constant(metadata)}
         return {name: tf.repeat(value[None], tf.size(query), 0) for name, value in answer.items()}
 
+    two_numbers = tf.TensorSpec([2], tf.int64)
     pixel_limit = max(MAX_REQUEST_PIXELS, max_pixels)
     files = tf.TensorSpec([None], tf.string, name="image_bytes")
     images = tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")
@@ -113,12 +140,9 @@ def add_signatures(
     archive.add_endpoint("about", about, [tf.TensorSpec([None], tf.int32, name="query")])
 
 
-def _few(images):
-    """The images, if the network has the memory for them."""
-    count, *sides = tf.unstack(tf.shape(images, tf.int64)[:3])
-    height, width = (-(-side // STRIDE) * STRIDE for side in sides)
-    pixels = f"pixels with their sides rounded up to multiples of {STRIDE}"
-    return _limited(images, count * height * width, MAX_BATCH_PIXELS, "images have", pixels)
+def _padded(height, width):
+    """The pixels of an image whose sides are rounded up as by the network."""
+    return (-(-height // STRIDE) * STRIDE) * (-(-width // STRIDE) * STRIDE)
 
 
 def _limited(tensor, count, most: int, owner: str, what: str):

@@ -19,6 +19,7 @@ from fcn_keras.files.writing import write_file
 from fcn_keras.inference.conversion import deviation, in_float32
 from fcn_keras.inference.loading import LABELS_FILE
 from fcn_keras.inference.segmenter import Segmenter
+from fcn_keras.models.short_side import at_short_side, with_short_side
 from fcn_keras.runs.software import software
 
 PROVENANCE_FILE = "provenance.json"
@@ -44,9 +45,12 @@ def export_file(segmenter: Segmenter, path, format: str, provenance: dict | None
     two, classes and provenance are members of the file, which is a zip archive
     or has one at its end. The model computes in float32, whatever it was trained in.
 
+    With a short side, ONNX and LiteRT files resize images for the network, and logits back to
+    the images' size; `keras` stores the number (see `models.short_side`).
+
     Args:
-        segmenter: The model and its labels. Its options for tiles, scales and
-            flipping are not part of the export.
+        segmenter: The model, its labels and its short side. Its options for tiles, scales
+            and flipping are not part of the export.
         path: The file, ending in `.onnx`, `.tflite` or `.keras`.
         format: `"onnx"`, `"litert"` or `"keras"`.
         provenance: What the file records of its origin besides package versions,
@@ -61,10 +65,15 @@ def export_file(segmenter: Segmenter, path, format: str, provenance: dict | None
     """  # noqa: E501
     require_format(path, format)
     path, target = Path(path), FORMATS[format]
-    model = in_float32(segmenter.model)
+    model, side = in_float32(segmenter.model), segmenter.short_side or 0
+    if format == "keras":
+        model = with_short_side(model, side)
+    elif side:
+        model = at_short_side(model, side)
+    origin = {**({"short_side": side} if side else {}), **(provenance or {})}
     texts = {
         LABELS_FILE: json.dumps(dataclasses.asdict(segmenter.labels)),
-        PROVENANCE_FILE: json.dumps({"model": model.name, **software(), **(provenance or {})}),
+        PROVENANCE_FILE: json.dumps({"model": model.name, **software(), **origin}),
     }
 
     def write(partial: Path) -> None:

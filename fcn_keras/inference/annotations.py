@@ -1,6 +1,7 @@
 """Predicted masks as labelme's and COCO's JSON, so that people can correct them.
 
 labelme fills each polygon in order, so holes are covered by what lies in them, painted later.
+Unlabelled pixels (255) have no polygons, unless they are such holes.
 In COCO no object lies on another: each region is one polygon, which enters its holes along a
 line and comes back along it. Run lengths would need no such line, but most programs that
 edit polygons do not open them.
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fcn_keras.data.split import LabelSet
+from fcn_keras.data.split import IGNORE_ID, LabelSet
 from fcn_keras.errors import UserError
 from fcn_keras.files import storage
 from fcn_keras.files.finding import FoundImage
@@ -25,7 +26,7 @@ from fcn_keras.files.writing import write_file
 from fcn_keras.inference.polygons import Ring, regions_of
 
 LABELME_VERSION = "5.5.0"  # whose format this is
-LABELME_BACKGROUND = "_background_"
+LABELME_BACKGROUND, LABELME_UNLABELLED = "_background_", "__ignore__"
 
 
 def labelme_file(mask: np.ndarray, labels: LabelSet, image_path: str) -> str:
@@ -37,15 +38,17 @@ def labelme_file(mask: np.ndarray, labels: LabelSet, image_path: str) -> str:
         image_path: The image's path relative to the file.
     """
     background = _background(labels)
-    regions = [region for region in regions_of(mask, background) if region.painted]
+    names = {**dict(enumerate(labels.names)), IGNORE_ID: LABELME_UNLABELLED}
+    if background is not None:
+        names[background] = LABELME_BACKGROUND
+    regions = [region for region in regions_of(mask, (background, IGNORE_ID)) if region.painted]
     shapes = []
     for region in sorted(regions, key=lambda region: -region.filled):
         points = region.rings[0].pixels.tolist()
         points += points[:1] * (3 - len(points))  # labelme needs three, even for a line
-        is_background = region.class_id == background
         shapes.append(
             {
-                "label": LABELME_BACKGROUND if is_background else labels.names[region.class_id],
+                "label": names[region.class_id],
                 "points": points,
                 "group_id": None,
                 "description": "",
@@ -82,7 +85,7 @@ def coco_part(mask: np.ndarray, labels: LabelSet) -> str:
     """The objects of one image for `write_coco`, as JSON; classes have their names."""
     background, objects = _background(labels), []
     for region in regions_of(mask):
-        if region.class_id != background:
+        if region.class_id not in (background, IGNORE_ID):
             polygon = _joined(region.rings)
             x, y = polygon.T
             low, high = polygon.min(axis=0), polygon.max(axis=0)

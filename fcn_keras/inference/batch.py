@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from fcn_keras.data.overlay import draw_confidence, draw_overlay
-from fcn_keras.data.split import LabelSet, Split
+from fcn_keras.data.split import IGNORE_ID, LabelSet, Split
 from fcn_keras.errors import UserError
 from fcn_keras.files import storage
 from fcn_keras.files.finding import FoundImage, found_images
@@ -136,7 +136,9 @@ def predict_jobs(
 def _predict(segmenter, image, extras) -> tuple[np.ndarray, np.ndarray | None]:
     if "probabilities" in extras or "confidence" in extras:
         probabilities = segmenter.probabilities(image)
-        return probabilities.argmax(axis=-1).astype(np.uint8), probabilities
+        mask = probabilities.argmax(axis=-1).astype(np.uint8)
+        mask[probabilities.max(axis=-1) < segmenter.min_confidence] = IGNORE_ID
+        return mask, probabilities
     return segmenter(image), None
 
 

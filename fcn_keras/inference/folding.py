@@ -8,7 +8,10 @@ import keras
 import numpy as np
 from keras import ops
 
+from fcn_keras.models.dilation import DilatedConv2D
 from fcn_keras.models.graph import calls
+
+_CONVOLUTIONS = (keras.layers.Conv2D, DilatedConv2D)
 
 
 def fold_batchnorm(model: keras.Model) -> keras.Model:
@@ -39,7 +42,7 @@ def fold_batchnorm(model: keras.Model) -> keras.Model:
         if isinstance(layer, keras.Model):
             return fold_batchnorm(layer)
         config = layer.get_config()
-        if type(layer) is keras.layers.Conv2D:
+        if type(layer) in _CONVOLUTIONS:
             config["dtype"] = layer.compute_dtype  # avoids casting its weights at each call
         if layer.name in norms:
             config["use_bias"] = True
@@ -74,7 +77,7 @@ def _foldable(model: keras.Model) -> dict[keras.layers.Layer, keras.layers.Layer
         [tensor] = call.input_tensors
         convolution = makers[id(tensor)]
         if (
-            type(convolution) is keras.layers.Conv2D
+            type(convolution) in _CONVOLUTIONS
             and convolution.activation is keras.activations.linear
             and times[norm] == times[convolution] == uses[id(tensor)] == 1
             and norm.axis in (-1, 3)

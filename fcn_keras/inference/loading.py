@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import json
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -9,20 +13,65 @@ from typing import Any
 import keras
 
 from fcn_keras.data.split import LabelSet
-from fcn_keras.errors import UserError, first_line
+from fcn_keras.data.voc.labels import VOC_LABELS
+from fcn_keras.errors import UserError, few, first_line, printable
+from fcn_keras.files.published import SUFFIXES, alone, is_cached, published_file
 from fcn_keras.files.reading import build, damage_as_user_errors, parse_json
+from fcn_keras.files.writing import atomic_path
+from fcn_keras.models.fcn import is_dilated, without_auxiliary_head
+from fcn_keras.models.pretrained import load_torch_fcn
 from fcn_keras.models.untrusted import check_model_file
-from fcn_keras.runs.folder import LABELS_FILE, RunFolder, model_file
+from fcn_keras.runs.folder import LABELS_FILE, RunFolder, model_file, replacement
 
 
-def load_model(run_or_file) -> keras.Model:
-    """Loads a run's best model or a `.keras` file, without running code stored in it.
+def load_model(run_or_file, auxiliary_head: bool = False) -> keras.Model:
+    """Loads a model, without running code stored in its file.
+
+    Args:
+        run_or_file: A run's folder, a `.keras` file, a `.pth` file with an FCN of torchvision, or
+            the name of a published one, such as `"torchvision/fcn_resnet50"`, which is downloaded
+            when it is first needed.
+        auxiliary_head: Whether a dilated FCN keeps its auxiliary head, if it has one.
 
     Raises:
-        UserError: If it is missing, damaged, no model, or holds what a network does
-            not need (`untrusted.check_model_file`).
+        UserError: If it is missing, damaged, no model, cannot be downloaded, or holds what a
+            network does not need (`untrusted.check_model_file`).
     """
     path = model_file(run_or_file)
+    if path.suffix not in SUFFIXES:
+        model = _load_keras(path)
+    elif is_cached(path) and published_file(path):
+        model = _convert(path)
+    else:
+        model = load_torch_fcn(path)
+    if is_dilated(model) and not auxiliary_head:
+        return without_auxiliary_head(model)
+    return model
+
+
+def _convert(path: Path) -> keras.Model:
+    """The FCN in a `.pth` file of the cache, which a `.keras` file replaces if it is writable."""
+    converted = path.with_suffix(".keras")
+    with alone(path.parent):
+        if converted.is_file():
+            return _load_keras(converted)
+        model = load_torch_fcn(path)
+        with contextlib.suppress(OSError):
+            with atomic_path(converted, durable=True) as partial:
+                model.save(partial)
+                add_members(partial, {LABELS_FILE: json.dumps(dataclasses.asdict(VOC_LABELS))})
+            path.unlink()
+    return model
+
+
+def add_members(path: Path, texts: dict[str, str]) -> None:
+    """Adds texts by file name to an archive, or to a file that need not be one."""
+    with zipfile.ZipFile(path, "a") as archive:
+        for name, text in texts.items():
+            archive.writestr(name, text)
+
+
+def _load_keras(path: Path) -> keras.Model:
     try:
         check_model_file(path)
         return keras.models.load_model(path, compile=False, safe_mode=True)
@@ -30,8 +79,8 @@ def load_model(run_or_file) -> keras.Model:
         raise
     except Exception as error:  # of zipfile, h5py, json and Keras
         raise UserError(
-            f"{path}: not a .keras model, or a damaged one ({first_line(error)}). Choose another "
-            "file."
+            f"{path}: not a .keras model, or a damaged one ({first_line(error)}). "
+            f"{replacement(path)}"
         ) from error
 
 
@@ -54,11 +103,24 @@ def restore(model: keras.Model, path) -> None:
 
 
 def read_labels(path: Path, classes: int) -> LabelSet | None:
-    """The classes of a `.keras` file: its own, or those of the run whose folder it is in.
+    """The classes of a model file: its own, or those of the run whose folder it is in.
+
+    A `.pth` file does not name its classes. Those of published ones are VOC's; 21 of another file
+    are taken to be VOC's, and a note says so.
 
     Raises:
         UserError: If they are damaged, or there are not `classes` of them.
     """
+    if path.suffix in SUFFIXES:
+        if classes != len(VOC_LABELS):
+            return None
+        if not published_file(path):
+            print(
+                f"Note: {printable(str(path))} does not name its classes; they are taken to be "
+                f"VOC's ({few(VOC_LABELS.names)}).",
+                file=sys.stderr,
+            )
+        return VOC_LABELS
     run = RunFolder(path.parent)
     labels, place = _labels_within(path), f"its {LABELS_FILE}"
     if labels is None and run.config.is_file():

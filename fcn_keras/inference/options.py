@@ -5,6 +5,7 @@ from __future__ import annotations
 from fcn_keras.errors import UserError, require_packages
 
 MAX_SCALE = 8
+MAX_SHORT_SIDE = 4096
 BLENDS = ("exact", "average", "smooth")
 RUNTIMES = ("keras", "tensorflow", "openvino", "onnx")
 PRECISIONS = ("float32", "bfloat16")
@@ -40,7 +41,13 @@ def require_runtime(runtime: str, precision: str | None, load: bool = True) -> N
 
 
 def require_options(
-    tile: int, blend: str, overlap: int, scales: tuple[float, ...], max_pixels: int
+    tile: int,
+    blend: str,
+    overlap: int,
+    scales: tuple[float, ...],
+    max_pixels: int,
+    short_side: int | None = None,
+    min_confidence: float = 0.0,
 ) -> None:
     """Raises `UserError` unless these are valid fields of a `Segmenter`."""
     if blend not in BLENDS:
@@ -50,7 +57,19 @@ def require_options(
     for name, value in (("tile", tile), ("max_pixels", max_pixels)):
         if value < 1:
             raise UserError(f"{name} must be at least 1. Received: {value}.")
+    require_short_side(short_side)
+    if not 0 <= min_confidence <= 1:  # NaN is not, either
+        raise UserError(f"min_confidence must be 0 to 1. Received: {min_confidence}.")
     if blend != "exact" and not 0 <= overlap < tile:
         raise UserError(
             f"overlap must be 0 to {tile - 1} for tiles of {tile}. Received: {overlap}."
+        )
+
+
+def require_short_side(short_side: int | None) -> None:
+    """Raises `UserError` unless it is `None`, 0 or a number of pixels."""
+    if short_side is not None and not 0 <= short_side <= MAX_SHORT_SIDE:
+        raise UserError(
+            f"short_side must be 0 (photographs keep their size) to {MAX_SHORT_SIDE} pixels. "
+            f"Received: {short_side}."
         )

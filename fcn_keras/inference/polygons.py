@@ -6,6 +6,7 @@ Where two regions meet, both outlines are simplified in the same way, so that no
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 
 import numpy as np
 
@@ -43,8 +44,8 @@ class Region:
         class_id: The class.
         filled: How many pixels its outer outline encloses.
         parent: The number of the region that is around it, or -1.
-        painted: Whether it must be painted; regions of the background are only if another one
-            is below.
+        painted: Whether it must be painted; regions of the background and such are only if
+            another one is below.
         rings: Its outer outline, then those of what it encloses.
     """
 
@@ -55,14 +56,14 @@ class Region:
     rings: list[Ring]
 
 
-def regions_of(mask: np.ndarray, background: int | None = None) -> list[Region]:
+def regions_of(mask: np.ndarray, unpainted: Collection[int | None] = ()) -> list[Region]:
     """The regions of a mask, in the order of their first pixels, row by row.
 
     Those that are `painted`, filled without their holes by decreasing `filled`, give the mask.
 
     Args:
         mask: Class ids, uint8 `(H, W)`.
-        background: The class of pixels that nothing is painted on.
+        unpainted: The ids of pixels that nothing is painted on.
     """
     mask, numbers = _without_small_regions(mask)
     edges = _Edges(numbers)
@@ -80,7 +81,7 @@ def regions_of(mask: np.ndarray, background: int | None = None) -> list[Region]:
             # Above its first pixel is the region around it, or one with the same around.
             if parent >= 0 and loop_of_edge[edges.opposite(first)] == outer[parent]:
                 parent = found[parent].parent
-            painted = class_id != background or (parent >= 0 and found[parent].painted)
+            painted = class_id not in unpainted or (parent >= 0 and found[parent].painted)
             outer.append(index)
             found.append(Region(class_id, edges.enclosed(loop), parent, painted, []))
     edges.prepare(numbers, [region.filled if region.painted else numbers.size for region in found])

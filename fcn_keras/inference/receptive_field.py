@@ -9,7 +9,8 @@ import keras
 
 from fcn_keras.errors import UserError
 from fcn_keras.models.graph import calls
-from fcn_keras.models.upsampling import CropLike
+from fcn_keras.models.short_side import ShortSide
+from fcn_keras.models.upsampling import BilinearUpsampling, CropLike
 
 _POINTWISE = (
     keras.layers.Activation,
@@ -17,6 +18,7 @@ _POINTWISE = (
     keras.layers.Dropout,
     keras.layers.Normalization,
     keras.layers.ReLU,
+    ShortSide,
 )
 
 
@@ -112,6 +114,9 @@ def _after_layer(layer, fields: list[Field], axis: int) -> Field:
         kernel, stride = layer.kernel_size[axis], layer.strides[axis]
         crop = (kernel - stride) // 2 if layer.padding == "same" else 0
         return field.after_transposed_convolution(kernel, stride, crop)
+    if isinstance(layer, BilinearUpsampling):
+        factor = layer.factor  # reaches as far as the transposed convolution that interpolates
+        return field.after_transposed_convolution(2 * factor, factor, factor // 2)
     if isinstance(layer, keras.layers.Conv2D):
         kernel = (layer.kernel_size[axis] - 1) * layer.dilation_rate[axis] + 1
         return field.after_convolution(kernel, layer.strides[axis], _padding(layer, kernel, axis))

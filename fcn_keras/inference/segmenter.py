@@ -7,21 +7,22 @@ import functools
 import math
 import os
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import keras
 import numpy as np
 from PIL import Image, ImageOps
 
 from fcn_keras.data.overlay import overlay
-from fcn_keras.data.split import LabelSet, placeholder_names
+from fcn_keras.data.split import IGNORE_ID, LabelSet, placeholder_names
 from fcn_keras.errors import UserError
 from fcn_keras.files.images import MAX_PIXELS, open_photograph, to_rgb
 from fcn_keras.inference import tiling
 from fcn_keras.inference.loading import load_model, read_labels, require_network
 from fcn_keras.inference.options import require_options, require_runtime
 from fcn_keras.inference.receptive_field import Field, receptive_field
+from fcn_keras.inference.resizing import resized_strips
 from fcn_keras.inference.runtimes import Network, load_network
+from fcn_keras.models.short_side import resized_size, short_side_of
 from fcn_keras.runs.folder import model_file
 
 
@@ -50,6 +51,11 @@ class Segmenter:
         threads: Of the runtimes `"openvino"` and `"onnx"`, which choose if it is `None`.
         max_pixels: The largest image file to accept; by default Pillow's limit for
             decompression bombs. Raise it for trusted files only.
+        short_side: Photographs are resized to this shorter side for the network, and their
+            logits back (see `resized_size`); 0 leaves them as they are. Default: what the
+            model stores.
+        min_confidence: Pixels whose most likely class is less probable than this become 255
+            in masks.
     """
 
     model: keras.Model
@@ -64,9 +70,16 @@ class Segmenter:
     precision: str | None = None
     threads: int | None = None
     max_pixels: int = MAX_PIXELS
+    short_side: int | None = None
+    min_confidence: float = 0.0
 
     def __post_init__(self):
-        require_options(self.tile, self.blend, self.overlap, self.scales, self.max_pixels)
+        if self.short_side is None:
+            self.short_side = short_side_of(self.model)
+        require_options(
+            *(self.tile, self.blend, self.overlap, self.scales, self.max_pixels),
+            *(self.short_side, self.min_confidence),
+        )
         require_runtime(self.runtime, self.precision)
 
     def __getstate__(self):
@@ -76,13 +89,15 @@ class Segmenter:
 
     @classmethod
     def load(cls, run_or_file, **options) -> Segmenter:
-        """Loads a run's best model, or a `.keras` file.
+        """Loads a run's best model, a model file, or a published model.
 
         The classes are those stored in an exported file, or those of the run whose
-        folder the file is in; otherwise they are named `class_0`, `class_1` and so on.
+        folder the file is in; those of a `.pth` file with 21 classes are VOC's. Otherwise
+        they are named `class_0`, `class_1` and so on.
 
         Args:
-            run_or_file: A run's folder or a `.keras` file.
+            run_or_file: A run's folder, a `.keras` or `.pth` file, or the name of a published
+                model, such as `"torchvision/fcn_resnet50"` (see `load_model`).
             **options: The other fields of `Segmenter`; `runtime` defaults to
                 `"tensorflow"`.
 
@@ -105,7 +120,7 @@ class Segmenter:
                 `(H, W, 3)` or `(H, W, 4)` in 0..255, integers or floats.
 
         Returns:
-            uint8 `(H, W)` of class ids.
+            uint8 `(H, W)` of class ids; 255 where `min_confidence` is not reached.
 
         Raises:
             UserError: If `image` is none of these.
@@ -114,7 +129,7 @@ class Segmenter:
         mask = np.empty((image.height, image.width), np.uint8)
         for top, left, logits in self.pieces(image):
             height, width = logits.shape[:2]
-            mask[top : top + height, left : left + width] = logits.argmax(axis=-1)
+            mask[top : top + height, left : left + width] = self._ids(logits)
         return mask
 
     def probabilities(self, image) -> np.ndarray:
@@ -135,22 +150,38 @@ class Segmenter:
 
     def pieces(self, image: Image.Image) -> Iterator[tiling.Piece]:
         """Logits in pieces `(top, left, logits)` that together cover the image once."""
-        if self.scales == (1.0,) and not self.flip:
+        size = image.size
+        if self.short_side:
+            size = resized_size(*size, self.short_side)
+        if self.scales == (1.0,) and not self.flip and size == image.size:
             yield from self._tiles(image)
             return
 
         def whole(image):
             return self._whole(image, self._tiles(image))
 
-        total: Any = 0.0
+        sums = []  # the logits at each scale
         for scale in self.scales:
-            size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-            scaled = image if scale == 1 else image.resize(size, Image.Resampling.BILINEAR)
-            total = total + _resized(whole(scaled), image)
+            width, height = (max(1, round(side * scale)) for side in size)
+            scaled = image
+            if image.size != (width, height):  # Pillow's antialiases, as torchvision's transforms
+                scaled = image.resize((width, height), Image.Resampling.BILINEAR)
+            logits = whole(scaled)
             if self.flip:
-                mirrored = scaled.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-                total = total + _resized(whole(mirrored)[:, ::-1], image)
-        yield 0, 0, total / (len(self.scales) * (1 + self.flip))
+                logits += whole(scaled.transpose(Image.Transpose.FLIP_LEFT_RIGHT))[:, ::-1]
+            sums.append(logits)
+        parts = len(self.scales) * (1 + self.flip)
+        for strips in zip(*(resized_strips(each, image.height, image.width) for each in sums)):
+            top, left, _ = strips[0]
+            total = sum(logits for _, _, logits in strips)
+            yield top, left, total / parts if parts > 1 else total
+
+    def _ids(self, logits: np.ndarray) -> np.ndarray:
+        ids = logits.argmax(axis=-1).astype(np.uint8)
+        if self.min_confidence > 0:
+            powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+            ids[1 / powers.sum(axis=-1) < self.min_confidence] = IGNORE_ID
+        return ids
 
     def _whole(self, image: Image.Image, pieces: Iterator[tiling.Piece]) -> np.ndarray:
         whole = np.empty((image.height, image.width, len(self.labels)), np.float32)
@@ -226,12 +257,3 @@ def as_image(image, max_pixels: int = MAX_PIXELS) -> Image.Image:
         )
     rgb = np.repeat(array, 3, axis=-1) if array.shape[-1] == 1 else array[..., :3]
     return Image.fromarray(np.ascontiguousarray(np.round(rgb).astype(np.uint8)))
-
-
-def _resized(logits: np.ndarray, image: Image.Image) -> np.ndarray:
-    if logits.shape[:2] == (image.height, image.width):
-        return logits
-    resized = keras.ops.image.resize(
-        logits[None], (image.height, image.width), interpolation="bilinear"
-    )
-    return keras.ops.convert_to_numpy(resized)[0]

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+from pathlib import Path
 
 import keras
 
 from fcn_keras.errors import UserError
+from fcn_keras.files.published import SUFFIXES, fetched, published, require_kind
+from fcn_keras.files.torch_networks import backbone_of, read_backbone
+from fcn_keras.models.dilation import dilate
+from fcn_keras.models.torchvision_names import set_torchvision_weights
 from fcn_keras.models.untrusted import check_preset_folder
 
 STRIDES = (8, 16, 32)
@@ -26,7 +31,7 @@ RESNETS = {
 
 
 def build_features(
-    backbone="resnet18", weights: str | None = "imagenet", dtype=None
+    backbone="resnet18", weights: str | None = "imagenet", dtype=None, dilated: bool = False
 ) -> keras.Model:
     """Builds the feature extractor of an FCN.
 
@@ -34,18 +39,20 @@ def build_features(
         backbone: A key of `RESNETS`, or a KerasHub backbone with
             `pyramid_outputs` P3, P4 and P5, which keeps its own weights.
         weights: `"imagenet"` for KerasHub's preset, `None` for random values, a
-            directory that holds a preset (KerasHub's own layout or timm's), or
-            any preset name or handle that KerasHub understands, such as
-            `"hf://timm/resnet18.tv_in1k"`.
+            directory that holds a preset (KerasHub's own layout or timm's),
+            a `.pth` file of torchvision's ResNet or FCN, a published one, such as
+            `"torchvision/resnet18"`, or any preset name or handle that KerasHub
+            understands, such as `"hf://timm/resnet18.tv_in1k"`.
         dtype: Dtype policy of its layers; Keras's global policy where `None`.
+        dilated: Whether all features have stride 8 (see `dilate`).
 
     Returns:
         A model named `"backbone"` that maps normalised images `(B, H, W, 3)` to
         a list of features: `(B, ceil(H / s), ceil(W / s), channels)` for s in
-        8, 16, 32.
+        8, 16, 32, or three times 8.
 
     Raises:
-        UserError: If the backbone is unknown, or the weights are not available
+        UserError: If the backbone is unknown or cannot be dilated, or the weights are not available
             or belong to another network.
     """
     name = backbone if isinstance(backbone, str) else None
@@ -61,7 +68,8 @@ def build_features(
     # A plain functional model: saved files then load without KerasHub's classes.
     outputs = [pyramid[level] for level in ("P3", "P4", "P5")]
     features = keras.Model(backbone.input, outputs, name="backbone")
-    return _narrowed(features) if name == "tiny" else features
+    features = _narrowed(features) if name == "tiny" else features
+    return dilate(features) if dilated else features
 
 
 def _narrowed(features: keras.Model) -> keras.Model:
@@ -82,42 +90,68 @@ def _load_resnet(name: str, weights: str | None, dtype):
         raise UserError(f"backbone must be one of {offered}. Received: {name!r}.")
     from keras_hub.models import ResNetBackbone  # takes a second to import
 
-    block_type, num_blocks = RESNETS[name]
     if weights is None:
-        return ResNetBackbone(
-            input_conv_filters=[64],
-            input_conv_kernel_sizes=[7],
-            stackwise_num_filters=[64, 128, 256, 512],
-            stackwise_num_blocks=num_blocks,
-            stackwise_num_strides=[1, 2, 2, 2],
-            block_type=block_type,
-            dtype=dtype,
-        )
+        return _random_resnet(name, dtype)
     if name == "tiny":
         raise UserError(f"tiny has random weights only. Use --weights none. Received: {weights!r}.")
+    if published(weights) or (weights.endswith(SUFFIXES) and not os.path.isdir(weights)):
+        return _load_torch_resnet(name, weights, dtype)
     if weights == "imagenet" and name == "resnet34":
         raise UserError(
-            "KerasHub has no ImageNet weights for resnet34. Use --weights none, "
-            "hf://timm/resnet34.tv_in1k, or another backbone."
+            "KerasHub has no ImageNet weights for resnet34. Use --weights torchvision/resnet34, "
+            "none, or another backbone."
         )
     preset = f"resnet_{name.removeprefix('resnet')}_imagenet" if weights == "imagenet" else weights
     resnet = _load_preset(ResNetBackbone, preset, name, dtype)
-    found = (resnet.block_type, list(resnet.stackwise_num_blocks))
-    if found != (block_type, num_blocks):
+    _require_form(name, weights, resnet.block_type, list(resnet.stackwise_num_blocks))
+    return resnet
+
+
+def _random_resnet(name: str, dtype):
+    from keras_hub.models import ResNetBackbone
+
+    block_type, num_blocks = RESNETS[name]
+    return ResNetBackbone(
+        input_conv_filters=[64],
+        input_conv_kernel_sizes=[7],
+        stackwise_num_filters=[64, 128, 256, 512],
+        stackwise_num_blocks=num_blocks,
+        stackwise_num_strides=[1, 2, 2, 2],
+        block_type=block_type,
+        dtype=dtype,
+    )
+
+
+def _load_torch_resnet(name: str, weights: str, dtype):
+    """A ResNet with the weights of a `.pth` file, or published ones."""
+    if published(weights):
+        require_kind(weights, is_fcn=False)
+        path = fetched(weights)
+    else:
+        path = Path(weights)
+    state = read_backbone(path)
+    _require_form(name, weights, *backbone_of(state, prefix=""))
+    resnet = _random_resnet(name, dtype)
+    set_torchvision_weights(resnet, state, path)
+    return resnet
+
+
+def _require_form(name: str, weights: str, block_type: str, num_blocks: list[int]) -> None:
+    if (block_type, num_blocks) != RESNETS[name]:
         raise UserError(
             f"The weights {weights!r} belong to a network other than {name}: they have "
-            f"{found[0]}s {found[1]}, not {block_type}s {num_blocks}. Choose the --backbone they "
-            "were made for."
+            f"{block_type}s {num_blocks}, not {RESNETS[name][0]}s {RESNETS[name][1]}. Choose the "
+            "--backbone they were made for."
         )
-    return resnet
 
 
 def _load_preset(backbone_class, preset: str, name: str, dtype):
     known = "://" in preset or os.path.isdir(preset) or preset in backbone_class.presets
     if not known:
         raise UserError(
-            f"weights must be 'imagenet', 'none', a directory with a preset, or a KerasHub "
-            f"handle. Received: {preset!r}, which is not a directory."
+            f"weights must be 'imagenet', 'none', a directory with a preset, a .pth file, a name "
+            f"of fcn-keras weights list, or a KerasHub handle. Received: {preset!r}, which is "
+            "none of these."
         )
     try:
         if os.path.isdir(preset):

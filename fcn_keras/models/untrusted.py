@@ -39,7 +39,10 @@ LAYERS = set(
     RepeatVector Rescaling Reshape Resizing SeparableConv2D Softmax SpatialDropout2D Subtract
     UnitNormalization UpSampling2D ZeroPadding2D""".split()
 )
-OWN = {"BilinearInitializer", "BlockwiseConv2DTranspose", "CropLike", "FusedBatchNormalization"}
+OWN = set(
+    """BilinearInitializer BilinearUpsampling BlockwiseConv2DTranspose CropLike DilatedConv2D
+    FusedBatchNormalization ShortSide""".split()
+)
 # All classes in these compute numbers from numbers.
 PLAIN_MODULES = {
     *("keras.constraints", "keras.initializers", "keras.regularizers"),

@@ -1,4 +1,4 @@
-"""Upsampling by transposed convolution: its bilinear kernel, and the crop after it."""
+"""Upsampling: a bilinear kernel for transposed convolutions, resizing, and the crop after them."""
 
 import keras
 import numpy as np
@@ -45,6 +45,35 @@ def _triangle(size: int) -> np.ndarray:
     factor = (size + 1) // 2
     center = factor - 1 if size % 2 == 1 else factor - 0.5
     return 1 - np.abs(np.arange(size) - center) / factor
+
+
+@keras.saving.register_keras_serializable("fcn_keras")
+class BilinearUpsampling(keras.layers.Layer):
+    """Resizes maps `(B, h, w, C)` bilinearly to `(B, h * factor, w * factor, C)`.
+
+    Pixels have their centres at halves, and edges are repeated, as in PyTorch's
+    `interpolate(mode="bilinear", align_corners=False)`. Keras's `UpSampling2D` is the same but
+    needs to know the size of the maps.
+    """
+
+    def __init__(self, factor: int, **options):
+        super().__init__(**options)
+        self.factor = factor
+
+    def call(self, inputs):
+        resize = ops.image.resize
+        if keras.backend.backend() == "tensorflow":
+            from tensorflow.image import resize
+
+        height, width = ops.shape(inputs)[1:3]
+        return resize(inputs, (height * self.factor, width * self.factor), "bilinear")
+
+    def compute_output_shape(self, input_shape):
+        height, width = (size and size * self.factor for size in input_shape[1:3])
+        return (input_shape[0], height, width, input_shape[3])
+
+    def get_config(self):
+        return {**super().get_config(), "factor": self.factor}
 
 
 @keras.saving.register_keras_serializable("fcn_keras")

@@ -28,6 +28,7 @@ GROUPS = {
     "epochs": "optimization",
     "seed": "run",
 }
+BOTH_FORMS = "--output-stride does not apply to --dilated. Give only one of them."
 # Settings of earlier versions, with the values that are now fixed.
 DROPPED = {"trainable_upsampling": True, "fused_batchnorm": True, "tensorboard_images": 4}
 
@@ -77,13 +78,28 @@ class TrainConfig:
     weights: str = _setting(
         "none",
         "initial weights of the backbone: imagenet, none, auto (imagenet if available, else none), "
-        "a preset's directory or a KerasHub handle",
+        "a preset's directory, torchvision's as a .pth file or a name such as "
+        "torchvision/resnet18, or a KerasHub handle",
     )
     init_from: str | None = _setting(
-        None, "run folder or .keras file to initialize the model from (none)", metavar="RUN"
+        None,
+        "run folder, .keras or .pth file, or torchvision/fcn_resnet50 or 101, to initialize the "
+        "model from (none)",
+        metavar="RUN",
     )
-    output_stride: int = _setting(
-        32, "output stride: 32, 16 or 8 for FCN-32s, FCN-16s or FCN-8s", choices=(32, 16, 8)
+    output_stride: int | None = _setting(
+        32,
+        "output stride: 32, 16 or 8 for FCN-32s, FCN-16s or FCN-8s; not with --dilated",
+        choices=(32, 16, 8),
+    )
+    dilated: bool = _setting(
+        False, "build the dilated FCN: a ResNet that keeps stride 8, and a head without skips"
+    )
+    auxiliary_weight: float | None = _setting(
+        None,
+        "weight of the auxiliary head's loss in a dilated FCN; 0 leaves the head out (0.4)",
+        metavar="WEIGHT",
+        minimum=0,
     )
     upsampling_initializer: str = _setting(
         "bilinear",
@@ -187,6 +203,10 @@ class TrainConfig:
         for name in ("crop", "scale", "class_weights"):  # JSON has lists only
             if isinstance(getattr(self, name), list):
                 object.__setattr__(self, name, tuple(getattr(self, name)))
+        if self.dilated and self.output_stride == 32:  # the default
+            object.__setattr__(self, "output_stride", None)
+        if self.dilated and self.auxiliary_weight is None:
+            object.__setattr__(self, "auxiliary_weight", 0.4)
         require_types(self)
         for field in dataclasses.fields(self):
             _check_value(field, getattr(self, field.name))
@@ -197,6 +217,17 @@ class TrainConfig:
             raise UserError(f"--learning-rate must be positive. Received: {self.learning_rate}.")
         if not 0 < self.scale[0] <= self.scale[1]:
             raise UserError(f"--scale needs 0 < LOW <= HIGH. Received: {self.scale}.")
+        if self.dilated != (self.output_stride is None):
+            raise UserError(BOTH_FORMS)
+        if self.dilated and self.upsampling_initializer != "bilinear":
+            raise UserError("--upsampling-initializer does not apply to --dilated, which resizes.")
+        if not self.dilated and self.auxiliary_weight is not None:
+            raise UserError("--auxiliary-weight requires --dilated.")
+
+    @property
+    def network(self) -> str:
+        """The network's name in texts, such as `FCN-8s`."""
+        return "Dilated FCN" if self.dilated else f"FCN-{self.output_stride}s"
 
     @classmethod
     def from_recipe(cls, recipe: str | None = None, **settings) -> TrainConfig:
@@ -213,7 +244,29 @@ class TrainConfig:
         recipe = recipe or _recipe_of(settings.get("dataset") or "sample")
         if recipe not in RECIPES:
             raise UserError(f"--recipe must be one of {', '.join(RECIPES)}. Received: {recipe!r}.")
-        return cls(**{**RECIPES[recipe], **settings, "recipe": recipe})
+        return cls(**_combined(RECIPES[recipe], {**settings, "recipe": recipe}))
+
+    def replaced(self, **settings) -> TrainConfig:
+        """A copy with some settings replaced; see `_combined`."""
+        return TrainConfig(**_combined(vars(self), settings))
+
+
+def _combined(base: dict, settings: dict) -> dict:
+    """Settings in place of those of a recipe or run.
+
+    Of `dilated` and `output_stride`, the one that is given replaces the other.
+
+    Raises:
+        UserError: If both are given.
+    """
+    if settings.get("dilated") and settings.get("output_stride"):
+        raise UserError(BOTH_FORMS)
+    before = base.get("dilated", False)
+    dilated = settings.get("dilated", before and not settings.get("output_stride"))
+    if dilated != before:
+        unused = ("output_stride", "auxiliary_weight")
+        base = {name: value for name, value in base.items() if name not in unused}
+    return {**base, "dilated": dilated, **settings}
 
 
 def split_of(config: TrainConfig, part: str) -> Split:
@@ -252,7 +305,7 @@ def _recipe_of(dataset: str) -> str:
 def _check_value(field: dataclasses.Field, value) -> None:
     """Raises `UserError` if a value of the right type is not one that its field allows."""
     choices, minimum = field.metadata["choices"], field.metadata["minimum"]
-    if choices and value not in choices:
+    if choices and value not in (None, *choices):
         fault = f"be one of {', '.join(map(str, choices))}"
     else:
         values = value if isinstance(value, tuple) else (value,)

@@ -16,13 +16,19 @@ from pathlib import Path
 
 from fcn_keras.data.split import LabelSet
 from fcn_keras.errors import UserError, first_line
+from fcn_keras.files.published import SUFFIXES, fetched, is_cached, published, require_kind
 from fcn_keras.files.reading import as_object, build, damage_as_user_errors, read_object, read_text
+from fcn_keras.files.torch_networks import read_fcn
 from fcn_keras.files.writing import PARTIAL, atomic_path
 from fcn_keras.runs.config import DROPPED, TrainConfig
 from fcn_keras.runs.history import out_of_patience
 from fcn_keras.runs.paths import absolute, shown_settings
 from fcn_keras.runs.software import software
 
+MODELS = (
+    "Give a run's folder, a .keras file, a .pth file with an FCN of torchvision, or a name of "
+    "fcn-keras weights list."
+)
 LABELS_FILE = "labels.json"  # in exported .keras files
 MOST_RUNS = 12  # on one page, whose style sheet has as many lines
 # The four metrics of Long et al. 2015: their names in metrics.json and in texts.
@@ -252,49 +258,65 @@ def run_names(run_dirs: Sequence) -> list[str]:
 
 
 def model_file(run_or_file) -> Path:
-    """The `best.keras` of a run's folder, or the `.keras` file itself.
+    """The file of a model: the `best.keras` of a run's folder, or a `.keras` or `.pth` file.
+
+    Published weights are downloaded if need be. A path has priority over their names.
 
     Raises:
         UserError: If it is missing or has another format.
     """
+    if published(run_or_file):
+        require_kind(str(run_or_file), is_fcn=True)
+        return fetched(str(run_or_file))
     path = Path(run_or_file)
     path = RunFolder(path).best if path.is_dir() else path
     if not path.is_file():
-        raise UserError(f"{path}: no such model. Give a run's folder or a .keras file.")
+        raise UserError(f"{path}: no such model. {MODELS}")
     if path.suffix in (".h5", ".hdf5"):
         raise UserError(
             f"{path}: only .keras files are read, as others may run code. If you trust it, convert "
             f"it: keras.models.load_model({str(path)!r}).save({str(path.with_suffix('.keras'))!r})."
         )
-    if path.suffix != ".keras":
-        raise UserError(f"{path}: not a .keras model. Give a run's folder or a .keras file.")
+    if path.suffix not in (".keras", *SUFFIXES):
+        raise UserError(f"{path}: not a .keras model. {MODELS}")
     return path
 
 
 def require_model(run_or_file) -> None:
     """Raises `UserError` for faults of a model that can be found without Keras.
 
-    Those of `model_file`, a file that is not an archive, and damaged classes in `config.json`.
+    Those of `model_file`, a file that is not an archive, damaged classes in `config.json`, and
+    all of a `.pth` file except an unknown backbone.
     """
     path = model_file(run_or_file)
+    if path.suffix in SUFFIXES:
+        read_fcn(path)
+        return
     run = RunFolder(path.parent)
     try:
         with zipfile.ZipFile(path) as archive:
             complete = LABELS_FILE in archive.namelist()
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise UserError(
-            f"{path}: not a .keras model, or a damaged one ({first_line(error)}). Choose another "
-            "file."
+            f"{path}: not a .keras model, or a damaged one ({first_line(error)}). "
+            f"{replacement(path)}"
         ) from error
     if not complete and run.config.is_file():
         run.read_labels()
+
+
+def replacement(path: Path) -> str:
+    """What to do about a damaged model file, as a sentence."""
+    if is_cached(path):
+        return "Delete it; then it is downloaded again."
+    return "Choose another file."
 
 
 def provenance(run_or_file) -> dict:
     """Where a model comes from, for those who do not have its run.
 
     Args:
-        run_or_file: A run's folder or a `.keras` file, as for `model_file`.
+        run_or_file: As for `model_file`.
 
     Returns:
         A dictionary for JSON: the file's name, the software that is running, and the
@@ -302,6 +324,8 @@ def provenance(run_or_file) -> dict:
     """
     path = model_file(run_or_file)
     origin = {"file": path.name, **software()}
+    if path.suffix in SUFFIXES:  # of no run, even in its folder
+        return origin
     run = RunFolder(path.parent)
     with contextlib.suppress(OSError, ValueError, RecursionError):
         content = read_object(run.config)

@@ -10,6 +10,7 @@ from typing import Any
 
 from fcn_keras.data import TFDS, in_data_dir
 from fcn_keras.errors import UserError
+from fcn_keras.files.published import SUFFIXES, published
 from fcn_keras.runs.config import TrainConfig, flag
 
 # Settings that may be paths, and their values that are not.
@@ -81,15 +82,20 @@ def _paths(settings: dict) -> dict[str, str]:
         name: value
         for name, value in values.items()
         if isinstance(value, str) and value not in ("", *NAMES[name])
-        if not value.startswith(TFDS)
-        # A KerasHub handle is not a path.
-        if name != "weights" or os.path.isdir(value) or (os.sep in value and "://" not in value)
+        if not value.startswith(TFDS) and not published(value)
+        if name != "weights" or _is_path(value)
     }
+
+
+def _is_path(weights: str) -> bool:
+    """Whether it is neither a preset's name nor a KerasHub handle."""
+    known = os.path.isdir(weights) or weights.endswith(SUFFIXES)
+    return known or (os.sep in weights and "://" not in weights)
 
 
 def _last(path: str) -> str:
     return (
         path
-        if "://" in path or path.startswith(TFDS)
+        if "://" in path or path.startswith(TFDS) or published(path)
         else os.path.basename(path.rstrip(os.sep)) or path
     )

@@ -81,7 +81,7 @@ class Recorder(keras.callbacks.Callback):
     def _save(self, run: RunFolder, is_best: bool) -> None:
         if is_best:
             # A new model of these layers lacks the optimizer, whose state is twice their size.
-            inference = keras.Model(self.model.input, self.model.output, name=self.model.name)
+            inference = keras.Model(self.model.input, self.model.outputs[0], name=self.model.name)
             with atomic_path(run.best, durable=True) as path:
                 inference.save(path)
         run.write_history(self.history)

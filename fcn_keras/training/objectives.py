@@ -87,6 +87,31 @@ def _weighted_crossentropy(logits, mask, weights):
     return crossentropy(logits)
 
 
+def add_auxiliary_loss(model: keras.Model, weight: float, class_weights=None) -> None:
+    """Adds the auxiliary head's cross-entropy to the loss of a compiled model, in training only.
+
+    Metrics, and the loss in validation, are those of the first output. This replaces methods of
+    the instance, not its class, so that it is saved as a plain model.
+
+    Args:
+        model: Its outputs are logits and auxiliary logits, as `build_fcn` makes them; its loss and
+            metrics are for one output.
+        weight: Of the auxiliary head's loss.
+        class_weights: As in `SegmentationCrossentropy`.
+    """
+    compute_loss, compute_metrics = model.compute_loss, model.compute_metrics
+    auxiliary_loss = SegmentationCrossentropy(class_weights)
+
+    def loss_of_both(x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        loss = compute_loss(x, y, y_pred[0], sample_weight, training)
+        return loss + weight * auxiliary_loss(y, y_pred[1]) if training else loss
+
+    def metrics_of_first(x, y, y_pred, sample_weight=None):
+        return compute_metrics(x, y, y_pred[0], sample_weight)
+
+    model.compute_loss, model.compute_metrics = loss_of_both, metrics_of_first
+
+
 def soft_jaccard_loss(mask, logits, labelled):
     """One minus the mean IoU of probabilities and truth over the classes in the batch.
 

@@ -10,10 +10,12 @@ import keras
 from fcn_keras.data import pipeline
 from fcn_keras.data.split import LabelSet, Split, placeholder_names
 from fcn_keras.errors import UserError, few
+from fcn_keras.files.published import require_flags
 from fcn_keras.inference.loading import load_model, read_labels, require_network
 from fcn_keras.models.backbones import build_features
-from fcn_keras.models.fcn import copy_weights
+from fcn_keras.models.fcn import copy_weights, is_dilated, without_auxiliary_head
 from fcn_keras.models.graph import nested_layers
+from fcn_keras.models.pretrained import backbone_name_of
 from fcn_keras.runs.config import TrainConfig
 from fcn_keras.runs.folder import model_file
 from fcn_keras.training.devices import fast_precision
@@ -71,15 +73,27 @@ def pace_statistics(model: keras.Model, steps: int) -> None:
             layer.momentum = min(layer.momentum, max(0.5, 1 - 10 / steps))
 
 
+def seed_dropout(model: keras.Model, seed: int, steps_done: int) -> None:
+    """Sets the states of dropout, which Keras does not save, to those after some steps."""
+    for layer in nested_layers(model):
+        if isinstance(layer, keras.layers.Dropout):
+            layer.seed_generator.state.assign([seed, steps_done])
+
+
 def copy_run(init_from: str, model: keras.Model, labels: LabelSet) -> None:
-    """Copies the layers of a run or `.keras` file to a network; a note says if classes differ.
+    """Copies the layers of a run or model file to a network; a note says if classes differ.
 
     Raises:
-        UserError: If it cannot be loaded or has another backbone.
+        UserError: If it cannot be loaded or has another backbone, or only it is dilated.
     """
-    source, path = load_model(init_from), model_file(init_from)
-    require_network(source, path)
-    placeholders = placeholder_names(source.output_shape[-1])
+    path = model_file(init_from)
+    source = load_model(path, auxiliary_head=True)
+    single = without_auxiliary_head(source) if is_dilated(source) else source
+    require_network(single, path)
+    if is_dilated(source):
+        own = backbone_name_of(model) or "an unknown one"
+        require_flags(init_from, backbone_name_of(source), own, is_dilated(model))
+    placeholders = placeholder_names(single.output_shape[-1])
     known = read_labels(path, len(placeholders))
     names = known.names if known else placeholders
     nameless = names == placeholders
@@ -98,7 +112,7 @@ def copy_run(init_from: str, model: keras.Model, labels: LabelSet) -> None:
         anew = [name for name in labels.names if name not in names]
         layers = ", ".join(name for name in copied if name.startswith(("score_", "upscore_")))
         if not kept:
-            rest = f"{layers} start afresh."
+            rest = f"{layers} start{'s' * (', ' not in layers)} afresh."
         elif anew:
             rest = f"in {layers}, {few(kept)} keep their values and {few(anew)} start afresh."
         else:
@@ -114,7 +128,7 @@ def plan(config: TrainConfig, splits: tuple[Split, Split]) -> str:
     steps = pipeline.steps_per_epoch(splits[0], config.batch_size)
     ends_early = 0 < (config.max_steps or 0) < config.epochs * steps
     return (
-        f"FCN-{config.output_stride}s on {config.backbone}, starting from {start}. "
+        f"{config.network} on {config.backbone}, starting from {start}. "
         f"Images: {len(splits[0])} for training, {len(splits[1])} for validation. "
         f"Epochs: {config.epochs}, each of {steps} steps of {config.batch_size} images"
         + (f"; ends after {config.max_steps} steps in all." if ends_early else ".")

@@ -32,7 +32,7 @@ class TensorBoard(keras.callbacks.TensorBoard):
     def on_train_begin(self, logs=None):
         super().on_train_begin(logs)
         # The same layers without a strategy, as the other workers do not predict.
-        model = keras.Model(self.model.input, self.model.output)
+        model = keras.Model(self.model.input, self.model.outputs[0])
         self.segment = Segmenter(model, self.examples.labels)
 
     def on_epoch_end(self, epoch, logs=None):

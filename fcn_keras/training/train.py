@@ -39,7 +39,7 @@ from fcn_keras.training.devices import (
 from fcn_keras.training.faults import faults_as_user_errors
 from fcn_keras.training.keras_bridge import prepare_fit, with_one_iterator
 from fcn_keras.training.schedules import WarmUp
-from fcn_keras.training.start import copy_run, pace_statistics, plan, settle
+from fcn_keras.training.start import copy_run, pace_statistics, plan, seed_dropout, settle
 from fcn_keras.training.tensorboard import TensorBoard
 
 POLY_POWER = 0.9
@@ -150,6 +150,8 @@ def build_model(config: TrainConfig, labels: LabelSet) -> keras.Model:
         config.backbone,
         len(labels),
         config.output_stride,
+        dilated=config.dilated,
+        auxiliary_head=bool(config.auxiliary_weight),
         weights=None if config.init_from or config.weights == "none" else config.weights,
         upsampling_initializer=config.upsampling_initializer,
         # New skips start at zero (Long et al., section 4.2).
@@ -243,6 +245,8 @@ def _build_and_compile(config: TrainConfig, splits: tuple[Split, Split], strateg
             jit_compile=False,  # XLA doubles a step's time on CPUs and can hang under a strategy
         )
         optimizer.build(model.trainable_variables)  # so that load_weights finds its state
+    if config.auxiliary_weight:
+        objectives.add_auxiliary_loss(model, config.auxiliary_weight, config.class_weights)
     return model
 
 
@@ -263,6 +267,8 @@ def _fit_and_finish(run, config, splits, model, history, steps_done=0) -> RunFol
         callbacks.append(StopAtStep(config.max_steps, steps_done))
     if not complete:
         strategy = model.distribute_strategy
+        with strategy.scope():
+            seed_dropout(model, config.seed, steps_done)
         batches, validation = _data(config, splits, len(history), strategy)
         prepare_fit(model)
         with pipeline.bad_files_as_user_errors(), Interruption() as interruption:

@@ -55,6 +55,8 @@ def test_help_shows_each_recipe_s_values(capsys, monkeypatch):
             texts |= dict.fromkeys(names.split(", "), text)
         for name in RECIPES:
             value = getattr(TrainConfig.from_recipe(name), field.name)
+            if value is None:  # of a dilated FCN, which has no output stride
+                continue
             if isinstance(value, bool):
                 assert texts[name] == ("on" if value else "off"), line
             else:

@@ -33,10 +33,11 @@ CONTENT = {
 SIZES = [(1, 1, 1), (2, 37, 50), (3, 96, 64)]
 
 
-def small_fcn(stride=8, seed=0, dtype=None):
+def small_fcn(stride=8, seed=0, dtype=None, dilated=False):
     """An FCN with few channels, whose batch normalisations have statistics as after training."""
     keras.utils.set_random_seed(seed)
-    model = build_fcn("tiny", len(LABELS), stride, weights=None, dtype=dtype)
+    options = {"dilated": dilated, "weights": None, "dtype": dtype}
+    model = build_fcn("tiny", len(LABELS), None if dilated else stride, **options)
     rng = np.random.default_rng(seed)
     for weight in model.weights:
         if "moving" in weight.path:
@@ -118,10 +119,10 @@ def test_logits_of_any_size_are_the_models(segmenter, folder, suffix, shape):
     np.testing.assert_allclose(run(folder / f"m{suffix}", images), expected, atol=tolerance)
 
 
-@pytest.mark.parametrize("stride", [16, 32])
+@pytest.mark.parametrize("options", [{"stride": 16}, {"stride": 32}, {"dilated": True}])
 @pytest.mark.parametrize("format", ["onnx", "litert"])
-def test_coarser_networks(stride, format, tmp_path):
-    model, suffix = small_fcn(stride), FILES[format][0]
+def test_other_networks(options, format, tmp_path):
+    model, suffix = small_fcn(**options), FILES[format][0]
     path = export_file(Segmenter(model, LABELS), tmp_path / f"m{suffix}", format)
     run, tolerance = RUNS[suffix]
     images = random_images((2, 70, 45))

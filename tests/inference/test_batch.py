@@ -169,7 +169,9 @@ def test_large_images_need_leave(run, tmp_path, capfd):
         (["a.jpg", "--blend", "average", "--overlap", "9999"], "overlap must be 0 to 1407"),
     ],
 )
-def test_mistakes_are_named(run, tmp_path, arguments, message, capfd):
+def test_mistakes_are_named(run, tmp_path, arguments, message, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (6, 5)).save("a.jpg")
     assert predict(run, tmp_path / "out", *arguments) == 1
     assert message in capfd.readouterr().err
     assert not (tmp_path / "out").exists()

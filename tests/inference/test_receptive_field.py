@@ -6,6 +6,7 @@ import tensorflow as tf
 from fcn_keras.errors import UserError
 from fcn_keras.inference.receptive_field import Field, receptive_field
 from fcn_keras.models.fcn import build_fcn
+from fcn_keras.models.upsampling import BilinearUpsampling
 
 
 def model_of(*layers):
@@ -49,6 +50,8 @@ CHAINS = {
         L.Conv2D(1, 2, strides=2),
         L.Conv2DTranspose(1, 8, strides=4, padding="same"),
     ],
+    "down and resized": [L.Conv2D(1, 3, strides=4, padding="same"), BilinearUpsampling(4)],
+    "resized by 3": [L.Conv2D(1, 3, strides=3), BilinearUpsampling(3)],
 }
 
 
@@ -75,6 +78,13 @@ def test_known_reach_of_resnet18():
 def test_skips_reach_as_far_as_their_farthest_path():
     fields = [receptive_field(build_fcn("resnet18", 2, stride, weights=None)) for stride in (32, 8)]
     assert fields[1].low < fields[0].low and all(field.halo == 288 for field in fields)
+
+
+def test_known_reach_of_a_dilated_resnet18():
+    """As without dilation, 435 rows; 2 * 8 for the head, 8 for the next score, up to 8 rounded."""
+    field = receptive_field(build_fcn("resnet18", 2, dilated=True, weights=None))
+    assert (field.jump, field.stride) == (1, 8)
+    assert 435 + 16 < field.high - field.low + 1 <= 435 + 16 + 16
 
 
 def test_halo_is_rounded_up_to_the_grid():

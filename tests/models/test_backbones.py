@@ -57,7 +57,7 @@ def test_backbone_without_pyramid_is_refused():
         ("resnet19", None, "backbone must be one of resnet18"),
         ("resnet34", "imagenet", "no ImageNet weights for resnet34"),
         ("tiny", "imagenet", "tiny has random weights only"),
-        ("resnet18", "no/such/folder", "which is not a directory"),
+        ("resnet18", "no/such/folder", "which is none of these"),
     ],
 )
 def test_mistakes_name_the_value(backbone, weights, message):

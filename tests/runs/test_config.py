@@ -98,3 +98,27 @@ def test_a_run_takes_the_first_images_and_drops_small_ones_from_training(tmp_pat
     with pytest.raises(UserError, match="as large as the crop 49×64"):
         split_of(larger, "train")
     assert split_of(larger, "val").ids == ("val_0", "val_1")
+
+
+def test_of_dilation_and_output_stride_the_given_one_replaces_the_other():
+    def form(config):
+        return config.dilated, config.output_stride, config.auxiliary_weight
+
+    strong, best = TrainConfig.from_recipe("strong"), TrainConfig.from_recipe("voc2012_best")
+    assert form(strong) == (False, 8, None)
+    assert form(best) == form(TrainConfig(dilated=True)) == (True, None, 0.4)
+    assert form(TrainConfig.from_recipe("strong", dilated=True)) == (True, None, 0.4)
+    assert form(strong.replaced(dilated=True, auxiliary_weight=0.0)) == (True, None, 0.0)
+    assert form(best.replaced(output_stride=16)) == (False, 16, None)
+    assert form(best.replaced(dilated=False)) == (False, 32, None)
+    assert form(best.replaced(epochs=3)) == (True, None, 0.4)
+    for settings, message in [
+        ({"dilated": True, "output_stride": 32}, "--output-stride does not apply to --dilated"),
+        ({"dilated": True, "upsampling_initializer": "zeros"}, "does not apply to --dilated"),
+        ({"auxiliary_weight": 0.4}, "--auxiliary-weight requires --dilated"),
+        ({"dilated": True, "auxiliary_weight": -1.0}, "--auxiliary-weight must be at least 0"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            TrainConfig.from_recipe("strong", **settings)
+    with pytest.raises(UserError, match="--output-stride does not apply to --dilated"):
+        TrainConfig(dilated=True, output_stride=16)

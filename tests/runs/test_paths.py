@@ -67,6 +67,26 @@ def test_what_is_no_path_stays():
             assert absolute(config) == config == shown(config)
 
 
+def test_published_names_are_no_paths_unless_they_exist(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {"weights": "torchvision/resnet18", "init_from": "torchvision/fcn_resnet50"}
+    config = TrainConfig(**names)
+    assert absolute(config) == config == shown(config)
+    command = ["train", "--weights=torchvision/resnet18", "--init-from", names["init_from"]]
+    assert shown_command(command) == command
+    (tmp_path / "torchvision" / "resnet18").mkdir(parents=True)
+    assert absolute(config).weights == str(tmp_path / "torchvision" / "resnet18")
+    assert absolute(config).init_from == names["init_from"]
+
+
+@pytest.mark.parametrize("name", ["resnet.pth", "resnet.pt", "files/resnet.pth"])
+def test_a_file_of_weights_is_a_path(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    config = absolute(TrainConfig(weights=name))
+    assert config.weights == str(tmp_path / name)
+    assert shown(config).weights == name.removeprefix("files/")
+
+
 def test_a_folder_of_weights_and_of_voc(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", "/home/someone")

@@ -13,16 +13,18 @@ from PIL import Image
 from support.fake_folder import CLASSES
 from support.fake_voc import write_sbd, write_voc_devkit
 from support.processes import finish, start, until_epoch
-from support.runs import QUICK, history_of
+from support.runs import FORMLESS, QUICK, history_of
 
 from fcn_keras.cli import main
 from fcn_keras.data import load_split
 from fcn_keras.data.sample.dataset import write_sample
 from fcn_keras.errors import UserError
 from fcn_keras.evaluation.scores import evaluate
+from fcn_keras.inference.loading import load_model
 from fcn_keras.inference.segmenter import Segmenter
 from fcn_keras.models.fcn import build_fcn
 from fcn_keras.runs.config import TrainConfig
+from fcn_keras.runs.folder import RunFolder
 from fcn_keras.training.train import build_model, make_optimizer, train
 
 
@@ -166,6 +168,24 @@ def test_mixed_precision_trains_and_resumes(shapes, tmp_path, precision):
     assert len(history_of(run_dir)) == 2
 
 
+def test_only_training_has_the_auxiliary_head(shapes, tmp_path):
+    run_dir = tmp_path / "run"
+    flags = ["--dataset", str(shapes), "--backbone", "tiny", "--batch-size", "6", "--dilated"]
+    flags += ["--crop", "48", "64", "--epochs", "2", "--run-dir", str(run_dir)]
+    assert main(["train", *flags]) == 0
+    config = RunFolder(run_dir).read_config()
+    assert (config.recipe, config.output_stride, config.auxiliary_weight) == ("strong", None, 0.4)
+    last = keras.models.load_model(run_dir / "last.keras")
+    best = load_model(run_dir / "best.keras")
+    assert (last.output_names, best.output_names) == (["logits", "auxiliary_logits"], ["logits"])
+    assert last.optimizer.iterations == 2
+    assert not [layer for layer in best.layers if "auxiliary" in layer.name]
+    assert "# Dilated FCN, tiny" in (run_dir / "MODEL_CARD.md").read_text()
+    metrics = json.loads((run_dir / "metrics.json").read_text())
+    scores = max(float(row["val_mean_iou"]) for row in history_of(run_dir))
+    assert metrics["mean_iou"] == pytest.approx(scores, abs=1e-5)
+
+
 @pytest.mark.slow
 def test_automatic_precision_is_recorded_as_what_it_was(shapes, tmp_path):
     run_dir = tmp_path / "run"
@@ -258,8 +278,9 @@ def test_voc2012_best_recipe_on_a_small_devkit(tmp_path):
 
 
 @pytest.mark.slow
-def test_killed_run_resumes_to_the_same_weights(shapes, tmp_path):
-    flags = ["--dataset", shapes, *QUICK, "--epochs", "5", "--batch-size", "2", "--flip"]
+@pytest.mark.parametrize("form", [[], ["--dilated"]])
+def test_killed_run_resumes_to_the_same_weights(shapes, tmp_path, form):
+    flags = form + ["--dataset", shapes, *FORMLESS, "--epochs", "5", "--batch-size", "2", "--flip"]
     flags += ["--scale", "0.5", "2", "--optimizer", "adamw", "--learning-rate", "1e-4"]
     flags += ["--schedule", "poly", "--backbone", "resnet18"]  # whose epochs take a while
     finish("train.py", *flags, "--run-dir", tmp_path / "whole")
@@ -305,9 +326,10 @@ def test_two_devices_give_the_losses_of_one(tmp_path):
 
 
 @pytest.mark.slow
-def test_two_devices_validate_the_statistics_that_are_saved(shapes, tmp_path):
+@pytest.mark.parametrize("form", [[], ["--dilated"]])
+def test_two_devices_validate_the_statistics_that_are_saved(shapes, tmp_path, form):
     """Without synchronised BatchNorm, the replicas' moving statistics differ."""
-    flags = ["--dataset", shapes, *QUICK, "--epochs", "2", "--devices", "2"]
+    flags = [*form, "--dataset", shapes, *FORMLESS, "--epochs", "2", "--devices", "2"]
     finish("train.py", *flags, "--run-dir", tmp_path)
     best = max(float(row["val_mean_iou"]) for row in history_of(tmp_path))
     metrics = json.loads((tmp_path / "metrics.json").read_text())

@@ -90,7 +90,7 @@ def _remedy(name: str, root: Path) -> str:
 
 def _require_reachable(builder, name: str, root: Path) -> None:
     """Raises `UserError` if a download would fail, since TFDS may wait for minutes."""
-    from fcn_keras.data.voc.download import why_unreachable
+    from fcn_keras.files.downloading import why_unreachable
 
     place, manual = root / "downloads" / "manual", builder.MANUAL_DOWNLOAD_INSTRUCTIONS
     if manual and not (place.is_dir() and any(place.iterdir())):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import threading
 import urllib.parse
 from pathlib import Path
 
@@ -13,9 +12,9 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
 
 from fcn_keras.errors import UserError, first_line
+from fcn_keras.files.downloading import why_unreachable
 
 _BERKELEY = "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/"
-PROBE_SECONDS = 10  # per address; all three take at most half a minute
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +84,7 @@ def _download(
 ) -> Path:
     reasons = []
     for url in archive.urls:
-        reason = why_unreachable(url)
+        reason = why_unreachable(url)  # TFDS's downloader has no timeout
         try:
             if not reason:
                 path = Path(dl_manager.download(url))
@@ -118,21 +117,3 @@ def _check_md5(path: Path, archive: Archive) -> None:
             f"{path}: wrong checksum, expected {archive.checksum}, received MD5 {received}. "
             "Delete that file and run again."
         )
-
-
-def why_unreachable(url: str) -> str | None:
-    """Why `url` does not answer within PROBE_SECONDS, as TFDS's downloader has no timeout."""
-    reason: list[str | None] = [f"no answer in {PROBE_SECONDS} s"]
-
-    def probe():
-        try:
-            with requests.get(url, stream=True, timeout=PROBE_SECONDS) as response:
-                reason[0] = None if response.ok else f"HTTP status {response.status_code}"
-        except requests.RequestException as error:
-            reason[0] = type(error).__name__
-
-    # A thread, because looking up a host's name ignores the timeout.
-    thread = threading.Thread(target=probe, daemon=True)
-    thread.start()
-    thread.join(PROBE_SECONDS)
-    return reason[0]

@@ -152,7 +152,7 @@ def _marked(values: list[float | None]) -> list[tuple[str, bool]]:
 
 
 def _title(config: TrainConfig) -> str:
-    return f"FCN-{config.output_stride}s, {config.backbone}, {Path(config.dataset).name}"
+    return f"{config.network}, {config.backbone}, {Path(config.dataset).name}"
 
 
 def _now() -> str:

@@ -34,6 +34,7 @@ from fcn_keras.data.voc.builder import Voc2012Segmentation
 from fcn_keras.data.voc.dataset import voc_split
 from fcn_keras.data.voc.labels import VOC_CLASSES, VOC_COLORMAP, VOC_LABELS
 from fcn_keras.errors import UserError
+from fcn_keras.files import downloading
 
 AUG_TRAIN = (*VOC_IDS["train"], "2008_000002", "2008_000007")  # without val's 2007_000033
 
@@ -507,7 +508,7 @@ def test_sbd_alone_is_missing(tmp_path, monkeypatch):
 
 
 def test_silent_server_is_given_up(tmp_path, monkeypatch):
-    monkeypatch.setattr(voc_download, "PROBE_SECONDS", 0.3)
+    monkeypatch.setattr(downloading, "PROBE_SECONDS", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as server:  # accepts, never answers
         _use_archive(monkeypatch, "VOC", f"http://127.0.0.1:{server.getsockname()[1]}/voc.tar")
         start = time.monotonic()
@@ -517,7 +518,7 @@ def test_silent_server_is_given_up(tmp_path, monkeypatch):
 
 
 def test_slow_lookup_of_a_name_is_given_up(tmp_path, monkeypatch):
-    monkeypatch.setattr(voc_download, "PROBE_SECONDS", 0.3)
+    monkeypatch.setattr(downloading, "PROBE_SECONDS", 0.3)
     monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: time.sleep(3) or [])
     _use_archive(monkeypatch, "VOC", "http://voc.invalid/voc.tar")
     start = time.monotonic()
@@ -528,7 +529,7 @@ def test_slow_lookup_of_a_name_is_given_up(tmp_path, monkeypatch):
 
 def test_probes_stay_within_half_a_minute():
     addresses = len(builder_module.VOC.urls) + len(builder_module.SBD.urls)
-    assert addresses * voc_download.PROBE_SECONDS <= 30
+    assert addresses * downloading.PROBE_SECONDS <= 30
 
 
 def test_downloads_and_falls_back(tmp_path, served, monkeypatch):
