@@ -191,12 +191,11 @@ def _tile_progress(pieces, total: int):
 def import_tensorflow() -> None:
     """Imports TensorFlow without the notes on its build, which no log level hides.
 
-    They are shown if the user has set `TF_CPP_MIN_LOG_LEVEL`.
+    They are shown if the user has set `TF_CPP_MIN_LOG_LEVEL` to less than 3.
     """
     # From tqdm, when KerasHub imports it in a notebook; it works without Jupyter's widgets.
     warnings.filterwarnings("ignore", message="IProgress not found")
-    if "TF_CPP_MIN_LOG_LEVEL" not in os.environ:
-        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "3":
         with silenced(2):
             importlib.import_module("tensorflow")
             importlib.import_module("tensorflow_text")  # KerasHub needs it; it prints notes, too

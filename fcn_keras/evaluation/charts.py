@@ -67,14 +67,15 @@ def draw_grid(
     return figure
 
 
-def draw_curves(history: list[dict]) -> Figure:
+def draw_curves(history: list[dict], loss_title: str = "loss") -> Figure:
     """Draws loss, accuracy and mean IoU of training and validation per epoch.
 
     Args:
         history: One dictionary per epoch, with the columns of `history.csv`.
+        loss_title: Title of the first chart.
     """
     figure = Figure(figsize=(10, 3.2), layout="constrained")
-    titles = {"loss": "loss", "pixel_accuracy": "pixel accuracy", "mean_iou": "mean IoU"}
+    titles = {"loss": loss_title, "pixel_accuracy": "pixel accuracy", "mean_iou": "mean IoU"}
     for axes, (name, title) in zip(figure.subplots(1, len(titles)), titles.items()):
         for column, label in ((name, "train"), (f"val_{name}", "validation")):
             points = [(row["epoch"], row[column]) for row in history if row[column] == row[column]]

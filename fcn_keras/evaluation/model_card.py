@@ -83,8 +83,8 @@ def _training(config: TrainConfig, train: Split, history: list[dict]) -> str:
     )
     lines = [
         f"Recipe: `{config.recipe}`, with these settings changed: {settings or 'none'}",
-        f"Initial weights: `{config.weights}` for the backbone"
-        + (f", layers of `{config.init_from}`" if config.init_from else ""),
+        f"Initial weights: `{config.init_from or config.weights}`"
+        + (" for all layers that are alike" if config.init_from else " for the backbone"),
         f"Length: {len(history)} epochs, {min(steps, config.max_steps or steps)} steps of "
         f"{config.batch_size} images",
         f"Time: {training_time(history)}, including validation after each epoch",

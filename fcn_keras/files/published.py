@@ -31,27 +31,27 @@ class Weights(NamedTuple):
 
 
 def _fcn(file: str, mib: float, backbone: str, mean_iou: float) -> Weights:
-    content = f"dilated FCN, VOC's 21 classes, trained on COCO; mean IoU {mean_iou} on COCO val"
+    content = f"dilated FCN, VOC's 21 classes, trained on COCO; mean IoU {mean_iou:.3f} on COCO val"
     return Weights(file, mib, backbone, True, content)
 
 
 def _backbone(name: str, digits: str, mib: float, accuracy: float) -> Weights:
-    content = f"backbone, trained on ImageNet; top-1 accuracy {accuracy}"
+    content = f"backbone, trained on ImageNet; top-1 accuracy {accuracy:.3f}"
     return Weights(f"{name}-{digits}.pth", mib, name, False, content)
 
 
 # Source: torchvision's models/segmentation/fcn.py (COCO_WITH_VOC_LABELS_V1) and models/resnet.py
 # (IMAGENET1K_V1), with the figures and sizes that it states.
 PUBLISHED = {
-    "torchvision/fcn_resnet50": _fcn("fcn_resnet50_coco-1167a1af.pth", 135.009, "resnet50", 60.5),
+    "torchvision/fcn_resnet50": _fcn("fcn_resnet50_coco-1167a1af.pth", 135.009, "resnet50", 0.605),
     "torchvision/fcn_resnet101": _fcn(
-        "fcn_resnet101_coco-7ecb50ca.pth", 207.711, "resnet101", 63.7
+        "fcn_resnet101_coco-7ecb50ca.pth", 207.711, "resnet101", 0.637
     ),
-    "torchvision/resnet18": _backbone("resnet18", "f37072fd", 44.661, 69.758),
-    "torchvision/resnet34": _backbone("resnet34", "b627a593", 83.275, 73.314),
-    "torchvision/resnet50": _backbone("resnet50", "0676ba61", 97.781, 76.130),
-    "torchvision/resnet101": _backbone("resnet101", "63fe2227", 170.511, 77.374),
-    "torchvision/resnet152": _backbone("resnet152", "394f9c45", 230.434, 78.312),
+    "torchvision/resnet18": _backbone("resnet18", "f37072fd", 44.661, 0.698),
+    "torchvision/resnet34": _backbone("resnet34", "b627a593", 83.275, 0.733),
+    "torchvision/resnet50": _backbone("resnet50", "0676ba61", 97.781, 0.761),
+    "torchvision/resnet101": _backbone("resnet101", "63fe2227", 170.511, 0.774),
+    "torchvision/resnet152": _backbone("resnet152", "394f9c45", 230.434, 0.783),
 }
 
 
@@ -129,11 +129,13 @@ def fetched(name: str, folder: str | None = None) -> Path:
     path = (cache_folder() if folder is None else Path(folder)) / known.file
 
     def found() -> Path | None:
-        if folder is None:
-            return cached(name)
-        if path.exists():
-            check_hash(path, known.file)
-            return path
+        converted = path.with_suffix(".keras")
+        if folder is None and converted.is_file():
+            return converted
+        with contextlib.suppress(UserError):  # another file is replaced
+            if path.is_file():
+                check_hash(path, known.file)
+                return path
         return None
 
     if there := found():
@@ -149,8 +151,8 @@ def fetched(name: str, folder: str | None = None) -> Path:
         raise UserError(
             f"{name}: {HOST}{known.file} cannot be downloaded ({error}). On a machine with a "
             f"network run: fcn-keras weights fetch {name} --to DIR",
-            f"Copy DIR/{known.file} to {path.parent}, or anywhere and give its path in place of "
-            f"{name}.",
+            f"Then give the path of DIR/{known.file} in place of the name, or copy that file to "
+            f"{cache_folder()}.",
         ) from error
     except OSError as error:
         raise UserError(

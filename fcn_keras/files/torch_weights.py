@@ -194,5 +194,5 @@ def _array(tensor: Tensor, numbers: np.ndarray) -> np.ndarray:
 
 def _foreign(path: Path) -> UserError:
     return UserError(
-        f"{path}: not a file that torch.save of PyTorch 0.4 or later wrote. Choose a .pth file."
+        f"{path}: not a file that torch.save of PyTorch 0.4 or later wrote. Choose another file."
     )

@@ -137,11 +137,13 @@ def _load_torch_resnet(name: str, weights: str, dtype):
 
 
 def _require_form(name: str, weights: str, block_type: str, num_blocks: list[int]) -> None:
-    if (block_type, num_blocks) != RESNETS[name]:
+    form = block_type, num_blocks
+    if form != RESNETS[name]:
+        owner = next((other for other in RESNETS if RESNETS[other] == form), None)
+        remedy = f"Choose --backbone {owner}." if owner else "Choose other weights."
         raise UserError(
             f"The weights {weights!r} belong to a network other than {name}: they have "
-            f"{block_type}s {num_blocks}, not {RESNETS[name][0]}s {RESNETS[name][1]}. Choose the "
-            "--backbone they were made for."
+            f"{block_type}s {num_blocks}, not {RESNETS[name][0]}s {RESNETS[name][1]}. {remedy}"
         )
 
 

@@ -106,8 +106,6 @@ def build_fcn(
         raise UserError(f"num_classes must be at least 1. Received: {num_classes!r}.")
     if freeze not in FREEZE_CHOICES:
         raise UserError(f"freeze must be one of {', '.join(FREEZE_CHOICES)}. Received: {freeze!r}.")
-    if short_side is not None and short_side < 1:
-        raise UserError(f"short_side must be at least 1 pixel. Received: {short_side!r}.")
 
     features = build_features(backbone, weights, dtype, dilated)
     fused = fused_batchnorm and not synchronized_batchnorm  # the kernel sees only one replica

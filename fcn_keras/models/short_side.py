@@ -30,7 +30,7 @@ class ShortSide(keras.layers.Layer):
     def __init__(self, pixels: int, **options):
         super().__init__(**options)
         if not isinstance(pixels, int) or pixels < 0:
-            raise UserError(f"The shorter side must be 0 or more pixels. Received: {pixels!r}.")
+            raise UserError(f"short_side must be 0 or more pixels. Received: {pixels!r}.")
         self.pixels = pixels
 
     def call(self, inputs):

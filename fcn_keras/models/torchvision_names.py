@@ -49,7 +49,8 @@ def set_torchvision_weights(model: keras.Model, state: Mapping[str, np.ndarray],
         source: Where they come from, for errors.
 
     Raises:
-        UserError: If one is missing or has another shape; the model is then unchanged.
+        UserError: If one is missing, has another shape or is not finite; the model is then
+            unchanged.
     """
     values = []
     for name, weight in torchvision_names(model).items():
@@ -63,6 +64,8 @@ def set_torchvision_weights(model: keras.Model, state: Mapping[str, np.ndarray],
                 f"{source}: not the weights of this network: {name!r} has the shape "
                 f"{value.shape}, not {shape}."
             )
+        if not np.isfinite(value).all():
+            raise UserError(f"{source}: {name!r} has values that are not finite. Train it again.")
         values.append((weight, value.transpose(2, 3, 1, 0) if len(shape) == 4 else value))
     for weight, value in values:
         weight.assign(value)

@@ -6,16 +6,18 @@ import dataclasses
 import shlex
 
 from fcn_keras.runs.config import TrainConfig, flag
+from fcn_keras.runs.recipes import RECIPES
 
 
 def changed_settings(config: TrainConfig) -> dict:
     """The settings that differ from the recipe's, without the recipe and the run folder."""
-    recipe = TrainConfig.from_recipe(config.recipe)
+    recipe = vars(TrainConfig.from_recipe(config.recipe, dilated=config.dilated))
+    recipe["dilated"] = RECIPES[config.recipe].get("dilated", False)
     return {
         field.name: getattr(config, field.name)
         for field in dataclasses.fields(TrainConfig)
         if field.name not in ("recipe", "run_dir")
-        and getattr(config, field.name) != getattr(recipe, field.name)
+        and getattr(config, field.name) != recipe[field.name]
     }
 
 

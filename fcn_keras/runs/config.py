@@ -229,6 +229,11 @@ class TrainConfig:
         """The network's name in texts, such as `FCN-8s`."""
         return "Dilated FCN" if self.dilated else f"FCN-{self.output_stride}s"
 
+    @property
+    def loss_title(self) -> str:
+        """The title of charts of the loss, which contains the auxiliary one only in training."""
+        return "loss (train: both heads)" if self.auxiliary_weight else "loss"
+
     @classmethod
     def from_recipe(cls, recipe: str | None = None, **settings) -> TrainConfig:
         """A recipe's settings, some of them replaced.

@@ -114,7 +114,7 @@ def copy_run(init_from: str, model: keras.Model, labels: LabelSet) -> None:
         if not kept:
             rest = f"{layers} start{'s' * (', ' not in layers)} afresh."
         elif anew:
-            rest = f"in {layers}, {few(kept)} keep their values and {few(anew)} start afresh."
+            rest = f"in {layers}: {few(kept)} keep their values; {few(anew)} start afresh."
         else:
             rest = f"in {layers}, values are matched by class name."
         note = f"has other classes ({few(names)}): the backbone is copied; {rest}"

@@ -320,7 +320,7 @@ def _finish(run: RunFolder, splits: tuple[Split, Split], history: list[dict]) ->
     images, truths = zip(*map(examples.read, range(len(examples))))
     predictions = [segment(image) for image in images]
     figures = {
-        run.curves: charts.draw_curves(history),
+        run.curves: charts.draw_curves(history, run.read_config().loss_title),
         run.predictions: charts.draw_grid(images, predictions, truths, val_split.labels),
     }
     for path, figure in figures.items():

@@ -131,8 +131,9 @@ def test_what_goes_wrong_is_told(server, mode, reason, kept):
     first, second = str(error.value).splitlines()
     assert first.startswith(f"{NAME}: {address}{file} cannot be downloaded (")
     assert first.endswith(f"run: fcn-keras weights fetch {NAME} --to DIR")
-    assert second == f"Copy DIR/{file} to {cache_folder()}, or anywhere and give its path in " + (
-        f"place of {NAME}."
+    assert second == (
+        f"Then give the path of DIR/{file} in place of the name, or copy that file to "
+        f"{cache_folder()}."
     )
     assert [*left().values()] == ([] if kept is None else [kept])
 
@@ -173,9 +174,11 @@ def test_to_a_folder(server, tmp_path):
     assert path == tmp_path / "usb" / "stick" / server.weights.file
     server.mode = 404
     assert fetched(NAME, tmp_path / "usb" / "stick") == path
-    path.write_bytes(DATA[:-1])
-    with pytest.raises(UserError, match="damaged or not tiny-.*Delete it and download it again"):
+    path.write_bytes(DATA[:-1])  # another file under that name is replaced
+    with pytest.raises(UserError, match="HTTP status 404"):
         fetched(NAME, tmp_path / "usb" / "stick")
+    server.mode = "good"
+    assert fetched(NAME, tmp_path / "usb" / "stick").read_bytes() == DATA
 
 
 def test_a_folder_that_cannot_be_written(server, tmp_path):

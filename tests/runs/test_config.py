@@ -5,6 +5,7 @@ import pytest
 from support.fake_folder import write_folder
 
 from fcn_keras.errors import UserError
+from fcn_keras.runs.command import train_command
 from fcn_keras.runs.config import DROPPED, GROUPS, TrainConfig, split_of
 from fcn_keras.runs.recipes import RECIPES
 
@@ -122,3 +123,17 @@ def test_of_dilation_and_output_stride_the_given_one_replaces_the_other():
             TrainConfig.from_recipe("strong", **settings)
     with pytest.raises(UserError, match="--output-stride does not apply to --dilated"):
         TrainConfig(dilated=True, output_stride=16)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "settings", "words"),
+    [
+        ("strong", {"dilated": True}, "--dilated"),
+        ("strong", {"dilated": True, "auxiliary_weight": 0.0}, "--dilated --auxiliary-weight 0.0"),
+        ("voc2012_best", {}, ""),
+        ("voc2012_best", {"output_stride": 8}, "--output-stride 8 --no-dilated"),
+    ],
+)
+def test_the_command_of_a_form_gives_that_form(recipe, settings, words):
+    config = TrainConfig.from_recipe(recipe, **settings)
+    assert train_command(config) == f"fcn-keras train --recipe {recipe} {words}".strip()

@@ -47,9 +47,9 @@ def same_values(model, other, layer="backbone"):
     [
         (("cat", "dog"), r"other classes \(ground, box, bar\): the backbone is copied; score_32"),
         (("cat", "dog", "cow"), "the backbone is copied; score_32, .*, upscore_8 start afresh."),
-        (("cat", "bar"), "in score_32, .*, upscore_8, bar keep their values and cat start afresh."),
+        (("cat", "bar"), "in score_32, .*, upscore_8: bar keep their values; cat start afresh."),
         (("bar", "ground", "box"), "upscore_8, values are matched by class name."),
-        ((*CLASSES, "cat"), "upscore_8, ground, box, bar keep their values and cat start afresh."),
+        ((*CLASSES, "cat"), "upscore_8: ground, box, bar keep their values; cat start afresh."),
     ],
 )
 def test_classes_keep_their_values_by_name(names, note, untrained_run, capfd):
@@ -120,7 +120,7 @@ def test_a_run_on_other_classes_starts_from_another(finished_run, shapes, tmp_pa
     flags = ["--epochs", "1", "--init-from", str(finished_run), "--run-dir", str(tmp_path / "run")]
     assert main(["train", "--dataset", str(data), *QUICK, *flags]) == 0
     out, errors = capfd.readouterr()
-    assert "in score_32, ground, bar keep their values and crate, wheel start afresh." in errors
+    assert "in score_32: ground, bar keep their values; crate, wheel start afresh." in errors
     assert f"FCN-32s on tiny, starting from {finished_run}." in out
 
 

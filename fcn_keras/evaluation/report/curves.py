@@ -58,15 +58,17 @@ class Chart:
     lines: list[Line]
 
 
-def charts(history: list[dict]) -> list[Chart]:
+def charts(history: list[dict], loss_title: str = "loss") -> list[Chart]:
     """The charts of a history: one for each of `CHARTS` that it has values for.
 
     Args:
         history: Rows as in `history.csv`; an epoch without validation has NaN there.
+        loss_title: Title of the chart of the loss.
     """
+    titles = {**CHARTS, "loss": loss_title}
     return _charts(
         (title, [(kind, name, _points(history, prefix + column)) for prefix, kind, name in PARTS])
-        for column, title in CHARTS.items()
+        for column, title in titles.items()
     )
 
 
