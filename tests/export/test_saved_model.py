@@ -20,11 +20,13 @@ from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
 from fcn_keras.cli import main
+from fcn_keras.data.voc.labels import VOC_LABELS
 from fcn_keras.errors import UserError
 from fcn_keras.export.saved_model import _verify, export_saved_model
 from fcn_keras.inference.conversion import in_bfloat16
 from fcn_keras.inference.loading import load_model
 from fcn_keras.inference.segmenter import Segmenter
+from fcn_keras.models.fcn import build_fcn
 
 SAVED_MODEL_CLI = [sys.executable, "-m", "tensorflow.python.tools.saved_model_cli"]
 QUIET = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
@@ -169,6 +171,21 @@ def test_a_run_in_mixed_precision_is_served_in_float32(mixed_run, untrained_run,
         np.testing.assert_array_equal(segment(signatures, photo.read_bytes())[0], mask)
         np.testing.assert_array_equal(predict(photo), mask)
     assert differing > 10  # so bfloat16 would show
+
+
+def test_the_dilated_network_is_served(photos, tmp_path):
+    model = build_fcn("tiny", 21, dilated=True, weights=None)
+    segmenter = Segmenter(model, VOC_LABELS)
+    path = export_saved_model(segmenter, tmp_path)
+    signatures = tf.saved_model.load(str(path)).signatures
+    for photo in photos:
+        np.testing.assert_array_equal(
+            segment(signatures, photo.read_bytes())[0], segmenter(str(photo))
+        )
+    images = np.random.default_rng(0).integers(0, 256, (2, 61, 83, 3), "uint8")
+    answer = signatures["predict_probabilities"](images=tf.constant(images))["probabilities"]
+    expected = tf.nn.softmax(model.predict_on_batch(images.astype(np.float32)))
+    np.testing.assert_allclose(answer, expected, atol=1e-5)
 
 
 def test_another_models_export_is_noticed(exported, untrained_run):
