@@ -18,7 +18,7 @@ from fcn_keras.errors import UserError, few, first_line, printable
 from fcn_keras.files.published import SUFFIXES, alone, is_cached, published_file
 from fcn_keras.files.reading import build, damage_as_user_errors, parse_json
 from fcn_keras.files.writing import atomic_path
-from fcn_keras.models.fcn import is_dilated, without_auxiliary_head
+from fcn_keras.models.fcn import without_auxiliary_head
 from fcn_keras.models.pretrained import load_torch_fcn
 from fcn_keras.models.untrusted import check_model_file
 from fcn_keras.runs.folder import LABELS_FILE, RunFolder, model_file, replacement
@@ -44,9 +44,7 @@ def load_model(run_or_file, auxiliary_head: bool = False) -> keras.Model:
         model = _convert(path)
     else:
         model = load_torch_fcn(path)
-    if is_dilated(model) and not auxiliary_head:
-        return without_auxiliary_head(model)
-    return model
+    return model if auxiliary_head else without_auxiliary_head(model)
 
 
 def _convert(path: Path) -> keras.Model:

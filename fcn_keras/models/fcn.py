@@ -195,8 +195,8 @@ def is_dilated(model: keras.Model) -> bool:
 
 
 def without_auxiliary_head(model: keras.Model) -> keras.Model:
-    """The model for inference, with one output. It shares its layers with `model`."""
-    if len(model.outputs) == 1:
+    """The dilated FCN for inference, with one output. It shares its layers with `model`."""
+    if not is_dilated(model) or len(model.outputs) == 1:
         return model
     return keras.Model(model.input, model.outputs[0], name=model.name)
 

@@ -88,7 +88,7 @@ def copy_run(init_from: str, model: keras.Model, labels: LabelSet) -> None:
     """
     path = model_file(init_from)
     source = load_model(path, auxiliary_head=True)
-    single = without_auxiliary_head(source) if is_dilated(source) else source
+    single = without_auxiliary_head(source)
     require_network(single, path)
     if is_dilated(source):
         own = backbone_name_of(model) or "an unknown one"
