@@ -9,6 +9,7 @@ includes TensorFlow's 0.5 GB; time is the median of the rounds.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 import tempfile
 from pathlib import Path
@@ -29,9 +30,9 @@ def main() -> int:
         tables = {
             "Training step, batch 4": varied("training_step", STEP, "size", *sizes(32, 64, 96)),
             "Training step, 320×480": varied("training_step", STEP, "batch", 1, 2, 4, 8, 16),
-            "Training step, batch 4, 320×480": varied("training_step", STEP, "classes", 2, 21, 150),
+            "Training step, batch 4, 320×480": by_classes("training_step", STEP),
             "Forward pass": varied("forward", FORWARD, "size", *sizes(32, 64, 128, 256)),
-            "Forward pass, 320×480": varied("forward", FORWARD, "classes", 2, 21, 150),
+            "Forward pass, 320×480": by_classes("forward", FORWARD),
             "`predict` of 320×480": folders(Path(scratch), 10, 100, 1000),
         }
         for title, contestants in tables.items():
@@ -47,6 +48,14 @@ def main() -> int:
 
 def sizes(*heights: int) -> list[tuple[int, int]]:
     return [(5 * height, 15 * height // 2) for height in heights]
+
+
+def by_classes(task: str, given: dict) -> list[Contestant]:
+    contestants = []
+    for kind in ("dense", "per-class", "fixed"):
+        kinds = varied(task, {**given, "upsampling": kind}, "classes", 2, 21, 150)
+        contestants += [dataclasses.replace(c, name=f"{kind}, {c.name}") for c in kinds]
+    return contestants
 
 
 def varied(task: str, given: dict, name: str, *values) -> list[Contestant]:

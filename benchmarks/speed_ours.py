@@ -31,7 +31,9 @@ def matmul(precision: str, side: int = 2048):
     return lambda: product(matrix, matrix).numpy()
 
 
-def training_step(precision: str, batch: int, size, classes: int, kind: str = "ours"):
+def training_step(
+    precision: str, batch: int, size, classes: int, kind: str = "ours", upsampling: str = "dense"
+):
     """A step of SGD with momentum; `kind` is "ours", "plain" or "bare".
 
     "plain" is what Keras offers: its own BatchNorm, transposed convolution, loss and
@@ -45,9 +47,8 @@ def training_step(precision: str, batch: int, size, classes: int, kind: str = "o
     from fcn_keras.training.objectives import SegmentationCrossentropy, SegmentationMetrics
 
     dtype = "float32" if precision == "float32" else f"mixed_{precision}"
-    model = build_fcn(
-        "resnet18", classes, weights=None, dtype=dtype, fused_batchnorm=kind != "plain"
-    )
+    options = {"dtype": dtype, "fused_batchnorm": kind != "plain", "upsampling": upsampling}
+    model = build_fcn("resnet18", classes, weights=None, **options)
     if kind == "plain":
         model = _with_plain_upsampling(model)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=255)
@@ -80,13 +81,21 @@ def _with_plain_upsampling(model):
     return keras.models.clone_model(model, clone_function=plain)
 
 
-def forward(precision: str, size, classes: int, runtime: str = "tensorflow", batch: int = 1):
+def forward(
+    precision: str,
+    size,
+    classes: int,
+    runtime: str = "tensorflow",
+    batch: int = 1,
+    upsampling: str = "dense",
+):
     """The network as `predict` runs it, on images of one size."""
     import_tensorflow()
     from fcn_keras.inference.runtimes import load_network
     from fcn_keras.models.fcn import build_fcn
 
-    network = load_network(build_fcn("resnet18", classes, weights=None), runtime, precision)
+    model = build_fcn("resnet18", classes, weights=None, upsampling=upsampling)
+    network = load_network(model, runtime, precision)
     images, _ = photographs(batch, size, classes)
     return lambda: network(images) is None
 

@@ -10,7 +10,7 @@ import keras
 from fcn_keras.errors import UserError
 from fcn_keras.models.graph import calls
 from fcn_keras.models.short_side import ShortSide
-from fcn_keras.models.upsampling import BilinearUpsampling, CropLike
+from fcn_keras.models.upsampling import BilinearUpsampling, CropLike, PerClassUpsampling
 
 _POINTWISE = (
     keras.layers.Activation,
@@ -114,7 +114,7 @@ def _after_layer(layer, fields: list[Field], axis: int) -> Field:
         kernel, stride = layer.kernel_size[axis], layer.strides[axis]
         crop = (kernel - stride) // 2 if layer.padding == "same" else 0
         return field.after_transposed_convolution(kernel, stride, crop)
-    if isinstance(layer, BilinearUpsampling):
+    if isinstance(layer, (BilinearUpsampling, PerClassUpsampling)):
         factor = layer.factor  # reaches as far as the transposed convolution that interpolates
         return field.after_transposed_convolution(2 * factor, factor, factor // 2)
     if isinstance(layer, keras.layers.Conv2D):

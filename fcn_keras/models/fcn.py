@@ -13,12 +13,18 @@ from fcn_keras.models.backbones import STRIDES, build_features
 from fcn_keras.models.block_upsampling import BlockwiseConv2DTranspose
 from fcn_keras.models.normalization import FusedBatchNormalization, fuse_batchnorm
 from fcn_keras.models.short_side import ShortSide
-from fcn_keras.models.upsampling import BilinearInitializer, BilinearUpsampling, CropLike
+from fcn_keras.models.upsampling import (
+    BilinearInitializer,
+    BilinearUpsampling,
+    CropLike,
+    PerClassUpsampling,
+)
 
 # ImageNet's channel means and standard deviations, for RGB in 0..255.
 IMAGENET_MEAN = tuple(255 * value for value in (0.485, 0.456, 0.406))
 IMAGENET_STD = tuple(255 * value for value in (0.229, 0.224, 0.225))
 FREEZE_CHOICES = ("none", "batchnorm", "backbone")
+UPSAMPLING_CHOICES = ("dense", "per-class", "fixed")
 
 
 def build_fcn(
@@ -29,6 +35,7 @@ def build_fcn(
     dilated: bool = False,
     auxiliary_head: bool = False,
     weights: str | None = "imagenet",
+    upsampling: str = "dense",
     upsampling_initializer="bilinear",
     trainable_upsampling: bool = True,
     skip_initializer="glorot_uniform",
@@ -66,7 +73,11 @@ def build_fcn(
             helps its training (see `without_auxiliary_head`).
         weights: `"imagenet"`, `None`, a preset directory or a KerasHub handle
             (see `build_features`).
-        upsampling_initializer: `"bilinear"`, or a Keras initializer or its
+        upsampling: `"dense"`, transposed convolutions whose kernels mix all classes, as in d2l:
+            their size and time grow with the square of the classes. `"per-class"`, a trained
+            kernel for each class; `"fixed"`, bilinear interpolation, without weights. All three
+            start with the same results.
+        upsampling_initializer: Of dense kernels: `"bilinear"`, or a Keras initializer or its
             name; `"glorot_uniform"` is d2l's first exercise.
         trainable_upsampling: Whether training changes the upsampling kernels.
         skip_initializer: Initialises the scores of strides 16 and 8. With `"zeros"`,
@@ -106,6 +117,9 @@ def build_fcn(
         raise UserError(f"num_classes must be at least 1. Received: {num_classes!r}.")
     if freeze not in FREEZE_CHOICES:
         raise UserError(f"freeze must be one of {', '.join(FREEZE_CHOICES)}. Received: {freeze!r}.")
+    if upsampling not in UPSAMPLING_CHOICES:
+        choices = ", ".join(UPSAMPLING_CHOICES)
+        raise UserError(f"upsampling must be one of {choices}. Received: {upsampling!r}.")
 
     features = build_features(backbone, weights, dtype, dilated)
     fused = fused_batchnorm and not synchronized_batchnorm  # the kernel sees only one replica
@@ -145,15 +159,18 @@ def build_fcn(
         )
 
     def upsample(factor, name):
+        if upsampling == "fixed":
+            return BilinearUpsampling(factor, zero_edges=True, dtype="float32", name=name)
+        options = {"trainable": trainable_upsampling, "dtype": "float32", "name": name}
+        if upsampling == "per-class":
+            return PerClassUpsampling(factor, **options)
         return BlockwiseConv2DTranspose(
             num_classes,
             kernel_size=2 * factor,
             strides=factor,
             padding="same",
             kernel_initializer=_initializer(upsampling_initializer),
-            trainable=trainable_upsampling,
-            dtype="float32",
-            name=name,
+            **options,
         )
 
     scores = score(32)(maps[32])
@@ -207,7 +224,7 @@ def copy_weights(
     """Copies the weights of all layers that two FCNs share by name.
 
     This is how FCN-16s starts from a trained FCN-32s (Long et al., section 4.2);
-    Keras 3's `load_weights` cannot do it.
+    Keras 3's `load_weights` cannot do it. Upsampling of another kind is not copied.
 
     Args:
         source: The trained model.
@@ -228,6 +245,8 @@ def copy_weights(
     for layer in target.layers:
         if not layer.weights or layer.name not in names:
             continue
+        if layer.name.startswith("upscore_") and upsampling_of(source) != upsampling_of(target):
+            continue
         values = source.get_layer(layer.name).get_weights()
         if classes is not None and layer.name.startswith(("score_", "upscore_")):
             values = _values_by_class(layer, values, classes)
@@ -240,6 +259,13 @@ def copy_weights(
         layer.set_weights(values)
         copied.append(layer.name)
     return copied
+
+
+def upsampling_of(model: keras.Model) -> str | None:
+    """Which of `UPSAMPLING_CHOICES` an FCN has; `None` for a dilated one."""
+    layer = next((each for each in model.layers if each.name.startswith("upscore_")), None)
+    kinds = {type(None): None, PerClassUpsampling: "per-class", BilinearUpsampling: "fixed"}
+    return kinds.get(type(layer), "dense")
 
 
 def _values_by_class(layer, source_values: list, classes: Sequence[int | None]) -> list:

@@ -12,6 +12,7 @@ from keras import ops
 
 from fcn_keras.errors import UserError
 from fcn_keras.models.graph import calls
+from fcn_keras.models.upsampling import interpolation
 
 # The longer side at most, in shorter sides. It bounds the memory for a photograph of 1×10,000.
 LONGEST = 4
@@ -123,29 +124,12 @@ class ResizeToShortSide(keras.layers.Layer):
         limits = {"low": ops.minimum, "high": ops.maximum}
         sides = resized_size(height, width, self.short_side, **limits)
         planes = ops.transpose(inputs, (0, 3, 1, 2))
-        planes = ops.matmul(_antialiased(height, sides[0], 3), planes)
-        planes = ops.matmul(planes, _antialiased(width, sides[1], 2))
+        planes = ops.matmul(interpolation(height, sides[0], 3), planes)
+        planes = ops.matmul(planes, interpolation(width, sides[1], 2))
         return ops.transpose(planes, (0, 2, 3, 1))
 
     def compute_output_shape(self, input_shape):
         return (input_shape[0], None, None, input_shape[3])
-
-
-def _antialiased(size, target, axis: int):
-    """Weights that resize maps: triangles, as wide as a resized pixel or more.
-
-    They have four axes, for which LiteRT needs no reshaping of several unknown sizes: the maps'
-    `axis`, and on the other one of the last two, the resized maps'.
-    """
-    scale = ops.cast(size, "float32") / ops.cast(target, "float32")
-
-    def middles(count, axis):
-        places = ops.cast(ops.arange(0, count, dtype="int32"), "float32") + 0.5
-        return ops.reshape(places, [-1 if each == axis else 1 for each in range(4)])
-
-    distances = ops.abs(middles(size, axis) - scale * middles(target, 5 - axis))
-    weights = ops.maximum(1 - distances / ops.maximum(scale, 1.0), 0.0)
-    return weights / ops.sum(weights, axis=axis, keepdims=True)
 
 
 class ResizeLike(keras.layers.Layer):

@@ -41,7 +41,7 @@ LAYERS = set(
 )
 OWN = set(
     """BilinearInitializer BilinearUpsampling BlockwiseConv2DTranspose CropLike DilatedConv2D
-    FusedBatchNormalization ShortSide""".split()
+    FusedBatchNormalization PerClassUpsampling ShortSide""".split()
 )
 # All classes in these compute numbers from numbers.
 PLAIN_MODULES = {

@@ -101,9 +101,15 @@ class TrainConfig:
         metavar="WEIGHT",
         minimum=0,
     )
+    upsampling: str = _setting(
+        "dense",
+        "upsampling of the scores: dense kernels that mix all classes, one trained kernel per "
+        "class, or fixed bilinear interpolation; use the latter two with many classes",
+        choices=("dense", "per-class", "fixed"),
+    )
     upsampling_initializer: str = _setting(
         "bilinear",
-        "initial upsampling kernels: bilinear, or a Keras initializer such as glorot_uniform",
+        "initial dense upsampling kernels: bilinear, or a Keras initializer such as glorot_uniform",
         metavar="NAME",
     )
     freeze: str = _setting(
@@ -219,8 +225,15 @@ class TrainConfig:
             raise UserError(f"--scale needs 0 < LOW <= HIGH. Received: {self.scale}.")
         if self.dilated != (self.output_stride is None):
             raise UserError(BOTH_FORMS)
-        if self.dilated and self.upsampling_initializer != "bilinear":
-            raise UserError("--upsampling-initializer does not apply to --dilated, which resizes.")
+        if self.dilated and self.upsampling != "dense":
+            raise UserError("--upsampling does not apply to --dilated, which resizes.")
+        if self.upsampling_initializer != "bilinear":
+            if self.dilated:
+                raise UserError(
+                    "--upsampling-initializer does not apply to --dilated, which resizes."
+                )
+            if self.upsampling != "dense":
+                raise UserError("--upsampling-initializer requires --upsampling dense.")
         if not self.dilated and self.auxiliary_weight is not None:
             raise UserError("--auxiliary-weight requires --dilated.")
 
@@ -269,7 +282,7 @@ def _combined(base: dict, settings: dict) -> dict:
     before = base.get("dilated", False)
     dilated = settings.get("dilated", before and not settings.get("output_stride"))
     if dilated != before:
-        unused = ("output_stride", "auxiliary_weight")
+        unused = ("output_stride", "upsampling", "auxiliary_weight")
         base = {name: value for name, value in base.items() if name not in unused}
     return {**base, "dilated": dilated, **settings}
 

@@ -13,7 +13,7 @@ from fcn_keras.errors import UserError, few
 from fcn_keras.files.published import require_flags
 from fcn_keras.inference.loading import load_model, read_labels, require_network
 from fcn_keras.models.backbones import build_features
-from fcn_keras.models.fcn import copy_weights, is_dilated, without_auxiliary_head
+from fcn_keras.models.fcn import copy_weights, is_dilated, upsampling_of, without_auxiliary_head
 from fcn_keras.models.graph import nested_layers
 from fcn_keras.models.pretrained import backbone_name_of
 from fcn_keras.runs.config import TrainConfig
@@ -103,6 +103,12 @@ def copy_run(init_from: str, model: keras.Model, labels: LabelSet) -> None:
         copied = copy_weights(source, model, None if same else ids)
     except UserError as error:
         raise UserError(f"--init-from {init_from}: {error}") from error
+    theirs, own = upsampling_of(source), upsampling_of(model)
+    if theirs != own:
+        note = (
+            f"upsamples as by --upsampling {theirs}, not {own}; the new run's is bilinear at first."
+        )
+        print(f"Note: --init-from {init_from} {note}", file=sys.stderr)
     if names == labels.names:
         return
     if same:

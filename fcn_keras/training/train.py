@@ -153,6 +153,7 @@ def build_model(config: TrainConfig, labels: LabelSet) -> keras.Model:
         dilated=config.dilated,
         auxiliary_head=bool(config.auxiliary_weight),
         weights=None if config.init_from or config.weights == "none" else config.weights,
+        upsampling=config.upsampling,
         upsampling_initializer=config.upsampling_initializer,
         # New skips start at zero (Long et al., section 4.2).
         skip_initializer="zeros" if config.init_from else "glorot_uniform",
