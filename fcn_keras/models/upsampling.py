@@ -84,7 +84,7 @@ class BilinearUpsampling(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("fcn_keras")
 class PerClassUpsampling(keras.layers.Layer):
-    """Upsamples maps `(B, h, w, C)` to `(B, h * factor, w * factor, C)`, each channel by itself.
+    """Upsamples maps `(B, h, w, C)` by an even factor, each channel by itself.
 
     Equals a `Conv2DTranspose` with kernel `2 * factor`, stride `factor` and "same" padding whose
     kernel is zero between different channels, but takes memory and time in proportion to the
@@ -96,6 +96,8 @@ class PerClassUpsampling(keras.layers.Layer):
 
     def __init__(self, factor: int, **options):
         super().__init__(**options)
+        if factor % 2:
+            raise ValueError(f"factor must be even. Received: {factor}")
         self.factor = factor
 
     def build(self, input_shape):
@@ -105,8 +107,7 @@ class PerClassUpsampling(keras.layers.Layer):
     def call(self, inputs):
         factor, (height, width, channels) = self.factor, ops.shape(inputs)[1:]
         # What an input adds to its own factor * factor outputs and to those of its neighbours.
-        around = ((factor // 2, factor - factor // 2),) * 2
-        kernel = ops.pad(self.kernel, (*around, (0, 0)))
+        kernel = ops.pad(self.kernel, ((factor // 2,) * 2, (factor // 2,) * 2, (0, 0)))
         kernel = ops.reshape(kernel, (3, factor, 3, factor, channels))
         kernel = ops.reshape(ops.transpose(kernel, (4, 1, 0, 2, 3)), (channels, factor, 9, factor))
         padded = ops.pad(inputs, ((0, 0), (1, 1), (1, 1), (0, 0)))

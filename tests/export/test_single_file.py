@@ -33,10 +33,10 @@ CONTENT = {
 SIZES = [(1, 1, 1), (2, 37, 50), (3, 96, 64)]
 
 
-def small_fcn(stride=8, seed=0, dtype=None, dilated=False):
+def small_fcn(stride=8, seed=0, dtype=None, dilated=False, upsampling="dense"):
     """An FCN with few channels, whose batch normalisations have statistics as after training."""
     keras.utils.set_random_seed(seed)
-    options = {"dilated": dilated, "weights": None, "dtype": dtype}
+    options = {"dilated": dilated, "weights": None, "dtype": dtype, "upsampling": upsampling}
     model = build_fcn("tiny", len(LABELS), None if dilated else stride, **options)
     rng = np.random.default_rng(seed)
     for weight in model.weights:
@@ -119,7 +119,15 @@ def test_logits_of_any_size_are_the_models(segmenter, folder, suffix, shape):
     np.testing.assert_allclose(run(folder / f"m{suffix}", images), expected, atol=tolerance)
 
 
-@pytest.mark.parametrize("options", [{"stride": 16}, {"stride": 32}, {"dilated": True}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"stride": 16, "upsampling": "per-class"},
+        {"stride": 8, "upsampling": "fixed"},
+        {"stride": 32},
+        {"dilated": True},
+    ],
+)
 @pytest.mark.parametrize("format", ["onnx", "litert"])
 def test_other_networks(options, format, tmp_path):
     model, suffix = small_fcn(**options), FILES[format][0]

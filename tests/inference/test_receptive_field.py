@@ -6,7 +6,7 @@ import tensorflow as tf
 from fcn_keras.errors import UserError
 from fcn_keras.inference.receptive_field import Field, receptive_field
 from fcn_keras.models.fcn import build_fcn
-from fcn_keras.models.upsampling import BilinearUpsampling
+from fcn_keras.models.upsampling import BilinearUpsampling, PerClassUpsampling
 
 
 def model_of(*layers):
@@ -51,6 +51,7 @@ CHAINS = {
         L.Conv2DTranspose(1, 8, strides=4, padding="same"),
     ],
     "down and resized": [L.Conv2D(1, 3, strides=4, padding="same"), BilinearUpsampling(4)],
+    "down and up by class": [L.Conv2D(1, 3, strides=4, padding="same"), PerClassUpsampling(4)],
     "resized by 3": [L.Conv2D(1, 3, strides=3), BilinearUpsampling(3)],
 }
 

@@ -78,6 +78,16 @@ def test_logits_are_the_models_at_any_size(model, runtime, precision):
         np.testing.assert_allclose(actual, expected, atol=1e-4)
 
 
+@pytest.mark.parametrize("kind", ["per-class", "fixed"])
+def test_upsampling_without_dense_kernels(kind):
+    require("openvino")
+    model = fcn(output_stride=8, upsampling=kind)
+    network = load_network(model, "openvino")
+    for images in batches():
+        expected = model(images).numpy()
+        np.testing.assert_allclose(network(images), expected, atol=1e-4)
+
+
 @pytest.mark.parametrize("runtime", ["tensorflow", "openvino"])
 def test_bfloat16_is_near_and_only_where_asked_for(model, runtime):
     require(runtime)

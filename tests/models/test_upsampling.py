@@ -5,7 +5,14 @@ import pytest
 from PIL import Image
 from support.d2l_reference import d2l_kernel
 
-from fcn_keras.models.upsampling import BilinearInitializer, CropLike
+from fcn_keras.inference.loading import load_model
+from fcn_keras.models.fcn import build_fcn
+from fcn_keras.models.upsampling import (
+    BilinearInitializer,
+    BilinearUpsampling,
+    CropLike,
+    PerClassUpsampling,
+)
 
 
 @pytest.mark.parametrize("size", [1, 3, 4, 16, 64])
@@ -66,3 +73,60 @@ def test_crop_keeps_the_top_left():
 def test_nothing_to_crop_is_no_operation():
     maps = keras.ops.ones((1, 3, 4, 2))
     assert CropLike()([maps, keras.ops.ones((1, 3, 4, 5))]) is maps
+
+
+@pytest.mark.parametrize(("factor", "size"), [(2, (5, 7)), (3, (1, 1)), (8, (4, 3))])
+def test_repeated_edges_are_those_of_resize(factor, size):
+    maps = np.random.default_rng(0).normal(size=(2, *size, 4)).astype("float32")
+    ours = BilinearUpsampling(factor)(maps)
+    sides = [side * factor for side in size]
+    theirs = keras.ops.image.resize(maps, sides, interpolation="bilinear")
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [BilinearUpsampling, PerClassUpsampling])
+@pytest.mark.parametrize(("factor", "size"), [(2, (5, 7)), (8, (1, 1)), (32, (2, 3))])
+def test_channels_apart_are_those_of_the_transposed_convolution(kind, factor, size):
+    tf = pytest.importorskip("tensorflow")
+    rng = np.random.default_rng(0)
+    maps = tf.constant(rng.normal(size=(2, *size, 3)).astype("float32"))
+    target = rng.normal(size=(2, *(side * factor for side in size), 3)).astype("float32")
+    dense = np.array(BilinearInitializer()((2 * factor, 2 * factor, 3, 3)))
+    same = np.s_[:, :, range(3), range(3)]  # of the kernel, between the same channels
+    layer = kind(factor, zero_edges=True) if kind is BilinearUpsampling else kind(factor)
+    layer.build(maps.shape)
+    if layer.weights:
+        np.testing.assert_allclose(layer.kernel, dense[same], atol=1e-7)
+        dense *= rng.normal(size=dense.shape)
+        layer.set_weights([dense[same]])
+    kernel = tf.constant(dense)
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch((maps, kernel))
+        expected = tf.nn.conv2d_transpose(maps, kernel, target.shape, factor)
+        outputs = layer(maps)
+        losses = [tf.reduce_sum(each * target) for each in (outputs, expected)]
+    np.testing.assert_allclose(outputs, expected, atol=1e-5)
+    of_maps = [tape.gradient(loss, maps) for loss in losses]
+    np.testing.assert_allclose(*of_maps, rtol=1e-4, atol=1e-4)
+    for weight in layer.trainable_variables:
+        own = np.array(tape.gradient(losses[1], kernel))[same]
+        np.testing.assert_allclose(tape.gradient(losses[0], weight.value), own, atol=1e-4)
+
+
+def test_odd_factors_of_one_kernel_per_class_are_refused():
+    with pytest.raises(ValueError, match="factor must be even. Received: 3"):
+        PerClassUpsampling(3)
+
+
+@pytest.mark.parametrize("output_stride", [32, 8])
+def test_all_kinds_of_upsampling_start_equal(output_stride, tmp_path):
+    image = np.random.default_rng(0).uniform(0, 255, (1, 70, 90, 3)).astype("float32")
+    logits = []
+    for kind in ("dense", "per-class", "fixed"):
+        keras.utils.set_random_seed(0)
+        model = build_fcn("tiny", 5, output_stride, weights=None, upsampling=kind)
+        logits.append(model(image))
+        model.save(tmp_path / "model.keras")
+        np.testing.assert_array_equal(load_model(tmp_path / "model.keras")(image), logits[-1])
+        np.testing.assert_allclose(logits[-1], logits[0], atol=1e-5)
+    assert not any("upscore" in weight.path for weight in model.weights)

@@ -116,6 +116,11 @@ def test_of_dilation_and_output_stride_the_given_one_replaces_the_other():
     for settings, message in [
         ({"dilated": True, "output_stride": 32}, "--output-stride does not apply to --dilated"),
         ({"dilated": True, "upsampling_initializer": "zeros"}, "does not apply to --dilated"),
+        ({"dilated": True, "upsampling": "fixed"}, "--upsampling does not apply to --dilated"),
+        (
+            {"upsampling": "fixed", "upsampling_initializer": "zeros"},
+            "--upsampling-initializer requires --upsampling dense",
+        ),
         ({"auxiliary_weight": 0.4}, "--auxiliary-weight requires --dilated"),
         ({"dilated": True, "auxiliary_weight": -1.0}, "--auxiliary-weight must be at least 0"),
     ]:

@@ -90,6 +90,18 @@ def test_a_source_of_the_same_classes_is_copied_whole(untrained_run, tmp_path, c
     assert same_values(other, source) and same_values(other, fcn_8s(2), "score_32") is False
 
 
+@pytest.mark.parametrize("kind", ["per-class", "fixed"])
+def test_a_source_with_other_upsampling_is_noted(kind, untrained_run, capfd):
+    model = build_fcn("tiny", 3, 8, weights=None, upsampling=kind)
+    copy_run(str(untrained_run), model, LabelSet(CLASSES))
+    note = f"by --upsampling dense, not {kind}; the new run's is bilinear at first."
+    assert note in capfd.readouterr().err
+    source = load_model(untrained_run)
+    assert same_values(model, source) and same_values(model, source, "score_8")
+    fresh = build_fcn("tiny", 3, 8, weights=None, upsampling=kind)
+    assert same_values(model, fresh, "upscore_8")
+
+
 def test_a_source_of_another_network_is_named(untrained_run, tmp_path):
     with pytest.raises(UserError, match="--init-from .*'backbone' differs .* same backbone"):
         copy_run(str(untrained_run), fcn_8s(3, "resnet18"), LabelSet(CLASSES))
