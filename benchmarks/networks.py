@@ -1,6 +1,7 @@
-"""The dilated FCN against FCN-8s: the same short training of both, and the time of a step.
+"""Networks compared: the same short training of each, and the time of a step.
 
-    python benchmarks/dilated.py --dataset FOLDER --weights DIR [--crop H W] [--out runs/dilated]
+    python benchmarks/networks.py --dataset FOLDER --weights DIR --networks FCN-8s dilated-FCN
+    python benchmarks/networks.py --dataset FOLDER --weights DIR --networks FCN-8s per-class fixed
 
 Prints mean IoU and pixel accuracy on the validation split after 100 steps of 8 crops by the
 recipe `strong` (mean over the seeds ± half their range), and the seconds of a training step, timed
@@ -20,7 +21,12 @@ from fcn_keras.cli.shared import import_tensorflow
 from fcn_keras.errors import UserError
 from fcn_keras.runs.config import TrainConfig
 
-NETWORKS = {"FCN-8s": {"output_stride": 8}, "dilated FCN": {"dilated": True}}
+NETWORKS: dict[str, dict] = {
+    "FCN-8s": {"output_stride": 8, "upsampling": "dense"},
+    "per-class": {"output_stride": 8, "upsampling": "per-class"},
+    "fixed": {"output_stride": 8, "upsampling": "fixed"},
+    "dilated-FCN": {"dilated": True},
+}
 ROUNDS = 5  # of steps that are timed
 
 
@@ -28,13 +34,14 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dataset", required=True, help="a folder in VOC's layout, or voc2012")
     parser.add_argument("--data-dir", help="folder that holds VOCdevkit")
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=[*NETWORKS])
     parser.add_argument("--weights", default="imagenet", help="initial weights (imagenet)")
     parser.add_argument("--backbone", default="resnet18")
     parser.add_argument("--crop", type=int, nargs=2, default=(320, 480), metavar=("H", "W"))
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--seeds", type=int, nargs="+", default=(0, 1, 2))
-    parser.add_argument("--out", type=Path, default=Path("runs", "dilated"))
+    parser.add_argument("--out", type=Path, default=Path("runs", "networks"))
     arguments = parser.parse_args(argv)
     arguments.recipe, arguments.epochs, arguments.limit = "strong", None, None
     import_tensorflow()
@@ -53,12 +60,10 @@ def compared(arguments) -> str:
     epochs = -(-arguments.steps // max(1, images // arguments.batch_size))
     shared = {name: getattr(arguments, name) for name in ("data_dir", "weights", "backbone")}
     shared |= {"max_steps": arguments.steps, "epochs": epochs, "validate_every": epochs}
-    scores: dict = {name: [] for name in NETWORKS}
+    scores: dict = {name: [] for name in arguments.networks}
     for seed in arguments.seeds:
-        for name, settings in NETWORKS.items():
-            run = finished_run(
-                arguments, f"{name.replace(' ', '-')}-s{seed}", seed=seed, **shared, **settings
-            )
+        for name in arguments.networks:
+            run = finished_run(arguments, f"{name}-s{seed}", seed=seed, **shared, **NETWORKS[name])
             scores[name].append(run.read_metrics())
     seconds = step_seconds(arguments, shared)
     lines = [row("network", "mean IoU", "pixel accuracy", "seconds per step")]
@@ -88,10 +93,9 @@ def step_seconds(arguments, shared: dict) -> dict[str, list[float]]:
     images = rng.integers(0, 256, (*shape, 3)).astype("float32")
     masks = rng.integers(0, len(labels), shape).astype("uint8")
     models = {}
-    for name, settings in NETWORKS.items():
-        config = TrainConfig.from_recipe(
-            "strong", **{**shared, **settings, "dataset": arguments.dataset}
-        )
+    for name in arguments.networks:
+        settings = {**shared, **NETWORKS[name], "dataset": arguments.dataset}
+        config = TrainConfig.from_recipe("strong", **settings)
         model = build_model(dataclasses.replace(config, weights="none"), labels)
         metrics = [SegmentationMetrics(len(labels))]
         optimizer = make_optimizer(config, model, arguments.steps)
