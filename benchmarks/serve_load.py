@@ -35,7 +35,6 @@ from pathlib import Path
 
 from PIL import Image
 
-SERVE = "import sys; from fcn_keras.cli import main; sys.exit(main())"
 SUFFIXES = {".jpg", ".jpeg", ".png"}
 PREDICT = "/v1/models/fcn:predict"
 HUGE_MIB = 200
@@ -58,7 +57,7 @@ def main() -> int:
     photos = [path.read_bytes() for path in paths]
     if not photos:
         sys.exit(f"{arguments.folder}: no JPEG or PNG files found.")
-    command = [sys.executable, "-c", SERVE, "serve", "--port", "0"]
+    command = [sys.executable, "-m", "fcn_keras", "serve", "--port", "0"]
     command += ["--model-base-path", arguments.model_base_path]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import subprocess
 import sys
 import tempfile
@@ -90,6 +91,7 @@ def forward(
     upsampling: str = "dense",
 ):
     """The network as `predict` runs it, on images of one size."""
+    os.environ["TF_ONEDNN_ASSUME_FROZEN_WEIGHTS"] = "1"  # as `fcn_keras.__main__` does
     import_tensorflow()
     from fcn_keras.inference.runtimes import load_network
     from fcn_keras.models.fcn import build_fcn
@@ -102,6 +104,7 @@ def forward(
 
 def prediction(model: str, photos: str, runtime: str = "tensorflow", masks: bool = True):
     """`fcn-keras predict` over a folder; without masks, only its network on the same pixels."""
+    os.environ["TF_ONEDNN_ASSUME_FROZEN_WEIGHTS"] = "1"
     import_tensorflow()
     from fcn_keras.inference.batch import jobs_of_paths, predict_jobs
     from fcn_keras.inference.runtimes import load_network

@@ -7,9 +7,16 @@ import os
 import signal
 import sys
 
+INFERENCE = ("predict", "evaluate", "serve", "demo")  # commands that never change weights
+
 
 def main(argv: list[str] | None = None) -> int:
     """Runs a command; returns its exit code."""
+    command = (sys.argv[1:] if argv is None else argv)[:1]
+    if command and command[0] in INFERENCE:
+        # oneDNN then packs convolution kernels once, not at each call. It would ignore training,
+        # so it is set for the process of one command only, before TensorFlow reads it.
+        os.environ.setdefault("TF_ONEDNN_ASSUME_FROZEN_WEIGHTS", "1")
     codes: list[int] = []
     atexit.register(_leave, codes)  # first, so it is called last
     try:

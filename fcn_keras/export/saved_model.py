@@ -24,7 +24,8 @@ from fcn_keras.export import MAX_PIXELS, MAX_SIDE, require_limits
 from fcn_keras.export.signatures import add_signatures
 from fcn_keras.files.images import encode_image
 from fcn_keras.files.writing import PARTIAL, partial_folder
-from fcn_keras.inference.conversion import deviation, fast_copy, in_float32
+from fcn_keras.inference.conversion import deviation, fast_copy, in_bfloat16, in_float32
+from fcn_keras.inference.options import require_runtime
 from fcn_keras.inference.segmenter import Segmenter
 from fcn_keras.models.short_side import resized_size
 
@@ -38,12 +39,13 @@ def export_saved_model(
     *,
     max_side: int = MAX_SIDE,
     max_pixels: int = MAX_PIXELS,
+    precision: str | None = None,
 ) -> Path:
     """Writes a model as `<directory>/<version>/`, which TF Serving loads.
 
-    The model computes in float32, whatever it was trained in. The version is the
+    The model computes in the given precision, whatever it was trained in. The version is the
     next free number. The folder gets that name once it is complete and its model has
-    agreed with `Segmenter.load`'s, so that a server that watches the directory
+    agreed with the original in float32, so that a server that watches the directory
     sees a whole model or none. The folder contains:
 
     - the signatures of `export.signatures.add_signatures`
@@ -60,31 +62,38 @@ def export_saved_model(
             are downscaled for the network, which bounds its memory; their masks have the
             photographs' size.
         max_pixels: Photographs with more pixels are refused.
+        precision: `"float32"`, the default, or `"bfloat16"`, which is faster where the server's
+            processor supports it.
 
     Returns:
         The version's folder.
 
     Raises:
-        UserError: If a limit is not positive or the folder cannot be written.
+        UserError: If a limit is not positive, the precision is unknown or not for this model, or
+            the folder cannot be written.
     """
     require_limits(max_side, max_pixels)
+    require_runtime("tensorflow", precision)
+    precision = precision or "float32"
     directory, short_side = Path(directory), segmenter.short_side or 0
     metadata = {
         "model": segmenter.model.name,
         "classes": len(segmenter.labels),
         "max_side": max_side,
         "max_pixels": max_pixels,
+        "precision": precision,
         **({"short_side": short_side} if short_side else {}),
         "exported": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         **(metadata or {}),
     }
+    plain = in_float32(segmenter.model)
+    fast = fast_copy(in_bfloat16(plain) if precision == "bfloat16" else plain)
     try:
         _remove_abandoned(directory)
         with partial_folder(directory) as partial:
-            model = fast_copy(in_float32(segmenter.model))  # what `Segmenter.load` runs
             limits = max_side, max_pixels, short_side
-            _write(model, segmenter.labels, partial, json.dumps(metadata), *limits)
-            _verify(model, partial, max_side, short_side)
+            _write(fast, segmenter.labels, partial, json.dumps(metadata), *limits)
+            _verify(plain, partial, max_side, short_side, precision)
             return _publish(partial, directory)
     except (OSError, tf.errors.OpError) as error:
         raise UserError(
@@ -132,7 +141,13 @@ def _warmup_requests() -> list[predict_pb2.PredictRequest]:
     return requests
 
 
-def _verify(model: keras.Model, folder: Path, max_side: int, short_side: int = 0) -> None:
+def _verify(
+    model: keras.Model,
+    folder: Path,
+    max_side: int,
+    short_side: int = 0,
+    precision: str = "float32",
+) -> None:
     """Loads the folder and compares a photograph's mask with the model's."""
     image, _ = draw_scene(np.random.default_rng(1))
     data = encode_image(Image.fromarray(image), "JPEG")
@@ -149,11 +164,14 @@ def _verify(model: keras.Model, folder: Path, max_side: int, short_side: int = 0
     expected = model.predict_on_batch(np.asarray(photo, np.float32)[None])
     if short_side:
         expected = tf.image.resize(expected, (height, width)).numpy()
-    found = deviation("resized" if short_side else "float32", mask[None], expected)
+    if short_side and precision == "float32":
+        precision = "resized"
+    found = deviation(precision, mask[None], expected)
     if found:
+        other = ", or --precision float32" if precision == "bfloat16" else ""
         raise UserError(
             f"{folder.parent.parent}: not written, as the exported model deviates from the model: "
-            f"{found}. Try other versions of tensorflow and keras."
+            f"{found}. Try other versions of tensorflow and keras{other}."
         )
 
 

@@ -10,6 +10,7 @@ import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from fcn_keras.inference.folding import fold_batchnorm
+from fcn_keras.inference.options import NetworkError
 from fcn_keras.models.block_upsampling import upsample_by_blocks
 from fcn_keras.models.graph import copied, nested_layers
 
@@ -89,7 +90,16 @@ def _with_float32(config):
 
 
 def in_bfloat16(model: keras.Model) -> keras.Model:
-    """A copy of an FCN that computes in bfloat16 what `build_fcn(dtype=...)` would."""
+    """A copy of an FCN that computes in bfloat16 what `build_fcn(dtype=...)` would.
+
+    Raises:
+        NetworkError: If the model has no layer `backbone`.
+    """
+    if not any(layer.name == "backbone" for layer in model.layers):
+        raise NetworkError(
+            "In bfloat16, tensorflow computes the layer 'backbone' of an FCN; this model has none. "
+            "Use --precision float32."
+        )
     copy = copied(model)
     head = (layer for layer in copy.layers if layer.name in HEAD)
     for layer in (*nested_layers(copy.get_layer("backbone")), *head):

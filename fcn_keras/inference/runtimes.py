@@ -66,15 +66,7 @@ def load_network(
     if runtime == "keras":
         return model.predict_on_batch
     plain, bfloat16 = in_float32(model), precision == "bfloat16"
-    converted = plain
-    if bfloat16 and runtime == "tensorflow":
-        if not any(layer.name == "backbone" for layer in model.layers):
-            raise NetworkError(
-                "In bfloat16, tensorflow computes the layer 'backbone' of an FCN; this model has "
-                "none. Use --precision float32."
-            )
-        converted = in_bfloat16(plain)
-    fast = fast_copy(converted)
+    fast = fast_copy(in_bfloat16(plain) if bfloat16 and runtime == "tensorflow" else plain)
     if runtime == "tensorflow":
         network = fast.predict_on_batch
         if not bfloat16:

@@ -1,6 +1,8 @@
 """The command line: start-up and exit codes by real processes, messages in this process."""
 
+import atexit
 import dataclasses
+import os
 import re
 import shlex
 import shutil
@@ -11,9 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.fake_folder import save_palette_png, write_folder
-from support.processes import ROOT
+from support.processes import FCN_KERAS, ROOT
 from support.runs import QUICK
 
+from fcn_keras import __main__, cli
 from fcn_keras.cli import _parser, main
 from fcn_keras.runs.config import TrainConfig, flag
 from fcn_keras.runs.recipes import RECIPES
@@ -120,6 +123,41 @@ def test_a_process_with_tensorflow_ends_before_the_teardown_that_may_abort_or_ha
     assert done.stderr.startswith("error: no/such") and "torn down" not in done.stderr
     without = code.replace("sys.modules['tensorflow']", "unused")
     assert "torn down" in run_process("-c", without).stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "before", "after"),
+    [("serve", None, "1"), ("predict", "0", "0"), ("train", None, None), ("tune", None, None)],
+)
+def test_kernels_stay_packed_only_where_weights_never_change(command, before, after, monkeypatch):
+    name, seen = "TF_ONEDNN_ASSUME_FROZEN_WEIGHTS", []
+    monkeypatch.setenv(name, before or "")
+    if before is None:
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(atexit, "register", lambda *_: None)
+    monkeypatch.setattr(cli, "main", lambda argv: seen.append(os.environ.get(name)) or 0)
+    assert __main__.main([command]) == 0 and seen == [after]
+
+
+@pytest.mark.slow
+def test_packed_kernels_do_not_change_masks_of_several_sizes(untrained_run, tmp_path):
+    """oneDNN packs them for the first image, and other sizes may need another layout."""
+    (tmp_path / "photos").mkdir()
+    rng = np.random.default_rng(0)
+    for index, size in enumerate([(96, 128), (33, 50), (200, 70), (1, 1), (96, 128)]):
+        image = Image.fromarray(rng.integers(0, 256, (*size, 3), "uint8"))
+        image.save(tmp_path / "photos" / f"{index}.png")
+    masks = []
+    for value in "01":
+        output = tmp_path / value
+        flags = ["--model", untrained_run, "--output", output, tmp_path / "photos"]
+        environment = {**os.environ, "TF_ONEDNN_ASSUME_FROZEN_WEIGHTS": value}
+        command = [*FCN_KERAS, "predict", *flags]
+        subprocess.run(command, check=True, capture_output=True, cwd=ROOT, env=environment)
+        masks.append([np.asarray(Image.open(path)) for path in sorted(output.glob("*.png"))])
+    assert len(masks[0]) == 5 and np.unique(masks[0][0]).size > 1
+    for plain, packed in zip(*masks, strict=True):
+        np.testing.assert_array_equal(packed, plain)
 
 
 def test_public_names_exist():

@@ -16,6 +16,7 @@ from PIL import Image
 from support import c_api
 from support.fake_folder import CLASSES, draw_example
 from support.processes import FCN_KERAS, ROOT
+from support.runs import save_colour_run
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
@@ -173,6 +174,28 @@ def test_a_run_in_mixed_precision_is_served_in_float32(mixed_run, untrained_run,
     assert differing > 10  # so bfloat16 would show
 
 
+def test_an_export_in_bfloat16_computes_in_it(untrained_run, photos, tmp_path):
+    flags = ["--output", str(tmp_path), "--precision", "bfloat16"]
+    assert main(["export", "--model", str(untrained_run), *flags]) == 0
+    signatures = tf.saved_model.load(str(tmp_path / "1")).signatures
+    plain, differing, pixels = Segmenter.load(untrained_run), 0, 0
+    for photo in photos:
+        [mask] = segment(signatures, photo.read_bytes())
+        differing += np.count_nonzero(mask != plain(photo))
+        pixels += mask.size
+    assert 10 < differing < 0.05 * pixels, (differing, pixels)  # float32 and noise would not be
+    metadata = json.loads(signatures["about"](query=tf.constant([0]))["metadata"][0].numpy())
+    assert metadata["precision"] == "bfloat16"
+
+
+def test_bfloat16_of_a_model_without_backbone_is_refused(tmp_path, capfd):
+    run = save_colour_run(tmp_path / "run", ["a", "b", "c"], [[0, 0, 0]] * 3)
+    flags = ["--output", str(tmp_path / "fcn"), "--precision", "bfloat16"]
+    assert main(["export", "--model", str(run), *flags]) == 1
+    assert "this model has none. Use --precision float32." in capfd.readouterr().err
+    assert not (tmp_path / "fcn").exists()
+
+
 def test_the_dilated_network_is_served(photos, tmp_path):
     model = build_fcn("tiny", 21, dilated=True, weights=None)
     segmenter = Segmenter(model, VOC_LABELS)
@@ -328,7 +351,8 @@ def test_two_exports_at_once_make_two_versions(untrained_run, tmp_path):
     [
         (["--max-side", "0"], "max_side must be at least 1. Received: 0."),
         (["--max-pixels", "-1"], "max_pixels must be at least 1. Received: -1."),
-        (["--format", "onnx", "--max-side", "9"], "--max-side and --max-pixels require"),
+        (["--format", "onnx", "--max-side", "9"], "--max-pixels and --precision require"),
+        (["--format", "keras", "--precision", "bfloat16"], "--precision require --format saved"),
     ],
 )
 def test_mistakes_are_named(untrained_run, tmp_path, flags, message, capfd):

@@ -159,6 +159,7 @@ def test_containers(services):
         assert targets == {"/models": "./models", "/config": "."}
         assert all(mount["read_only"] for mount in service["volumes"])
         assert service["cpus"] and service["mem_limit"]
+        assert service["environment"] == {"TF_ONEDNN_ASSUME_FROZEN_WEIGHTS": "1"}
 
 
 @contextlib.contextmanager
