@@ -4,6 +4,7 @@ import dataclasses
 import json
 import pickle
 import subprocess
+import sys
 
 import numpy as np
 import onnx
@@ -254,18 +255,11 @@ def test_bfloat16_is_compared_with_float32(exported, tmp_path, capfd):
     assert error.endswith(". Leave out --precision.\n")
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        ["export", "--output", "out"],
-        ["train", "--dataset", "sample", "--run-dir", "run", "--init-from"],
-    ],
-)
-def test_commands_that_need_keras_say_so(command, exported, capfd, monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    flags = [] if command[-1] == "--init-from" else ["--model"]
-    assert main([*command, *flags, str(exported)]) == 1
-    assert "an ONNX file, which only predict, evaluate and demo run" in capfd.readouterr().err
+@pytest.mark.parametrize(("runtime", "package"), PACKAGES.items())
+def test_a_missing_runtime_is_named(runtime, package, exported, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(NetworkError, match=rf"An ONNX file needs .*Run: pip install {package}$"):
+        Segmenter.load(exported, runtime=runtime)
 
 
 def test_a_segmenter_of_such_a_file_is_not_exported(exported, tmp_path):
