@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from fcn_keras.cli.shared import import_tensorflow
+from fcn_keras.files.onnx_files import is_onnx
 
 LEARNING_RATE, MOMENTUM = 1e-3, 0.9
 
@@ -105,7 +106,8 @@ def forward(
 def prediction(model: str, photos: str, runtime: str = "tensorflow", masks: bool = True):
     """`fcn-keras predict` over a folder; without masks, only its network on the same pixels."""
     os.environ["TF_ONEDNN_ASSUME_FROZEN_WEIGHTS"] = "1"
-    import_tensorflow()
+    if not is_onnx(model):
+        import_tensorflow()
     from fcn_keras.inference.batch import jobs_of_paths, predict_jobs
     from fcn_keras.inference.runtimes import load_network
     from fcn_keras.inference.segmenter import Segmenter

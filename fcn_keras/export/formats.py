@@ -21,7 +21,7 @@ class Format:
     """A file format.
 
     Args:
-        precision: That of its weights, a key of `conversion.TOLERANCES`.
+        precision: That of its weights, a key of `agreement.TOLERANCES`.
         write: Takes a model, texts by name and the file's path.
         run: Takes the path and float32 images `(B, H, W, 3)`; returns logits.
     """

@@ -22,12 +22,12 @@ from fcn_keras.data.split import LabelSet
 from fcn_keras.errors import UserError, reason_of
 from fcn_keras.export import MAX_PIXELS, MAX_SIDE, require_limits
 from fcn_keras.export.signatures import add_signatures
-from fcn_keras.files.images import encode_image
+from fcn_keras.files.images import encode_image, resized_size
 from fcn_keras.files.writing import PARTIAL, partial_folder
-from fcn_keras.inference.conversion import deviation, fast_copy, in_bfloat16, in_float32
+from fcn_keras.inference.agreement import deviation
+from fcn_keras.inference.conversion import fast_copy, in_bfloat16, in_float32
 from fcn_keras.inference.options import require_runtime
 from fcn_keras.inference.segmenter import Segmenter
-from fcn_keras.models.short_side import resized_size
 
 ABANDONED_SECONDS = 3600
 
@@ -77,7 +77,7 @@ def export_saved_model(
     precision = precision or "float32"
     directory, short_side = Path(directory), segmenter.short_side or 0
     metadata = {
-        "model": segmenter.model.name,
+        "model": segmenter.keras_model.name,
         "classes": len(segmenter.labels),
         "max_side": max_side,
         "max_pixels": max_pixels,
@@ -86,7 +86,7 @@ def export_saved_model(
         "exported": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         **(metadata or {}),
     }
-    plain = in_float32(segmenter.model)
+    plain = in_float32(segmenter.keras_model)
     fast = fast_copy(in_bfloat16(plain) if precision == "bfloat16" else plain)
     try:
         _remove_abandoned(directory)

@@ -103,12 +103,13 @@ def copy_run(init_from: str, model: keras.Model, labels: LabelSet) -> None:
         copied = copy_weights(source, model, None if same else ids)
     except UserError as error:
         raise UserError(f"--init-from {init_from}: {error}") from error
-    theirs, own = upsampling_of(source), upsampling_of(model)
-    if theirs != own:
-        note = (
-            f"upsamples as by --upsampling {theirs}, not {own}; the new run's is bilinear at first."
+    kinds = upsampling_of(source), upsampling_of(model)
+    if kinds[0] != kinds[1]:
+        print(
+            f"Note: --init-from {init_from} upsamples as by --upsampling {kinds[0]}, not {kinds[1]}; "
+            "the new run's upsampling is bilinear at first.",
+            file=sys.stderr,
         )
-        print(f"Note: --init-from {init_from} {note}", file=sys.stderr)
     if names == labels.names:
         return
     if same:
