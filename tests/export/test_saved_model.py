@@ -52,6 +52,7 @@ def photos(tmp_path_factory):
     return sorted(folder.iterdir())
 
 
+@pytest.mark.slow
 def test_saved_model_cli_lists_the_signatures(exported):
     command = [*SAVED_MODEL_CLI, "show", "--dir", exported, "--all"]
     shown = subprocess.run(command, capture_output=True, text=True, env=QUIET, check=True).stdout
