@@ -34,7 +34,7 @@ def first_line(error) -> str:
     return line if len(line) <= LINE_CHARACTERS else f"{line[:LINE_CHARACTERS]}..."
 
 
-def require_packages(what: str, extra: str, *packages: str, load: bool = True) -> None:
+def require_packages(what: str, extra: str | None, *packages: str, load: bool = True) -> None:
     """Raises `missing_package` unless the packages that `what` needs are installed.
 
     Imports them; with `load=False` only looks for them, since importing may take seconds.
@@ -49,10 +49,15 @@ def require_packages(what: str, extra: str, *packages: str, load: bool = True) -
             raise missing_package(what, package, error, extra) from error
 
 
-def missing_package(what: str, package: str, error: ImportError, extra: str = "") -> UserError:
-    """The error for a missing package; it ends with the command that installs it."""
+def missing_package(
+    what: str, package: str, error: ImportError, extra: str | None = ""
+) -> UserError:
+    """The error for a missing package; it ends with the command that installs it.
+
+    That installs fcn_keras with an extra, without one (`""`), or the package alone (`None`).
+    """
     package = package.partition(".")[0]
-    wanted = f"'fcn_keras[{extra}]'" if extra else "fcn_keras"
+    wanted = {"": "fcn_keras", None: package}.get(extra, f"'fcn_keras[{extra}]'")
     return UserError(f"{what} needs the package {package} ({error}). Run: pip install {wanted}")
 
 

@@ -68,7 +68,8 @@ def check_local_place(path, folder: bool = False) -> None:
 def check_model(arguments, max_pixels: int | None = None) -> None:
     """Checks the flags of `add_model_flags` and, if present, `add_runtime_flags`."""
     from fcn_keras.files.images import MAX_PIXELS
-    from fcn_keras.inference.options import require_options, require_runtime
+    from fcn_keras.files.onnx_files import is_onnx
+    from fcn_keras.inference.options import default_runtime, require_options, require_runtime
     from fcn_keras.inference.tiling import OVERLAP, TILE
     from fcn_keras.runs.folder import require_model
 
@@ -81,9 +82,10 @@ def check_model(arguments, max_pixels: int | None = None) -> None:
         *(tile, arguments.blend, overlap, tuple(arguments.scales), pixels),
         *(arguments.short_side, getattr(arguments, "min_confidence", 0.0)),
     )
-    runtime = getattr(arguments, "runtime", "tensorflow")
-    require_runtime(runtime, getattr(arguments, "precision", None), load=False)
-    require_model(arguments.model)
+    onnx = is_onnx(arguments.model)
+    runtime = getattr(arguments, "runtime", None) or default_runtime(onnx)
+    require_runtime(runtime, getattr(arguments, "precision", None), load=False, onnx_file=onnx)
+    require_model(arguments.model, onnx=True)
 
 
 def require_limit(limit: int | None) -> None:

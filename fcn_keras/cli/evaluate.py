@@ -92,7 +92,6 @@ def _evaluate(arguments) -> int:
     if arguments.model is not None:
         check_model(arguments)  # last, as it may download the model
     segmenter = None if arguments.model is None else load_segmenter(arguments)
-    from fcn_keras.evaluation import charts
     from fcn_keras.evaluation.scores import evaluate, format_scores, require_same_classes
     from fcn_keras.evaluation.subsets import d2l_examples, near_boundaries, with_masks
 
@@ -114,6 +113,8 @@ def _evaluate(arguments) -> int:
         text = json.dumps(scores.to_dict(), indent=2) + "\n"
         write_file(arguments.json, lambda path: path.write_text(text))
     if arguments.confusion:
+        from fcn_keras.evaluation import charts
+
         figure = charts.draw_confusion(scores)
         metadata = {"Software": SOFTWARE}
         write_file(

@@ -91,6 +91,9 @@ def _predict(arguments) -> int:
     if arguments.dataset and arguments.max_pixels is not None:
         raise UserError("--max-pixels applies to files, not to --dataset.")
     _check_ray_flags(arguments)
+    for name in ("overlay", "confidence"):
+        if getattr(arguments, name):
+            require_packages(flag(name), None, "matplotlib", load=False)
     check_place(arguments.output, folder=True)
     if arguments.dataset:
         check_data(arguments)

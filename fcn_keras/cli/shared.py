@@ -13,6 +13,7 @@ from pathlib import Path
 
 from fcn_keras.cli.early import require_limit
 from fcn_keras.errors import printable
+from fcn_keras.files.onnx_files import is_onnx
 from fcn_keras.files.silence import silenced
 
 MODEL_HELP = (
@@ -28,7 +29,7 @@ def add_model_flags(parser, alternatives=None) -> None:
         "--model",
         required=alternatives is None,
         metavar="RUN_OR_FILE",
-        help=MODEL_HELP,
+        help=f"{MODEL_HELP}; or .onnx file that export wrote, which needs no TensorFlow",
     )
     parser.add_argument(
         "--tile", type=int, metavar="N", help="longest side processed in one piece (1408 pixels)"
@@ -69,9 +70,8 @@ def add_runtime_flags(parser) -> None:
     parser.add_argument(
         "--runtime",
         choices=("tensorflow", "openvino", "onnx"),
-        default="tensorflow",
         help="library that runs the network; openvino needs the extra [openvino], onnx the extra "
-        "[onnx] (tensorflow)",
+        "[onnx] (tensorflow; for a .onnx file openvino or onnx, whichever is installed)",
     )
     parser.add_argument(
         "--precision",
@@ -102,7 +102,8 @@ def add_overwrite_flag(parser) -> None:
 
 def load_segmenter(arguments, **options):
     """Loads the model of the flags, which `check_model` has checked."""
-    import_tensorflow()
+    if not is_onnx(arguments.model):
+        import_tensorflow()
     from fcn_keras.inference.segmenter import Segmenter
 
     sizes = {"tile": arguments.tile, "overlap": arguments.overlap}
@@ -114,7 +115,7 @@ def load_segmenter(arguments, **options):
         flip=arguments.flip,
         short_side=arguments.short_side,
         progress=_tile_progress,
-        runtime=getattr(arguments, "runtime", "tensorflow"),
+        runtime=getattr(arguments, "runtime", None),
         precision=getattr(arguments, "precision", "float32"),
         **options,
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from fcn_keras.models.short_side import resized_size
+from fcn_keras.files.images import resized_size
 
 # Whose logits are in memory at once: all of a large photograph's take gigabytes.
 MOST_ROWS, MOST_PIXELS = 64, 2**18

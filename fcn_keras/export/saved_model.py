@@ -22,11 +22,10 @@ from fcn_keras.data.split import LabelSet
 from fcn_keras.errors import UserError, reason_of
 from fcn_keras.export import MAX_PIXELS, MAX_SIDE, require_limits
 from fcn_keras.export.signatures import add_signatures
-from fcn_keras.files.images import encode_image
+from fcn_keras.files.images import encode_image, resized_size
 from fcn_keras.files.writing import PARTIAL, partial_folder
 from fcn_keras.inference.conversion import deviation, fast_copy, in_float32
 from fcn_keras.inference.segmenter import Segmenter
-from fcn_keras.models.short_side import resized_size
 
 ABANDONED_SECONDS = 3600
 
@@ -70,7 +69,7 @@ def export_saved_model(
     require_limits(max_side, max_pixels)
     directory, short_side = Path(directory), segmenter.short_side or 0
     metadata = {
-        "model": segmenter.model.name,
+        "model": segmenter.keras_model.name,
         "classes": len(segmenter.labels),
         "max_side": max_side,
         "max_pixels": max_pixels,

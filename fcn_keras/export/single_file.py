@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import warnings
@@ -16,13 +17,14 @@ from fcn_keras.export import FILES, require_format
 from fcn_keras.export.formats import FORMATS, logits_of
 from fcn_keras.files.silence import silenced
 from fcn_keras.files.writing import write_file
-from fcn_keras.inference.conversion import deviation, in_float32
+from fcn_keras.inference.conversion import deviation, fast_copy, in_float32
 from fcn_keras.inference.loading import LABELS_FILE
+from fcn_keras.inference.receptive_field import receptive_field
 from fcn_keras.inference.segmenter import Segmenter
 from fcn_keras.models.short_side import at_short_side, with_short_side
 from fcn_keras.runs.software import software
 
-PROVENANCE_FILE = "provenance.json"
+PROVENANCE_FILE, FIELD_FILE = "provenance.json", "receptive_field.json"
 
 # Batch size, height and width of the photographs that a file is tested with; 100 and 130 are
 # not multiples of a stride.
@@ -37,13 +39,14 @@ def export_file(segmenter: Segmenter, path, format: str, provenance: dict | None
 
     | format | input and output | classes |
     |---|---|---|
-    | `onnx` | `images` to `logits`, both float32 of any batch size, height and width | `labels` in the metadata |
+    | `onnx` | `images` to `logits`, both float32 of any batch size, height and width; for `Segmenter.load` | `labels` in the metadata |
     | `litert` | the same in its one signature; weights are float16 | `labels.json`, `labels.txt` |
     | `keras` | the model without its optimizer, for `Segmenter.load` | `labels.json` |
 
     Images are RGB `(B, H, W, 3)` in 0..255, logits `(B, H, W, C)`. In the latter
     two, classes and provenance are members of the file, which is a zip archive
-    or has one at its end. The model computes in float32, whatever it was trained in.
+    or has one at its end. The model computes in float32, whatever it was trained in; an ONNX
+    file has its `conversion.fast_copy`.
 
     With a short side, ONNX and LiteRT files resize images for the network, and logits back to
     the images' size; `keras` stores the number (see `models.short_side`).
@@ -65,20 +68,24 @@ def export_file(segmenter: Segmenter, path, format: str, provenance: dict | None
     """  # noqa: E501
     require_format(path, format)
     path, target = Path(path), FORMATS[format]
-    model, side = in_float32(segmenter.model), segmenter.short_side or 0
+    plain, side = in_float32(segmenter.keras_model), segmenter.short_side or 0
     if format == "keras":
-        model = with_short_side(model, side)
-    elif side:
-        model = at_short_side(model, side)
+        model = written = with_short_side(plain, side)
+    else:
+        written = fast_copy(plain) if format == "onnx" else plain
+        model, written = (at_short_side(m, side) if side else m for m in (plain, written))
     origin = {**({"short_side": side} if side else {}), **(provenance or {})}
     texts = {
         LABELS_FILE: json.dumps(dataclasses.asdict(segmenter.labels)),
         PROVENANCE_FILE: json.dumps({"model": model.name, **software(), **origin}),
     }
+    if format == "onnx":  # for exact tiles, which need the layers
+        with contextlib.suppress(UserError):
+            texts[FIELD_FILE] = json.dumps(dataclasses.asdict(receptive_field(plain)))
 
     def write(partial: Path) -> None:
         partial.touch()  # conversion takes a while, so fail before it
-        target.write(model, texts, partial)
+        target.write(written, texts, partial)
         _verify(model, partial, path, format)
 
     with silenced(1, 2), warnings.catch_warnings(action="ignore"):

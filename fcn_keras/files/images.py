@@ -33,6 +33,9 @@ SCAN_START, MAX_SCANS = b"\xff\xda\0", 100
 RLE_DELTA = 255  # rows that two bytes of a BMP can skip; Pillow fills them at once
 MAX_EXIF_BYTES = 2**16  # Pillow may copy all of them for each of thousands of entries
 MAX_HEADER_WORK = 5 * 10**10  # reads times bytes: a second or two
+# The longer side that a network sees at most, in shorter sides. It bounds the memory for a
+# photograph of 1×10,000.
+LONGEST = 4
 _LIFTING = threading.Lock()
 _TOO_MUCH_EXIF = f"more than {MAX_EXIF_BYTES:,} bytes of EXIF data"
 # Pillow's warnings name no file, and what cannot be read is an error here.
@@ -99,6 +102,30 @@ def to_rgb(image: Image.Image, name: str) -> Image.Image:
     if image.mode.startswith("I;16"):  # convert("L") would clip it at 255
         image = image.convert("I").point(lambda value: value * (1 / 256)).convert("L")
     return image if image.mode == "RGB" else image.convert("RGB")  # convert copies even RGB
+
+
+def resized_size(height, width, short_side: int, longest: int | None = None, low=min, high=max):
+    """The height and width at which a network sees a photograph.
+
+    The shorter side becomes `short_side`, and the longer one is rounded down, as by torchvision's
+    `Resize`. But if the longer side exceeds `LONGEST` shorter ones, or `longest` pixels, it
+    becomes that, and the shorter one follows, so that proportions are kept.
+
+    Args:
+        height: Of the photograph, an integer; or a tensor, with `low` and `high` for tensors.
+        width: Likewise.
+        short_side: At least 1.
+        longest: Most pixels of the longer side.
+        low: The smaller of two numbers.
+        high: The larger of two numbers.
+    """
+    most = min(LONGEST * short_side, longest or LONGEST * short_side)
+    short, long = low(height, width), high(height, width)
+
+    def resized(side):
+        return high(low(short_side * side // short, most * side // long), 1)
+
+    return resized(height), resized(width)
 
 
 def palette_image(ids: Image.Image, palette) -> Image.Image:

@@ -13,7 +13,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 from PIL import Image
 
-from fcn_keras.data.overlay import draw_confidence, draw_overlay
 from fcn_keras.data.split import IGNORE_ID, LabelSet, Split
 from fcn_keras.errors import UserError
 from fcn_keras.files import storage
@@ -22,7 +21,7 @@ from fcn_keras.files.images import MAX_PIXELS, open_photograph, palette_image
 from fcn_keras.files.results import FOLDERS, SCALE, Results, folders_of, result_name
 from fcn_keras.files.writing import write_file
 from fcn_keras.inference.annotations import coco_part, labelme_file, path_from
-from fcn_keras.inference.runtimes import NetworkError
+from fcn_keras.inference.options import NetworkError
 from fcn_keras.inference.segmenter import Segmenter
 
 AHEAD = 2  # images that are decoded or written while another is predicted
@@ -150,9 +149,9 @@ def _write(output: str, job: Job, image, results, labels: LabelSet, extras, owne
     if "confidence" in extras:
         confidence = np.round(255 * probabilities.max(axis=-1)).astype(np.uint8)
     writers = {
-        "overlay": lambda path: draw_overlay(np.asarray(image), mask, labels).save(path),
+        "overlay": lambda path: _drawing().draw_overlay(np.asarray(image), mask, labels).save(path),
         "confidence": lambda path: Image.fromarray(confidence).save(path),
-        SCALE: lambda path: draw_confidence(confidence).save(path),
+        SCALE: lambda path: _drawing().draw_confidence(confidence).save(path),
         "probabilities": lambda path: np.savez_compressed(
             path, probabilities=probabilities.astype(np.float16), classes=np.array(labels.names)
         ),
@@ -163,6 +162,12 @@ def _write(output: str, job: Job, image, results, labels: LabelSet, extras, owne
     }
     for kind in (*extras, "mask"):
         write_file(storage.join(output, result_name(job.name, kind)), writers[kind])
+
+
+def _drawing():
+    from fcn_keras.data import overlay  # needs Matplotlib
+
+    return overlay
 
 
 def _open(path: str, max_pixels: int) -> Image.Image:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 from fcn_keras.errors import UserError, require_packages
 
 MAX_SCALE = 8
@@ -10,13 +12,24 @@ BLENDS = ("exact", "average", "smooth")
 RUNTIMES = ("keras", "tensorflow", "openvino", "onnx")
 PRECISIONS = ("float32", "bfloat16")
 PACKAGES = {"openvino": ("openvino",), "onnx": ("onnx", "onnxruntime", "tf2onnx")}
+FILE_PACKAGES = {"openvino": "openvino", "onnx": "onnxruntime"}  # that run an ONNX file
 
 
 class NetworkError(UserError):
     """A runtime that cannot be used, whatever the image."""
 
 
-def require_runtime(runtime: str, precision: str | None, load: bool = True) -> None:
+def default_runtime(onnx_file: bool) -> str:
+    """What runs a model unless a runtime is named; an ONNX file by one that is installed."""
+    if not onnx_file:
+        return "tensorflow"
+    found = (name for name, package in FILE_PACKAGES.items() if importlib.util.find_spec(package))
+    return next(found, "onnx")
+
+
+def require_runtime(
+    runtime: str, precision: str | None, load: bool = True, onnx_file: bool = False
+) -> None:
     """Checks the arguments of `load_network`; `load` is that of `require_packages`.
 
     Raises:
@@ -34,7 +47,14 @@ def require_runtime(runtime: str, precision: str | None, load: bool = True) -> N
             f"The runtime {runtime} does not support this precision; use tensorflow or openvino. "
             f"Received: {precision!r}."
         )
+    if onnx_file and runtime not in FILE_PACKAGES:
+        raise NetworkError(
+            f"An ONNX file is run by openvino or onnx. Received: runtime {runtime!r}."
+        )
     try:
+        if onnx_file:
+            require_packages("An ONNX file", None, FILE_PACKAGES[runtime], load=load)
+            return
         require_packages(f"The runtime {runtime}", runtime, *PACKAGES.get(runtime, ()), load=load)
     except UserError as error:
         raise NetworkError(*error.args) from error

@@ -7,20 +7,17 @@ import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import keras
 import numpy as np
 
+from fcn_keras.errors import UserError, first_line
 from fcn_keras.files.silence import silenced
-from fcn_keras.inference.conversion import (
-    deviation,
-    fast_copy,
-    in_bfloat16,
-    in_float32,
-    write_graph,
-    write_onnx,
-)
+from fcn_keras.inference.onnx_model import OnnxModel
 from fcn_keras.inference.options import NetworkError, require_runtime
+
+if TYPE_CHECKING:
+    import keras
 
 FIXED_SIZES = 4  # that OpenVINO compiles for; each takes as much memory as the weights
 
@@ -29,7 +26,7 @@ Network = Callable[[np.ndarray], np.ndarray]
 
 
 def load_network(
-    model: keras.Model,
+    model: keras.Model | OnnxModel,
     runtime: str = "tensorflow",
     precision: str | None = None,
     threads: int | None = None,
@@ -47,8 +44,11 @@ def load_network(
     bfloat16 is requested. The first result of the latter two, and of bfloat16, is
     compared with that of the model in float32.
 
+    An `OnnxModel` is computed by `openvino` or `onnx`, and not compared: its file was when
+    it was exported.
+
     Args:
-        model: A model such as `build_fcn`'s.
+        model: A model such as `build_fcn`'s, or one in an ONNX file.
         runtime: A name from the table.
         precision: `"float32"`, the default, or `"bfloat16"`, which is faster where the
             processor supports it. Not for `keras`.
@@ -59,12 +59,22 @@ def load_network(
         float32 logits `(B, H, W, C)`. It raises `NetworkError` if it deviates.
 
     Raises:
-        NetworkError: As for `require_runtime`, or if `tensorflow` is to compute a model without
-            a layer `backbone` in bfloat16.
+        NetworkError: As for `require_runtime`, if `tensorflow` is to compute a model without
+            a layer `backbone` in bfloat16, or if an ONNX file cannot be loaded.
     """
+    if isinstance(model, OnnxModel):
+        return _load_file(model, runtime, precision, threads)
     require_runtime(runtime, precision)
     if runtime == "keras":
         return model.predict_on_batch
+    from fcn_keras.inference.conversion import (
+        fast_copy,
+        in_bfloat16,
+        in_float32,
+        write_graph,
+        write_onnx,
+    )
+
     plain, bfloat16 = in_float32(model), precision == "bfloat16"
     converted = plain
     if bfloat16 and runtime == "tensorflow":
@@ -79,25 +89,67 @@ def load_network(
         network = fast.predict_on_batch
         if not bfloat16:
             return network
-    elif runtime == "openvino":
-        network = _OpenVino(fast, "bf16" if bfloat16 else "f32", threads)
     else:
-        network = _onnx(fast, threads)
+        # OpenVINO's `convert_model`, without a file, fails on Python 3.13 (OpenVINO 2026.4).
+        with tempfile.TemporaryDirectory() as folder:
+            if runtime == "openvino":
+                path = Path(folder, "model.pb")
+                write_graph(fast, path)
+            else:
+                path = Path(folder, "model.onnx")
+                with silenced(1, 2), warnings.catch_warnings(action="ignore"):
+                    write_onnx(fast, {}, path)
+            network = _open(path, runtime, precision, threads)
     return _checked(network, plain, runtime, precision or "float32")
 
 
-class _OpenVino:
-    """A model that OpenVINO compiles for any size, and for sizes that recur."""
+def _load_file(
+    model: OnnxModel, runtime: str, precision: str | None, threads: int | None
+) -> Network:
+    """The network of a file, which may be damaged or hostile in ways that only a runtime finds."""
+    require_runtime(runtime, precision, onnx_file=True)
+    try:
+        network = _open(model.path, runtime, precision, threads)
+    except Exception as error:  # of OpenVINO and ONNX Runtime, which have no common class
+        raise NetworkError(
+            f"{model.path}: cannot be loaded by the runtime {runtime} ({first_line(error)}). "
+            "Export it again."
+        ) from error
 
-    def __init__(self, model: keras.Model, precision: str, threads: int | None):
+    def run(images: np.ndarray) -> np.ndarray:
+        expected = (*images.shape[:3], len(model.labels))
+        try:
+            logits = network(images)
+        except Exception as error:
+            raise UserError(
+                f"{model.path}: fails on images of {images.shape} ({first_line(error)}). Use "
+                "another --runtime or a smaller --tile, or export it again."
+            ) from error
+        if logits.shape != expected or logits.dtype != np.float32:
+            raise NetworkError(
+                f"{model.path}: its network returns {logits.dtype} {logits.shape}, not float32 "
+                f"{expected}. Export it again."
+            )
+        return logits
+
+    return run
+
+
+def _open(path: Path, runtime: str, precision: str | None, threads: int | None) -> Network:
+    """The network in a file; `openvino` also reads frozen graphs."""
+    if runtime == "openvino":
+        return _OpenVino(path, "bf16" if precision == "bfloat16" else "f32", threads)
+    return _onnx(path, threads)
+
+
+class _OpenVino:
+    """A network that OpenVINO compiles for any size, and for sizes that recur."""
+
+    def __init__(self, path: Path, precision: str, threads: int | None):
         import openvino
 
         self._core = openvino.Core()
-        # Through a file, as `openvino.convert_model` fails on Python 3.13 (OpenVINO 2026.4).
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, "model.pb")
-            write_graph(model, path)
-            self._graph = self._core.read_model(path)
+        self._graph = self._core.read_model(path)
         self._options: dict[str, str | int] = {"INFERENCE_PRECISION_HINT": precision}
         if threads:
             self._options["INFERENCE_NUM_THREADS"] = threads
@@ -118,22 +170,21 @@ class _OpenVino:
         return self._core.compile_model(graph, "CPU", self._options)
 
 
-def _onnx(model: keras.Model, threads: int | None) -> Network:
+def _onnx(path: Path, threads: int | None) -> Network:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # its errors are raised, too
     if threads:
         options.intra_op_num_threads = threads
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
-        with silenced(1, 2), warnings.catch_warnings(action="ignore"):
-            write_onnx(model, {}, path)
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     return lambda images: session.run(["logits"], {"images": images})[0]
 
 
 def _checked(network: Network, model: keras.Model, runtime: str, precision: str) -> Network:
     """The network, which now raises `NetworkError` if its first result is not the model's."""
+    from fcn_keras.inference.conversion import deviation
+
     todo = [model]
 
     def run(images: np.ndarray) -> np.ndarray:

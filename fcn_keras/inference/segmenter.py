@@ -7,23 +7,25 @@ import functools
 import math
 import os
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
-import keras
 import numpy as np
 from PIL import Image, ImageOps
 
-from fcn_keras.data.overlay import overlay
 from fcn_keras.data.split import IGNORE_ID, LabelSet, placeholder_names
 from fcn_keras.errors import UserError
-from fcn_keras.files.images import MAX_PIXELS, open_photograph, to_rgb
+from fcn_keras.files.images import MAX_PIXELS, open_photograph, resized_size, to_rgb
+from fcn_keras.files.onnx_files import is_onnx
 from fcn_keras.inference import tiling
-from fcn_keras.inference.loading import load_model, read_labels, require_network
-from fcn_keras.inference.options import require_options, require_runtime
-from fcn_keras.inference.receptive_field import Field, receptive_field
+from fcn_keras.inference.field import Field
+from fcn_keras.inference.onnx_model import OnnxModel
+from fcn_keras.inference.options import default_runtime, require_options, require_runtime
 from fcn_keras.inference.resizing import resized_strips
 from fcn_keras.inference.runtimes import Network, load_network
-from fcn_keras.models.short_side import resized_size, short_side_of
-from fcn_keras.runs.folder import model_file
+from fcn_keras.runs.folder import KERAS_ONLY, model_file
+
+if TYPE_CHECKING:
+    import keras
 
 
 @dataclasses.dataclass
@@ -31,7 +33,8 @@ class Segmenter:
     """A model ready for photographs of any size.
 
     Args:
-        model: Maps RGB images `(B, H, W, 3)` in 0..255 to logits `(B, H, W, C)`.
+        model: Maps RGB images `(B, H, W, 3)` in 0..255 to logits `(B, H, W, C)`: a Keras model, or
+            an `OnnxModel`, which needs neither TensorFlow nor Keras.
         labels: Its classes.
         tile: Larger images are processed in windows of at most this height and
             width, which bounds the memory used.
@@ -45,7 +48,8 @@ class Segmenter:
             progress. It gets the iterator and the number of pieces.
         runtime: What computes the logits; see `load_network`. `"keras"` runs the model
             with its current weights. The others are faster and take its weights at the
-            first call; `load` defaults to `"tensorflow"`.
+            first call; `load` defaults to `"tensorflow"`, and for ONNX files to `"openvino"` or
+            `"onnx"`, whichever is installed.
         precision: The runtime's: `"bfloat16"` or `"float32"` (the default). The runtime
             `"keras"` computes in the model's own.
         threads: Of the runtimes `"openvino"` and `"onnx"`, which choose if it is `None`.
@@ -53,12 +57,12 @@ class Segmenter:
             decompression bombs. Raise it for trusted files only.
         short_side: Photographs are resized to this shorter side for the network, and their
             logits back (see `resized_size`); 0 leaves them as they are. Default: what the
-            model stores.
+            model stores. An ONNX file that was exported with a short side has no other.
         min_confidence: Pixels whose most likely class is less probable than this become 255
             in masks.
     """
 
-    model: keras.Model
+    model: keras.Model | OnnxModel
     labels: LabelSet
     tile: int = tiling.TILE
     blend: str = "exact"
@@ -74,13 +78,19 @@ class Segmenter:
     min_confidence: float = 0.0
 
     def __post_init__(self):
+        stored = _short_side_of(self.model)
         if self.short_side is None:
-            self.short_side = short_side_of(self.model)
+            self.short_side = stored
         require_options(
             *(self.tile, self.blend, self.overlap, self.scales, self.max_pixels),
             *(self.short_side, self.min_confidence),
         )
-        require_runtime(self.runtime, self.precision)
+        require_runtime(self.runtime, self.precision, onnx_file=isinstance(self.model, OnnxModel))
+        if self._resizes_itself and (self.short_side, self.scales) != (stored, (1.0,)):
+            raise UserError(
+                f"{self.model.path}: its network resizes photographs to a shorter side of {stored} "
+                "pixels, so it takes no other short side or scales. Export it with --short-side 0."
+            )
 
     def __getstate__(self):
         state = vars(self).copy()
@@ -91,26 +101,41 @@ class Segmenter:
     def load(cls, run_or_file, **options) -> Segmenter:
         """Loads a run's best model, a model file, or a published model.
 
+        A `.onnx` file that `export` wrote needs OpenVINO or ONNX Runtime; neither TensorFlow nor
+        Keras is imported then.
+
         The classes are those stored in an exported file, or those of the run whose
         folder the file is in; those of a `.pth` file with 21 classes are VOC's. Otherwise
         they are named `class_0`, `class_1` and so on.
 
         Args:
-            run_or_file: A run's folder, a `.keras` or `.pth` file, or the name of a published
-                model, such as `"torchvision/fcn_resnet50"` (see `load_model`).
-            **options: The other fields of `Segmenter`; `runtime` defaults to
-                `"tensorflow"`.
+            run_or_file: A run's folder, a `.keras`, `.pth` or `.onnx` file, or the name of a
+                published model, such as `"torchvision/fcn_resnet50"` (see `load_model`).
+            **options: The other fields of `Segmenter`. By default, `runtime` is `"tensorflow"`, or
+                for a `.onnx` file the one that is installed.
 
         Raises:
             UserError: If there is no model or it cannot be loaded.
         """
-        options = {"runtime": "tensorflow", **options}
-        path = model_file(run_or_file)
+        options["runtime"] = options.get("runtime") or default_runtime(is_onnx(run_or_file))
+        path = model_file(run_or_file, onnx=True)
+        if is_onnx(path):
+            exported = OnnxModel.load(path)
+            return cls(exported, exported.labels, **options)
+        from fcn_keras.inference.loading import load_model, read_labels, require_network
+
         model = load_model(path)
         require_network(model, path)
         classes = model.output_shape[-1]
         labels = read_labels(path, classes)
         return cls(model, labels or LabelSet(placeholder_names(classes)), **options)
+
+    @property
+    def keras_model(self) -> keras.Model:
+        """The model, for what an ONNX file does not do; raises `UserError` for one."""
+        if isinstance(self.model, OnnxModel):
+            raise UserError(f"{self.model.path}: {KERAS_ONLY}")
+        return self.model
 
     def __call__(self, image) -> np.ndarray:
         """The most likely class of every pixel.
@@ -141,6 +166,8 @@ class Segmenter:
 
     def overlay(self, image, **options) -> Image.Image:
         """The image with its predicted classes painted over it; see `data.overlay.overlay`."""
+        from fcn_keras.data.overlay import overlay  # needs Matplotlib
+
         image = as_image(image, self.max_pixels)
         return Image.fromarray(overlay(np.asarray(image), self(image), self.labels, **options))
 
@@ -196,7 +223,7 @@ class Segmenter:
         def read(top, left, height, width):
             return np.asarray(image.crop((left, top, left + width, top + height)))
 
-        if max(size) <= self.tile:
+        if max(size) <= self.tile or self._resizes_itself:
             yield 0, 0, self._logits_of(np.asarray(image))
         elif self.blend == "exact":
             field = self._field
@@ -217,9 +244,23 @@ class Segmenter:
             )
             yield from self.progress(pieces, total)
 
+    @property
+    def _resizes_itself(self) -> bool:
+        """Whether the network would resize tiles, too. A resized photograph it leaves as it is."""
+        return isinstance(self.model, OnnxModel) and self.model.short_side > 0
+
     @functools.cached_property
     def _field(self) -> Field:
-        return receptive_field(self.model)
+        if not isinstance(self.model, OnnxModel):
+            from fcn_keras.inference.receptive_field import receptive_field
+
+            return receptive_field(self.model)
+        if self.model.field is None:
+            raise UserError(
+                f"{self.model.path}: does not say how far its network sees, so tiles cannot be "
+                "exact. Export it again, or use --blend average."
+            )
+        return self.model.field
 
     @functools.cached_property
     def _network(self) -> Network:
@@ -227,6 +268,14 @@ class Segmenter:
 
     def _logits_of(self, window: np.ndarray) -> np.ndarray:
         return self._network(window[None].astype(np.float32))[0]
+
+
+def _short_side_of(model) -> int:
+    if isinstance(model, OnnxModel):
+        return model.short_side
+    from fcn_keras.models.short_side import short_side_of
+
+    return short_side_of(model)
 
 
 def as_image(image, max_pixels: int = MAX_PIXELS) -> Image.Image:

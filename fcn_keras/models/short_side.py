@@ -1,4 +1,4 @@
-"""The size that a network sees photographs at: stored in the model, computed, and resized to.
+"""The size that a network sees photographs at: stored in the model, and resized to.
 
 A model trained on photographs that were all resized to the same shorter side, such as
 torchvision's FCNs (520 pixels), knows objects at that scale. The model itself does not resize:
@@ -11,10 +11,8 @@ import keras
 from keras import ops
 
 from fcn_keras.errors import UserError
+from fcn_keras.files.images import resized_size
 from fcn_keras.models.graph import calls
-
-# The longer side at most, in shorter sides. It bounds the memory for a photograph of 1×10,000.
-LONGEST = 4
 
 
 @keras.saving.register_keras_serializable("fcn_keras")
@@ -70,30 +68,6 @@ def with_short_side(model: keras.Model, pixels: int) -> keras.Model:
         return layer(inputs, *args, **options)
 
     return keras.models.clone_model(model, clone_function=clone, call_function=call)
-
-
-def resized_size(height, width, short_side: int, longest: int | None = None, low=min, high=max):
-    """The height and width at which a network sees a photograph.
-
-    The shorter side becomes `short_side`, and the longer one is rounded down, as by torchvision's
-    `Resize`. But if the longer side exceeds `LONGEST` shorter ones, or `longest` pixels, it
-    becomes that, and the shorter one follows, so that proportions are kept.
-
-    Args:
-        height: Of the photograph, an integer; or a tensor, with `low` and `high` for tensors.
-        width: Likewise.
-        short_side: At least 1.
-        longest: Most pixels of the longer side.
-        low: The smaller of two numbers.
-        high: The larger of two numbers.
-    """
-    most = min(LONGEST * short_side, longest or LONGEST * short_side)
-    short, long = low(height, width), high(height, width)
-
-    def resized(side):
-        return high(low(short_side * side // short, most * side // long), 1)
-
-    return resized(height), resized(width)
 
 
 def at_short_side(model: keras.Model, short_side: int) -> keras.Model:

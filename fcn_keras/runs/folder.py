@@ -16,6 +16,7 @@ from pathlib import Path
 
 from fcn_keras.data.split import LabelSet
 from fcn_keras.errors import UserError, first_line
+from fcn_keras.files.onnx_files import is_onnx, read_onnx
 from fcn_keras.files.published import SUFFIXES, fetched, is_cached, published, require_kind
 from fcn_keras.files.reading import as_object, build, damage_as_user_errors, read_object, read_text
 from fcn_keras.files.torch_networks import read_fcn
@@ -28,6 +29,10 @@ from fcn_keras.runs.software import software
 MODELS = (
     "Give a run's folder, a .keras file, a .pth file with an FCN of torchvision, or a name of "
     "fcn-keras weights list."
+)
+KERAS_ONLY = (
+    "an ONNX file, which only predict, evaluate and demo run. Give the model that it was exported "
+    "from."
 )
 LABELS_FILE = "labels.json"  # in exported .keras files
 MOST_RUNS = 12  # on one page, whose style sheet has as many lines
@@ -257,10 +262,14 @@ def run_names(run_dirs: Sequence) -> list[str]:
     return [str(Path(*path.parts[-depth:])) for path in paths]
 
 
-def model_file(run_or_file) -> Path:
+def model_file(run_or_file, onnx: bool = False) -> Path:
     """The file of a model: the `best.keras` of a run's folder, or a `.keras` or `.pth` file.
 
     Published weights are downloaded if need be. A path has priority over their names.
+
+    Args:
+        run_or_file: The folder, file or name.
+        onnx: Whether it may be an ONNX file, of which Keras makes no model.
 
     Raises:
         UserError: If it is missing or has another format.
@@ -277,20 +286,27 @@ def model_file(run_or_file) -> Path:
             f"{path}: only .keras files are read, as others may run code. If you trust it, convert "
             f"it: keras.models.load_model({str(path)!r}).save({str(path.with_suffix('.keras'))!r})."
         )
+    if is_onnx(path):
+        if onnx:
+            return path
+        raise UserError(f"{path}: {KERAS_ONLY}")
     if path.suffix not in (".keras", *SUFFIXES):
         raise UserError(f"{path}: not a .keras model. {MODELS}")
     return path
 
 
-def require_model(run_or_file) -> None:
+def require_model(run_or_file, onnx: bool = False) -> None:
     """Raises `UserError` for faults of a model that can be found without Keras.
 
-    Those of `model_file`, a file that is not an archive, damaged classes in `config.json`, and
-    all of a `.pth` file except an unknown backbone.
+    Those of `model_file`, a file that is not an archive, damaged classes in `config.json`, all of
+    a `.pth` file except an unknown backbone, and those of `read_onnx`.
     """
-    path = model_file(run_or_file)
+    path = model_file(run_or_file, onnx)
     if path.suffix in SUFFIXES:
         read_fcn(path)
+        return
+    if is_onnx(path):
+        read_onnx(path)
         return
     run = RunFolder(path.parent)
     try:

@@ -15,7 +15,9 @@ from support.runs import save_colour_run
 from fcn_keras import Segmenter, UserError
 from fcn_keras.cli import main
 from fcn_keras.data.sample.scenes import draw_scene
-from fcn_keras.inference.runtimes import NetworkError, _OpenVino, load_network
+from fcn_keras.inference.conversion import write_graph
+from fcn_keras.inference.options import NetworkError
+from fcn_keras.inference.runtimes import _OpenVino, load_network
 from fcn_keras.models.fcn import build_fcn
 
 SIZES = [(1, 96, 128), (2, 45, 70), (1, 96, 128), (1, 96, 128), (1, 1, 1)]
@@ -208,9 +210,10 @@ def test_predict_and_evaluate_by_another_runtime(runtime, untrained_run, tmp_pat
     assert measures[1] == pytest.approx(measures[0], abs=1e-3) and 0 < measures[0] < 1
 
 
-def test_openvino_takes_the_threads_it_is_given():
+def test_openvino_takes_the_threads_it_is_given(tmp_path):
     pytest.importorskip("openvino")
-    network = _OpenVino(pixelwise(1), "f32", 1)
+    write_graph(pixelwise(1), tmp_path / "model.pb")
+    network = _OpenVino(tmp_path / "model.pb", "f32", 1)
     assert network._any_size.get_property("INFERENCE_NUM_THREADS") == 1
 
 

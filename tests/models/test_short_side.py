@@ -7,6 +7,7 @@ import tensorflow as tf
 from PIL import Image
 
 from fcn_keras.errors import UserError
+from fcn_keras.files.images import resized_size
 from fcn_keras.inference.folding import fold_batchnorm
 from fcn_keras.inference.loading import load_model
 from fcn_keras.models.block_upsampling import upsample_by_blocks
@@ -15,7 +16,6 @@ from fcn_keras.models.short_side import (
     ResizeToShortSide,
     ShortSide,
     at_short_side,
-    resized_size,
     short_side_of,
     with_short_side,
 )
