@@ -20,8 +20,6 @@ import itertools
 import re
 from typing import NamedTuple
 
-import yaml
-
 from fcn_keras.data.split import IGNORE_ID, MAX_CLASSES, LabelSet, voc_palette
 from fcn_keras.errors import UserError
 from fcn_keras.files.reading import damage_as_user_errors, parse_json
@@ -261,6 +259,8 @@ def _unquoted(name: str) -> str:
 def _rows_of_yaml(text: str, path) -> list[Row]:
     if len(text) > MAX_YAML:
         raise UserError(f"{path}: YAML of more than {MAX_YAML >> 10} KiB. {REMEDY}")
+    import yaml  # which only such lists need
+
     with damage_as_user_errors(f"{path}: not readable as YAML", REMEDY):
         try:  # all texts stay as they are: a class "no" is no boolean
             content = yaml.load(text, Loader=yaml.BaseLoader)

@@ -24,7 +24,7 @@ class Format:
     """A file format.
 
     Args:
-        precision: That of its weights, a key of `conversion.TOLERANCES`.
+        precision: That of its weights, a key of `agreement.TOLERANCES`.
         write: Takes a model, texts by name and the file's path.
         load: Takes the path; returns a function from float32 images `(B, H, W, 3)` to logits.
         add_texts: Takes the path and texts by name, which it adds to the file.

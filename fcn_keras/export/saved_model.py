@@ -24,7 +24,8 @@ from fcn_keras.export import MAX_PIXELS, MAX_SIDE, require_limits
 from fcn_keras.export.signatures import add_signatures
 from fcn_keras.files.images import encode_image, resized_size
 from fcn_keras.files.writing import PARTIAL, partial_folder
-from fcn_keras.inference.conversion import deviation, fast_copy, in_float32
+from fcn_keras.inference.agreement import deviation
+from fcn_keras.inference.conversion import fast_copy, in_float32
 from fcn_keras.inference.segmenter import Segmenter
 
 ABANDONED_SECONDS = 3600

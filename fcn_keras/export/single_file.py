@@ -18,7 +18,8 @@ from fcn_keras.export.formats import FORMATS, logits_of
 from fcn_keras.export.quantization import Int8, write_int8
 from fcn_keras.files.silence import silenced
 from fcn_keras.files.writing import write_file
-from fcn_keras.inference.conversion import deviation, fast_copy, in_float32
+from fcn_keras.inference.agreement import deviation
+from fcn_keras.inference.conversion import fast_copy, in_float32
 from fcn_keras.inference.folding import fold_batchnorm
 from fcn_keras.inference.loading import LABELS_FILE
 from fcn_keras.inference.receptive_field import receptive_field

@@ -13,6 +13,7 @@ import numpy as np
 
 from fcn_keras.errors import UserError, first_line
 from fcn_keras.files.silence import silenced
+from fcn_keras.inference.agreement import deviation
 from fcn_keras.inference.onnx_model import OnnxModel
 from fcn_keras.inference.options import NetworkError, require_runtime
 
@@ -44,8 +45,8 @@ def load_network(
     bfloat16 is requested. The first result of the latter two, and of bfloat16, is
     compared with that of the model in float32.
 
-    An `OnnxModel` is computed by `openvino` or `onnx`, and not compared: its file was when
-    it was exported.
+    An `OnnxModel` is computed by `openvino` or `onnx`. Its file was compared with the model
+    when it was exported, and only bfloat16 is compared with the file in float32.
 
     Args:
         model: A model such as `build_fcn`'s, or one in an ONNX file.
@@ -100,7 +101,7 @@ def load_network(
                 with silenced(1, 2), warnings.catch_warnings(action="ignore"):
                     write_onnx(fast, {}, path)
             network = _open(path, runtime, precision, threads)
-    return _checked(network, plain, runtime, precision or "float32")
+    return _checked(network, plain.predict_on_batch, runtime, precision or "float32")
 
 
 def _load_file(
@@ -110,6 +111,9 @@ def _load_file(
     require_runtime(runtime, precision, onnx_file=True)
     try:
         network = _open(model.path, runtime, precision, threads)
+        if precision == "bfloat16":
+            plain = _open(model.path, runtime, "float32", threads)
+            network = _checked(network, plain, runtime, precision, "Leave out --precision.")
     except Exception as error:  # of OpenVINO and ONNX Runtime, which have no common class
         raise NetworkError(
             f"{model.path}: cannot be loaded by the runtime {runtime} ({first_line(error)}). "
@@ -120,6 +124,8 @@ def _load_file(
         expected = (*images.shape[:3], len(model.labels))
         try:
             logits = network(images)
+        except NetworkError:
+            raise
         except Exception as error:
             raise UserError(
                 f"{model.path}: fails on images of {images.shape} ({first_line(error)}). Use "
@@ -181,21 +187,24 @@ def _onnx(path: Path, threads: int | None) -> Network:
     return lambda images: session.run(["logits"], {"images": images})[0]
 
 
-def _checked(network: Network, model: keras.Model, runtime: str, precision: str) -> Network:
-    """The network, which now raises `NetworkError` if its first result is not the model's."""
-    from fcn_keras.inference.conversion import deviation
-
-    todo = [model]
+def _checked(
+    network: Network,
+    expected: Network,
+    runtime: str,
+    precision: str,
+    remedy: str = "Use --runtime tensorflow, without --precision.",
+) -> Network:
+    """The network, which now raises `NetworkError` if its first result is not the expected one."""
+    todo = [expected]
 
     def run(images: np.ndarray) -> np.ndarray:
         logits = network(images)
         if todo:
-            expected = todo[0].predict_on_batch(images)
-            found = deviation(precision, logits, expected)
+            found = deviation(precision, logits, todo[0](images))
             if found:  # and again for each further image
                 raise NetworkError(
                     f"The runtime {runtime} in {precision} deviates from the model on the first "
-                    f"image: {found}. Use --runtime tensorflow, without --precision."
+                    f"image: {found}. {remedy}"
                 )
             todo.clear()
         return logits

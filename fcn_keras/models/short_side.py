@@ -77,7 +77,8 @@ def at_short_side(model: keras.Model, short_side: int) -> keras.Model:
     """
     images = keras.Input((None, None, 3), name="images")
     resized = ResizeToShortSide(short_side, dtype="float32")(images)
-    logits = ResizeLike(dtype="float32", name="resized_logits")([model(resized), images])
+    [maps] = keras.tree.flatten(model(resized))  # a list, if the model is a copy
+    logits = ResizeLike(dtype="float32", name="resized_logits")([maps, images])
     return keras.Model(images, logits, name=model.name)
 
 

@@ -1,5 +1,6 @@
 """Exported models with a short side resize photographs as `Segmenter` does."""
 
+import dataclasses
 import io
 import json
 import zipfile
@@ -15,6 +16,7 @@ from support.runs import balanced_fcn
 from fcn_keras.cli import main
 from fcn_keras.data.sample.scenes import draw_scene
 from fcn_keras.data.split import LabelSet
+from fcn_keras.errors import UserError
 from fcn_keras.export.formats import FORMATS
 from fcn_keras.export.saved_model import export_saved_model
 from fcn_keras.inference.segmenter import Segmenter
@@ -190,3 +192,21 @@ def test_a_short_side_out_of_range_is_refused(run, tmp_path, capfd):
     flags = ["--output", str(tmp_path / "fcn"), "--short-side", "-3"]
     assert main(["export", "--model", str(run), *flags]) == 1
     assert "short_side must be 0" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("runtime", ["onnx", "openvino"])
+def test_a_segmenter_of_the_onnx_file_resizes_once_and_makes_no_tiles(runtime, folder, segmenter):
+    pytest.importorskip({"onnx": "onnxruntime", "openvino": "openvino"}[runtime])
+    options = {"runtime": runtime, "tile": 64, "flip": True}
+    fast = Segmenter.load(folder / "m.onnx", **options)
+    plain = dataclasses.replace(segmenter, flip=True)
+    for size in ((60, 83), (250, 170), (1, 300)):
+        image = photograph(*size)
+        np.testing.assert_allclose(fast.logits(image), plain.logits(image), atol=1e-3)
+
+
+@pytest.mark.parametrize("options", [{"short_side": 0}, {"short_side": 70}, {"scales": (1.0, 0.5)}])
+def test_it_has_one_short_side(options, folder):
+    with pytest.raises(UserError, match=f"shorter side of {SIDE} pixels, .* with --short-side 0"):
+        Segmenter.load(folder / "m.onnx", **options)
+    assert Segmenter.load(folder / "m.onnx", short_side=SIDE).short_side == SIDE

@@ -4,7 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-from fcn_keras.inference.conversion import TOLERANCES, deviation, in_float32
+from fcn_keras.inference.agreement import TOLERANCES, deviation
+from fcn_keras.inference.conversion import in_float32
 from fcn_keras.models.fcn import build_fcn
 from fcn_keras.models.graph import nested_layers
 
