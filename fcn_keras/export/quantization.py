@@ -90,8 +90,13 @@ def write_int8(
         UserError: If the data set does not suit, the network cannot be quantised, or the file
             loses too much.
     """
-    train, val = int8.splits(segmenter.labels)
     side = segmenter.short_side or 0
+    if side and format == "litert":
+        raise UserError(
+            f"LiteRT files in int8 cannot resize images, but the model has the short side {side}. "
+            "Use --short-side 0, for images that are resized before, or --format onnx."
+        )
+    train, val = int8.splits(segmenter.labels)
     try:
         WRITERS[format](model, _calibration(train, side, int8.progress), path)
     except UserError:
