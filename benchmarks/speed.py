@@ -72,11 +72,11 @@ def forwards(data: Data) -> list[Contestant]:
         "PyTorch eager": ("speed_peers", {"compiled": False}, PRECISIONS),
         "PyTorch compiled": ("speed_peers", {"compiled": True}, PRECISIONS),
     }
-    onnx = str(data.onnx)
-    exported = [
+    onnx = str(data.plain_onnx)
+    plain = [
         Contestant(
-            f"exported model in {runtime}, {precision}",
-            "speed_peers:exported",
+            f"plain model in {runtime}, {precision}",
+            "speed_peers:onnx_file",
             {"path": onnx, "runtime": runtime, "precision": precision, "size": SIZE},
             calls=10,
             warm_up=5,
@@ -87,7 +87,7 @@ def forwards(data: Data) -> list[Contestant]:
             ("ONNX Runtime", "float32"),
         )
     ]
-    return exported + [
+    return plain + [
         Contestant(
             f"{name}, {precision}",
             f"{module}:forward",
@@ -104,11 +104,16 @@ def predictions(data: Data) -> list[Contestant]:
     photos = str(data.folder / "JPEGImages")
     count = len(os.listdir(photos))
     ours = {"model": str(data.model), "photos": photos}
+    exported = {"model": str(data.onnx), "photos": photos}
     theirs = {"photos": photos, "classes": CLASSES, "precision": "float32"}
     kinds = {
         "ours": ("speed_ours", ours),
         "our network alone": ("speed_ours", {**ours, "masks": False}),
         "ours, --runtime openvino": ("speed_ours", {**ours, "runtime": "openvino"}),
+        **{
+            f"ours, model.onnx by {runtime}": ("speed_ours", {**exported, "runtime": runtime})
+            for runtime in ("openvino", "onnx")
+        },
         "PyTorch eager": ("speed_peers", theirs),
     }
     return [
@@ -143,13 +148,18 @@ def pipelines(data: Data) -> list[Contestant]:
 
 def start_ups(data: Data) -> list[Contestant]:
     photo = sorted((data.folder / "JPEGImages").iterdir())[0]
-    predict = ["-m", "fcn_keras", "predict", "--model", str(data.model), str(photo)]
+    predict = ["-m", "fcn_keras", "predict", str(photo), "--output", str(data.scratch / "one")]
+    exported = [*predict, "--model", str(data.onnx)]
     words = {
         "fcn-keras --help": ["-m", "fcn_keras", "--help"],
         "python train.py --help": ["train.py", "--help"],
         "import tensorflow": ["-c", "import tensorflow"],
         "import torch": ["-c", "import torch"],
-        "fcn-keras predict, one photograph": [*predict, "--output", str(data.scratch / "one")],
+        "fcn-keras predict, one photograph": [*predict, "--model", str(data.model)],
+        **{
+            f"the same, model.onnx by {runtime}": [*exported, "--runtime", runtime]
+            for runtime in ("openvino", "onnx")
+        },
     }
     return [
         Contestant(name, "speed_ours:command", {"arguments": arguments}, warm_up=1)
@@ -162,6 +172,7 @@ class Data:
     folder: Path
     model: Path
     onnx: Path
+    plain_onnx: Path
     scratch: Path
 
 
@@ -205,7 +216,7 @@ def main() -> int:
 
 def prepare(dataset: Path | None, scratch: Path) -> Data:
     """The photographs and an untrained model."""
-    files = scratch / "model.keras", scratch / "model.onnx"
+    files = [scratch / name for name in ("model.keras", "model.onnx", "plain.onnx")]
     data = Data(dataset or scratch / "drawn", *files, scratch)
     in_process(write_model, *map(str, files))
     if not dataset:
@@ -220,15 +231,18 @@ def in_process(function, *arguments):
         return pool.submit(function, *arguments).result()
 
 
-def write_model(path: str, onnx: str | None = None) -> None:
+def write_model(path: str, onnx: str | None = None, plain_onnx: str | None = None) -> None:
     import_tensorflow()
     from fcn_keras.export.single_file import export_file
+    from fcn_keras.inference.conversion import write_onnx
     from fcn_keras.inference.segmenter import Segmenter
     from fcn_keras.models.fcn import build_fcn
 
     build_fcn("resnet18", CLASSES, weights=None).save(path)
     if onnx:
-        export_file(Segmenter.load(path), onnx, "onnx")
+        segmenter = Segmenter.load(path)
+        export_file(segmenter, onnx, "onnx")
+        write_onnx(segmenter.model, {}, Path(plain_onnx))
 
 
 def draw_photographs(folder: str, count: int, size) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from fcn_keras.cli.shared import import_tensorflow
+from fcn_keras.files.onnx_files import is_onnx
 
 LEARNING_RATE, MOMENTUM = 1e-3, 0.9
 
@@ -93,7 +94,8 @@ def forward(precision: str, size, classes: int, runtime: str = "tensorflow", bat
 
 def prediction(model: str, photos: str, runtime: str = "tensorflow", masks: bool = True):
     """`fcn-keras predict` over a folder; without masks, only its network on the same pixels."""
-    import_tensorflow()
+    if not is_onnx(model):
+        import_tensorflow()
     from fcn_keras.inference.batch import jobs_of_paths, predict_jobs
     from fcn_keras.inference.runtimes import load_network
     from fcn_keras.inference.segmenter import Segmenter

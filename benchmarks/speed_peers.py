@@ -67,8 +67,8 @@ def forward(precision: str, size, classes: int, compiled: bool, batch: int = 1):
     return predict
 
 
-def exported(path: str, runtime: str, precision: str, size):
-    """Our exported ONNX file in another runtime; OpenVINO compiles it for one size."""
+def onnx_file(path: str, runtime: str, precision: str, size):
+    """The model as tf2onnx writes it, without our changes; OpenVINO compiles it for one size."""
     images = 255 * np.random.default_rng(0).random((1, *size, 3), np.float32)
     if runtime == "ONNX Runtime":
         import onnxruntime

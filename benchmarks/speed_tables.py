@@ -68,7 +68,7 @@ def _aims(figures: dict[str, dict], precisions):
         yield f"step, {p}: share of the peak", "", STEP_GFLOP / step / peak
         bare = seconds("step", "ours without", p)
         yield f"step, {p}: share of loss and metrics", "below 0.05", 1 - bare / step
-        peer = seconds("forward", ("PyTorch", "exported"), p)
+        peer = seconds("forward", ("PyTorch", "plain"), p)
         yield (
             f"forward, {p}: our best, times as fast as the best peer",
             "at least 1",

@@ -20,7 +20,7 @@ from fcn_keras.errors import UserError, few, first_line, printable
 SUFFIX = ".onnx"
 MAX_BYTES = 2**31  # as protobuf's
 MAX_TEXT_BYTES = 2**20  # of metadata; ours have about 5,000
-MAX_NUMBERS = 300_000  # of fields, sizes and the like; read in a second
+MAX_NUMBERS = 300_000  # of fields, sizes and the like; a ResNet-18 FCN-8s has 9,500
 MAX_AXES = 8
 REMEDY = "Give a file that fcn-keras export --format onnx wrote."
 # Of one number, by TensorProto.DataType: float, integers of 8 to 64 bits, bool, float16, double,

@@ -33,6 +33,9 @@ class OnnxModel:
     field: Field | None = None
     short_side: int = 0
 
+    def __getstate__(self):  # for Ray's workers, which may run elsewhere
+        return {**vars(self), "path": self.path.absolute()}
+
     @classmethod
     def load(cls, path) -> OnnxModel:
         """Reads all but the network.

@@ -44,6 +44,7 @@ def place(shapes, finished_run, tmp_path_factory):
     (place / "resnet.pth").write_bytes(state_file({"conv1.weight": small}))
     names = ("backbone.conv1.weight", "classifier.0.weight", "classifier.4.weight")
     (place / "fcn.pth").write_bytes(state_file(dict.fromkeys(names, small)))
+    (place / "text.onnx").write_text("no network")
     (place / "file").touch()
     (place / "empty").mkdir()
     (place / "photo.jpg").touch()
@@ -76,6 +77,13 @@ MISTAKES = [
     (["predict", "--model", "damaged", *OUT, "photo.jpg"], "damaged/config.json: damaged"),
     (["predict", "--model", "no_archive", *OUT, "photo.jpg"], "best.keras: not a .keras model"),
     (["predict", "--model", "code.pth", *OUT, "photo.jpg"], "code.pth: refused"),
+    (["predict", "--model", "text.onnx", *OUT, "photo.jpg"], "text.onnx: not an ONNX file of fcn"),
+    (
+        ["predict", "--model", "text.onnx", *OUT, "photo.jpg", "--runtime", "tensorflow"],
+        "run by op",
+    ),
+    (["export", "--model", "text.onnx", *OUT], "text.onnx: an ONNX file, which only predict, eval"),
+    ([*TRAIN, "data", "--init-from", "text.onnx"], "Give the model that it was exported from."),
     (["predict", "--model", "resnet.pth", *OUT, "photo.jpg"], "Pass it as train --weights resnet"),
     (["predict", "--model", "torchvision/resnet50", *OUT, "photo.jpg"], "a backbone's weights"),
     (["predict", "--model", FCN, *OUT, "nofolder/"], "nofolder/: no such file or folder."),

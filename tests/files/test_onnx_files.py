@@ -1,6 +1,6 @@
 """ONNX files that are sound, damaged, foreign and hostile; none of them is run."""
 
-import struct
+import contextlib
 
 import numpy as np
 import onnx
@@ -213,22 +213,16 @@ def test_other_bytes_are_refused(content, read):
         read(content)
 
 
-def is_read(read, content) -> bool:
-    try:
-        read(content)
-    except UserError:
-        return False
-    return True
-
-
 @given(st.data())
 def test_changed_bytes_are_read_or_refused(read, data):
     content = bytearray(SOUND)
     for place in data.draw(st.lists(st.integers(0, len(content) - 1), min_size=1, max_size=4)):
         content[place] = data.draw(st.integers(0, 255))
-    is_read(read, bytes(content))
+    with contextlib.suppress(UserError):
+        read(bytes(content))
 
 
-@given(st.binary(max_size=200))
-def test_any_bytes_within_a_graph_are_refused(read, content):
-    is_read(read, b"\x3a" + struct.pack("B", len(content) % 128) + content)
+@given(st.binary(max_size=127))
+def test_any_bytes_as_a_graph_are_refused(read, content):
+    with pytest.raises(UserError):
+        read(bytes([0x3A, len(content)]) + content)
