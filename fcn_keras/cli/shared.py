@@ -165,7 +165,7 @@ def progress(items, total: int | None = None, unit: str = "image", **options):
         from tqdm import tqdm
     except ImportError:
         return _NoBar(items)
-    hidden = not options.get("file", sys.stderr).isatty()
+    hidden = not (options.get("file") or sys.stderr).isatty()
     return tqdm(items, total=total, unit=unit, disable=hidden, **options)
 
 

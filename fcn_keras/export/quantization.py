@@ -106,13 +106,10 @@ def write_int8(
             f"The network cannot be quantised for {format} ({first_line(error)}). Export it "
             "without --int8."
         ) from error
-    plain = dataclasses.replace(
-        segmenter,
-        **{"runtime": "tensorflow", "precision": None, "scales": (1.0,), "flip": False},
-        min_confidence=0.0,
-    )
+    parts, tile = (segmenter.model, segmenter.labels), segmenter.tile
+    plain = Segmenter(*parts, tile, short_side=side, runtime="tensorflow")
     # The file resizes by itself, so it needs whole photographs.
-    quantized = dataclasses.replace(plain, short_side=0, tile=sys.maxsize if side else plain.tile)
+    quantized = Segmenter(*parts, sys.maxsize if side else tile, short_side=0)
     quantized._network = FORMATS[format].load(path)
     for name, segment in (("float32", plain), ("int8", quantized)):
         scores = evaluate(segment, val, functools.partial(int8.progress, desc=name))
@@ -140,8 +137,9 @@ def _calibration(split: Split, side: int, progress) -> Iterator[np.ndarray]:
     for index in progress(range(len(split)), desc="calibration"):
         image, _ = split.read(index)
         if side:
-            height, width = resized_size(*image.shape[:2], side)
-            image = np.asarray(Image.fromarray(image).resize((width, height)))
+            width, height = resized_size(image.shape[1], image.shape[0], side)
+            resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
+            image = np.asarray(resized)
         for axis, length in enumerate(size):
             surplus = image.shape[axis] - length
             before = abs(surplus) // 2
