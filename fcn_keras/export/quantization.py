@@ -24,6 +24,7 @@ from fcn_keras.export import CALIBRATION_IMAGES, LEAST_IMAGES, MAX_MIOU_DROP
 from fcn_keras.export.formats import FORMATS, litert_converter
 from fcn_keras.files.images import resized_size
 from fcn_keras.inference.conversion import write_onnx
+from fcn_keras.inference.runtimes import Network
 from fcn_keras.inference.segmenter import Segmenter
 
 CROP = 512  # height and width of a photograph's middle that calibrates, at most
@@ -71,10 +72,9 @@ def write_int8(
 ) -> dict:
     """Writes a model without its texts, quantised and measured.
 
-    Weights have 8 bits and a scale per channel, activations a scale and a zero point; input and
-    output are float32. In ONNX, convolutions are quantised; the upsampling stays in
-    float32. Their weights have 7 bits, since the sums of two products of 8 bits
-    overflow on x86 processors without VNNI. In LiteRT, everything is quantised.
+    Weights have a scale per channel, activations a scale and a zero point; input and output are
+    float32. In LiteRT, all operators are quantised, in ONNX only convolutions. Weights in ONNX use
+    7 of the 8 bits, as sums of 8-bit products overflow on x86 processors without VNNI.
 
     Args:
         segmenter: The model in float32, its labels and its short side.
@@ -106,11 +106,20 @@ def write_int8(
             f"The network cannot be quantised for {format} ({first_line(error)}). Export it "
             "without --int8."
         ) from error
+    _measure(segmenter, side, FORMATS[format].load(path), val, int8)
+    dataset = os.path.basename(os.path.normpath(int8.dataset))
+    calibration = {"dataset": dataset, "split": train.name, "images": len(train)}
+    measured = {**int8.mean_iou, "split": val.name, "images": len(val)}
+    return {"calibration": calibration, "mean_iou": measured}
+
+
+def _measure(segmenter: Segmenter, side: int, network: Network, val: Split, int8: Int8) -> None:
+    """Fills in `int8.mean_iou`; raises `UserError` if the file's network loses too much."""
     parts, tile = (segmenter.model, segmenter.labels), segmenter.tile
     plain = Segmenter(*parts, tile, short_side=side, runtime="tensorflow")
     # The file resizes by itself, so it needs whole photographs.
     quantized = Segmenter(*parts, sys.maxsize if side else tile, short_side=0)
-    quantized._network = FORMATS[format].load(path)
+    quantized._network = network
     for name, segment in (("float32", plain), ("int8", quantized)):
         scores = evaluate(segment, val, functools.partial(int8.progress, desc=name))
         int8.mean_iou[name] = scores.mean_iou
@@ -123,10 +132,6 @@ def write_int8(
             f"{after:.4f} in int8, by more than {int8.max_miou_drop:g} (--max-miou-drop). Use more "
             "--calibrate-images, or export without --int8."
         )
-    dataset = os.path.basename(os.path.normpath(int8.dataset))
-    calibration = {"dataset": dataset, "split": train.name, "images": len(train)}
-    measured = {**int8.mean_iou, "split": val.name, "images": len(val)}
-    return {"calibration": calibration, "mean_iou": measured}
 
 
 def _calibration(split: Split, side: int, progress) -> Iterator[np.ndarray]:
