@@ -47,19 +47,37 @@ class Contestant:
         return statistics.median(self.seconds) if self.seconds else float("nan")
 
 
-def compete(contestants: list[Contestant], rounds: int) -> None:
-    """Fills in `seconds`, `peak_mb`, and the `problem` of those that could not take part."""
+def compete(
+    contestants: list[Contestant],
+    rounds: int,
+    together: bool = False,
+    deadline: float | None = None,
+) -> None:
+    """Fills in `seconds`, `peak_mb`, and the `problem` of those that could not take part.
+
+    Args:
+        contestants: Those to compare.
+        rounds: Figures of each.
+        together: Whether they prepare themselves at the same time; otherwise one after another,
+            so that none is starved.
+        deadline: The `time.monotonic()` at which those that have not answered are ended.
+    """
     with contextlib.ExitStack() as stack:
         lines = []
-        for contestant in contestants:  # one at a time, so that none is starved
-            line = stack.enter_context(_process(contestant))
-            if _answer(line, contestant) is not None:
-                lines.append((contestant, line))
+        for contestant in contestants:
+            lines.append((contestant, stack.enter_context(_process(contestant))))
+            if not together:
+                _answer(lines[-1][1], contestant, deadline)
+        if together:
+            for contestant, line in lines:
+                _answer(line, contestant, deadline)
         for _ in range(rounds):
             for contestant, line in lines:
+                if contestant.problem:
+                    continue
                 with contextlib.suppress(BrokenPipeError):
                     line.send("go")
-                seconds = _answer(line, contestant)
+                seconds = _answer(line, contestant, deadline)
                 if seconds is not None:
                     contestant.seconds.append(seconds / contestant.amount)
 
@@ -75,15 +93,19 @@ def _process(contestant: Contestant):
         yield ours
     finally:
         ours.close()
-        process.join(30)
+        process.join(3 if contestant.problem else 30)
         process.kill()
 
 
-def _answer(line, contestant: Contestant) -> float | None:
+def _answer(line, contestant: Contestant, deadline: float | None) -> float | None:
     try:
+        if deadline is not None and not line.poll(max(0, deadline - time.monotonic())):
+            raise TimeoutError("no time left")
         seconds, contestant.peak_mb, contestant.problem = line.recv()
     except (EOFError, ConnectionResetError):
         seconds, contestant.problem = None, "its process died"
+    except TimeoutError as error:
+        seconds, contestant.problem = None, str(error)
     if contestant.problem:
         print(f"{contestant.name}: {contestant.problem}", file=sys.stderr)
     return seconds
@@ -98,7 +120,7 @@ def _work(line, contestant: Contestant) -> None:
         line.send((0.0, _peak_mb(), ""))
         while line.recv():
             line.send((_timed(work, contestant.calls), _peak_mb(), ""))
-    except EOFError:  # the parent has finished
+    except (EOFError, BrokenPipeError):  # the parent has finished
         pass
     except Exception as error:
         traceback.print_exc()

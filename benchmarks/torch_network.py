@@ -1,4 +1,4 @@
-"""FCN-8s and FCN-32s on ResNet-18 in PyTorch, with `build_fcn`'s shapes, initializers, padding."""
+"""FCN-8s and FCN-32s on ResNet-18 or 50 in PyTorch, with `build_fcn`'s shapes and initializers."""
 
 import itertools
 import sys
@@ -19,6 +19,8 @@ STD = 255 * np.array([0.229, 0.224, 0.225], "float32")
 class BasicBlock(nn.Module):
     """Residual block of He et al. 2016."""
 
+    expansion = 1
+
     def __init__(self, inputs: int, outputs: int, stride: int):
         super().__init__()
         self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
@@ -36,6 +38,28 @@ class BasicBlock(nn.Module):
         return torch.relu(self.bn2(self.conv2(y)) + self.downsample(x))
 
 
+class Bottleneck(BasicBlock):
+    """The block of deeper networks; the stride is in the 3x3 convolution."""
+
+    expansion = 4
+
+    def __init__(self, inputs: int, outputs: int, stride: int):
+        super().__init__(inputs, outputs, stride)
+        width = outputs // 4
+        self.conv1, self.bn1 = nn.Conv2d(inputs, width, 1, bias=False), nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, stride, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv3, self.bn3 = nn.Conv2d(width, outputs, 1, bias=False), nn.BatchNorm2d(outputs)
+
+    def forward(self, x):
+        y = torch.relu(self.bn1(self.conv1(x)))
+        y = torch.relu(self.bn2(self.conv2(y)))
+        return torch.relu(self.bn3(self.conv3(y)) + self.downsample(x))
+
+
+DEPTHS = {18: (BasicBlock, (2, 2, 2, 2)), 50: (Bottleneck, (3, 4, 6, 3))}
+
+
 class FCN8s(nn.Module):
     """Maps RGB `(B, 3, H, W)` in 0..255 to logits `(B, classes, H, W)`.
 
@@ -43,23 +67,27 @@ class FCN8s(nn.Module):
     KerasHub's 1e-5. Keras initializes kernels with Glorot's uniform values, biases with 0.
     """
 
-    def __init__(self, classes: int):
+    def __init__(self, classes: int, depth: int = 18):
         super().__init__()
+        block, counts = DEPTHS[depth]
         self.register_buffer("mean", torch.from_numpy(MEAN).view(3, 1, 1))
         self.register_buffer("std", torch.from_numpy(STD).view(3, 1, 1))
         self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
         self.pool = nn.MaxPool2d(3, 2, 1)
-        widths = (64, 64, 128, 256, 512)
+        widths = (64, *(block.expansion * width for width in (64, 128, 256, 512)))
         self.stages = nn.ModuleList(
             nn.Sequential(
-                BasicBlock(inputs, outputs, 1 if inputs == outputs else 2),
-                BasicBlock(outputs, outputs, 1),
+                block(inputs, outputs, 1 if stage == 0 else 2),
+                *(block(outputs, outputs, 1) for _ in range(counts[stage] - 1)),
             )
-            for inputs, outputs in itertools.pairwise(widths)
+            for stage, (inputs, outputs) in enumerate(itertools.pairwise(widths))
         )
         self.scores = nn.ModuleDict(
-            {f"score_{stride}": nn.Conv2d(16 * stride, classes, 1) for stride in (8, 16, 32)}
+            {
+                f"score_{stride}": nn.Conv2d(16 * stride * block.expansion, classes, 1)
+                for stride in (8, 16, 32)
+            }
         )
         self.upscores = nn.ModuleDict(
             {
@@ -97,8 +125,8 @@ class FCN8s(nn.Module):
 class FCN32s(FCN8s):
     """The same without skips."""
 
-    def __init__(self, classes: int):
-        super().__init__(classes)
+    def __init__(self, classes: int, depth: int = 18):
+        super().__init__(classes, depth)
         self.scores = nn.ModuleDict({"score_32": self.scores["score_32"]})
         upscore = nn.ConvTranspose2d(classes, classes, 64, 32, 16)
         upscore.weight.data = bilinear_kernel(classes, 64)

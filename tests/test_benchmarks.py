@@ -100,7 +100,9 @@ def torch_weights(ours, theirs):
             name = f"stack{stage}_block{number}"
             pairs[f"{name}_1"] = block.conv1, block.bn1
             pairs[f"{name}_2"] = block.conv2, block.bn2
-            if number == 0 and stage > 0:
+            if hasattr(block, "conv3"):
+                pairs[f"{name}_3"] = block.conv3, block.bn3
+            if list(block.downsample.children()):
                 pairs[f"{name}_0"] = tuple(block.downsample)
     for name, (conv, norm) in pairs.items():
         copy_conv(backbone.get_layer(f"{name}_conv"), conv)
@@ -120,8 +122,8 @@ def copy_conv(ours, theirs):
         theirs.bias.data[:] = theirs.bias.new_tensor(value)
 
 
-@pytest.mark.parametrize("stride", [8, 32])
-def test_torch_network_is_ours(stride):
+@pytest.mark.parametrize(("stride", "depth"), [(8, 18), (32, 18), (32, 50)])
+def test_torch_network_is_ours(stride, depth):
     torch = pytest.importorskip("torch")
     from torch_network import FCN8s, FCN32s, parameter_groups
 
@@ -129,8 +131,8 @@ def test_torch_network_is_ours(stride):
     from fcn_keras.runs.config import TrainConfig
     from fcn_keras.training.train import make_optimizer
 
-    ours = build_fcn("resnet18", 5, stride, weights=None)
-    theirs = {8: FCN8s, 32: FCN32s}[stride](5).eval()
+    ours = build_fcn(f"resnet{depth}", 5, stride, weights=None)
+    theirs = {8: FCN8s, 32: FCN32s}[stride](5, depth).eval()
     statistics = [b for name, b in theirs.named_buffers() if "running" in name]
     count = sum(tensor.numel() for tensor in [*theirs.parameters(), *statistics])
     assert count == ours.count_params()

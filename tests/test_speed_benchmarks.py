@@ -1,8 +1,10 @@
 """The harness that times contestants in turn, and the speed benchmarks on tiny work."""
 
+import importlib.util
 import math
 import subprocess
 import sys
+import time
 
 import pytest
 from support.processes import ROOT
@@ -65,6 +67,17 @@ def test_those_that_fail_are_named_and_the_others_go_on(maker, capfd):
     assert "bad: ValueError: no such thing" in capfd.readouterr().err
 
 
+@pytest.mark.slow
+def test_who_has_not_answered_by_the_deadline_is_ended(maker, tmp_path):
+    log = str(tmp_path / "log")
+    slow = Contestant("slow", maker("sleep"), {"seconds": 60, "log": log}, warm_up=0)
+    good = Contestant("good", maker("nothing"))
+    started = time.monotonic()
+    compete([good, slow], rounds=2, together=True, deadline=started + 3)
+    assert time.monotonic() - started < 12  # and not 60
+    assert len(good.seconds) == 1 and slow.problem == "no time left" and not slow.seconds
+
+
 def test_aims_are_ratios_of_medians(capsys):
     def found(seconds):
         return {"seconds": [9.0, seconds, 0.0], "problem": ""}
@@ -104,3 +117,38 @@ def test_the_benchmarks_run(command):
     assert "nan" not in done.stdout and done.stdout.count("|---") >= 2
     # A profile has operations, not what runs them.
     assert not any(name in done.stdout for name in ("__inference", "| Process |", "| Run |"))
+
+
+def test_operations_of_the_gpu_benchmark():
+    torch = pytest.importorskip("torch")
+    from gpu import CLASSES, GFLOP
+    from torch.utils.flop_counter import FlopCounterMode
+    from torch_network import FCN32s
+
+    for depth in (18, 50):
+        network = FCN32s(CLASSES, depth).to("meta")
+        with FlopCounterMode(display=False) as forward:
+            loss = network(torch.empty(1, 3, 320, 480, device="meta")).sum()
+        with FlopCounterMode(display=False) as backward:
+            loss.backward()
+        counts = [counter.get_total_flops() / 1e9 for counter in (forward, backward)]
+        expected = GFLOP[depth, "forward"], GFLOP[depth, "step"]
+        assert (counts[0], sum(counts)) == pytest.approx(expected, rel=0.01)
+
+
+@pytest.mark.slow
+def test_the_gpu_benchmark_on_a_cpu(capsys):
+    pytest.importorskip("torch")
+    import gpu
+
+    flags = "--precision float32 --size 32 64 --batch 2 --side 64 --rounds 1 --depth 18".split()
+    code = gpu.main([*flags, "--seconds", "300"])
+    out, err = capsys.readouterr()
+    has_jax = importlib.util.find_spec("jax") is not None  # or only JAX is reported and left out
+    assert code == (0 if has_jax else 1)
+    assert err.count("No module named 'jax'") == (0 if has_jax else 3)
+    lines = [line.strip("| ").split(" | ") for line in out.splitlines()[-2:]]
+    assert [line[0] for line in lines] == [
+        f"{task}, ResNet-18, batch 2" for task in ("step", "forward")
+    ]
+    assert all(float(line[2]) > 0 and float(line[5]) > 0 for line in lines)

@@ -165,7 +165,8 @@ def progress(items, total: int | None = None, unit: str = "image", **options):
         from tqdm import tqdm
     except ImportError:
         return _NoBar(items)
-    return tqdm(items, total=total, unit=unit, disable=not sys.stderr.isatty(), **options)
+    hidden = not (options.get("file") or sys.stderr).isatty()
+    return tqdm(items, total=total, unit=unit, disable=hidden, **options)
 
 
 class _NoBar:

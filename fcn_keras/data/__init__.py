@@ -43,7 +43,7 @@ def load_split(dataset: str, split: str, data_dir: str | None = None) -> Split:
         return catalog_split(dataset.removeprefix(TFDS), split, data_dir)
     if not Path(dataset).is_dir():
         raise UserError(
-            "--dataset must be sample, voc2012, voc2012_aug, tfds:NAME or a folder. Received: "
+            "A data set must be sample, voc2012, voc2012_aug, tfds:NAME or a folder. Received: "
             f"{dataset!r}, which is not a folder."
         )
     from fcn_keras.data.directory import directory_split

@@ -6,6 +6,9 @@ from fcn_keras.errors import UserError, require_packages
 
 MAX_SIDE = 2048  # an exported model downscales photographs with a longer side to this
 MAX_PIXELS = 64_000_000  # and refuses those with more pixels
+# Of the training split, to quantise with by default and at least, and what mean IoU may lose.
+CALIBRATION_IMAGES, LEAST_IMAGES, MAX_MIOU_DROP = 32, 4, 0.02
+INT8_FORMATS = ("onnx", "litert")
 # The extension of each format's files, and the packages that write and run them.
 FILES: dict[str, tuple[str, tuple[str, ...]]] = {
     "onnx": (".onnx", ("onnx", "onnxruntime", "tf2onnx")),

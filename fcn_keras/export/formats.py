@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,8 +13,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from fcn_keras.inference.conversion import with_constants, write_onnx
+from fcn_keras.inference.conversion import set_texts, with_constants, write_onnx
 from fcn_keras.inference.loading import LABELS_FILE, add_members, load_model
+from fcn_keras.inference.runtimes import Network
 from fcn_keras.models.graph import copied
 
 
@@ -23,40 +26,61 @@ class Format:
     Args:
         precision: That of its weights, a key of `agreement.TOLERANCES`.
         write: Takes a model, texts by name and the file's path.
-        run: Takes the path and float32 images `(B, H, W, 3)`; returns logits.
+        load: Takes the path; returns a function from float32 images `(B, H, W, 3)` to logits.
+        add_texts: Takes the path and texts by name, which it adds to the file.
     """
 
     precision: str
     write: Callable[[keras.Model, dict[str, str], Path], None]
-    run: Callable[[Path, np.ndarray], np.ndarray]
+    load: Callable[[Path], Network]
+    add_texts: Callable[[Path, dict[str, str]], None]
 
 
-def _run_onnx(path: Path, images: np.ndarray) -> np.ndarray:
+def _load_onnx(path: Path) -> Network:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return session.run(["logits"], {"images": images})[0]
+    return lambda images: session.run(["logits"], {"images": images})[0]
 
 
-def _write_litert(model: keras.Model, texts: dict[str, str], path: Path) -> None:
+def _add_onnx_texts(path: Path, texts: dict[str, str]) -> None:
+    import onnx
+
+    model = onnx.load(path)
+    set_texts(model, texts)
+    onnx.save(model, path)
+
+
+def litert_converter(model: keras.Model):
+    """A converter that may change the weights' precision."""
     module = tf.Module()  # without one, the file has no signature
     module.function = with_constants(model)
     converter = tf.lite.TFLiteConverter.from_concrete_functions(
         [module.function.get_concrete_function()], module
     )
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    return converter
+
+
+def _write_litert(model: keras.Model, texts: dict[str, str], path: Path) -> None:
+    converter = litert_converter(model)
     converter.target_spec.supported_types = [tf.float16]
     path.write_bytes(converter.convert())
+    _add_litert_texts(path, texts)
+
+
+def _add_litert_texts(path: Path, texts: dict[str, str]) -> None:
     names = json.loads(texts[LABELS_FILE])["names"]
     # A flatbuffer is read from its start, a zip archive from its end; TensorFlow Lite's metadata
     # convention stores associated files in the same way.
     add_members(path, {**texts, "labels.txt": "".join(f"{name}\n" for name in names)})
 
 
-def _run_litert(path: Path, images: np.ndarray) -> np.ndarray:
+def _load_litert(path: Path) -> Network:
     from ai_edge_litert.interpreter import Interpreter
 
-    return Interpreter(str(path)).get_signature_runner()(images=images)["logits"]
+    run = Interpreter(str(path), num_threads=os.cpu_count()).get_signature_runner()
+    return lambda images: run(images=images)["logits"]
 
 
 def _write_keras(model: keras.Model, texts: dict[str, str], path: Path) -> None:
@@ -64,8 +88,8 @@ def _write_keras(model: keras.Model, texts: dict[str, str], path: Path) -> None:
     add_members(path, texts)
 
 
-def _run_keras(path: Path, images: np.ndarray) -> np.ndarray:
-    return logits_of(load_model(path), images)
+def _load_keras(path: Path) -> Network:
+    return functools.partial(logits_of, load_model(path))
 
 
 def logits_of(model: keras.Model, images: np.ndarray) -> np.ndarray:
@@ -75,7 +99,7 @@ def logits_of(model: keras.Model, images: np.ndarray) -> np.ndarray:
 
 
 FORMATS = {
-    "onnx": Format("float32", write_onnx, _run_onnx),
-    "litert": Format("float16 weights", _write_litert, _run_litert),
-    "keras": Format("float32", _write_keras, _run_keras),
+    "onnx": Format("float32", write_onnx, _load_onnx, _add_onnx_texts),
+    "litert": Format("float16 weights", _write_litert, _load_litert, _add_litert_texts),
+    "keras": Format("float32", _write_keras, _load_keras, add_members),
 }

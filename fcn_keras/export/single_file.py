@@ -15,10 +15,12 @@ from fcn_keras.data.sample.scenes import draw_scene
 from fcn_keras.errors import UserError, require_packages
 from fcn_keras.export import FILES, require_format
 from fcn_keras.export.formats import FORMATS, logits_of
+from fcn_keras.export.quantization import Int8, write_int8
 from fcn_keras.files.silence import silenced
 from fcn_keras.files.writing import write_file
 from fcn_keras.inference.agreement import deviation
 from fcn_keras.inference.conversion import fast_copy, in_float32
+from fcn_keras.inference.folding import fold_batchnorm
 from fcn_keras.inference.loading import LABELS_FILE
 from fcn_keras.inference.receptive_field import receptive_field
 from fcn_keras.inference.segmenter import Segmenter
@@ -32,7 +34,13 @@ PROVENANCE_FILE, FIELD_FILE = "provenance.json", "receptive_field.json"
 TRIALS = ((1, 96, 128), (2, 100, 130))
 
 
-def export_file(segmenter: Segmenter, path, format: str, provenance: dict | None = None) -> Path:
+def export_file(
+    segmenter: Segmenter,
+    path,
+    format: str,
+    provenance: dict | None = None,
+    int8: Int8 | None = None,
+) -> Path:
     """Writes a model as one file for another runtime.
 
     The file is run with that runtime on photographs of two sizes and gets its name
@@ -52,6 +60,8 @@ def export_file(segmenter: Segmenter, path, format: str, provenance: dict | None
     With a short side, ONNX and LiteRT files resize images for the network, and logits back to
     the images' size; `keras` stores the number (see `models.short_side`).
 
+    In int8, the file is not compared with the model, but its mean IoU with the model's.
+
     Args:
         segmenter: The model, its labels and its short side. Its options for tiles, scales
             and flipping are not part of the export.
@@ -59,13 +69,15 @@ def export_file(segmenter: Segmenter, path, format: str, provenance: dict | None
         format: `"onnx"`, `"litert"` or `"keras"`.
         provenance: What the file records of its origin besides package versions,
             such as `runs.folder.provenance`.
+        int8: Quantises an ONNX or LiteRT file (see `write_int8`).
 
     Returns:
         The path.
 
     Raises:
         UserError: If the extension does not match the format, a package is missing,
-            or the file cannot be written or deviates from the model.
+            or the file cannot be written or deviates from the model; in int8, as for
+            `write_int8`.
     """  # noqa: E501
     require_format(path, format)
     path, target = Path(path), FORMATS[format]
@@ -73,21 +85,29 @@ def export_file(segmenter: Segmenter, path, format: str, provenance: dict | None
     if format == "keras":
         model = written = with_short_side(plain, side)
     else:
-        written = fast_copy(plain) if format == "onnx" else plain
+        faster = fast_copy if format == "onnx" else fold_batchnorm if int8 else lambda model: model
+        written = faster(plain)
         model, written = (at_short_side(m, side) if side else m for m in (plain, written))
     origin = {**({"short_side": side} if side else {}), **(provenance or {})}
-    texts = {
-        LABELS_FILE: json.dumps(dataclasses.asdict(segmenter.labels)),
-        PROVENANCE_FILE: json.dumps({"model": model.name, **software(), **origin}),
-    }
-    if format == "onnx":  # for exact tiles, which need the layers
-        with contextlib.suppress(UserError):
-            texts[FIELD_FILE] = json.dumps(dataclasses.asdict(receptive_field(plain)))
+
+    def texts() -> dict[str, str]:
+        texts = {
+            LABELS_FILE: json.dumps(dataclasses.asdict(segmenter.labels)),
+            PROVENANCE_FILE: json.dumps({"model": model.name, **software(), **origin}),
+        }
+        if format == "onnx":  # for exact tiles, which need the layers
+            with contextlib.suppress(UserError):
+                texts[FIELD_FILE] = json.dumps(dataclasses.asdict(receptive_field(plain)))
+        return texts
 
     def write(partial: Path) -> None:
         partial.touch()  # conversion takes a while, so fail before it
-        target.write(written, texts, partial)
-        _verify(model, partial, path, format)
+        if int8:
+            origin["int8"] = write_int8(segmenter, written, int8, format, partial)
+            target.add_texts(partial, texts())
+        else:
+            target.write(written, texts(), partial)
+            _verify(model, partial, path, format)
 
     with silenced(1, 2), warnings.catch_warnings(action="ignore"):
         require_packages(f"Format {format}", format, *FILES[format][1])
@@ -97,12 +117,13 @@ def export_file(segmenter: Segmenter, path, format: str, provenance: dict | None
 
 def _verify(model: keras.Model, partial: Path, path: Path, format: str) -> None:
     """Raises `UserError` if the file's results differ from the model's."""
+    target = FORMATS[format]
+    run = target.load(partial)
     for batch, height, width in TRIALS:
         scenes = [draw_scene(np.random.default_rng(seed), (height, width)) for seed in range(batch)]
         images = np.stack([image for image, _ in scenes]).astype(np.float32)
         expected = logits_of(model, images)
-        target = FORMATS[format]
-        found = deviation(target.precision, target.run(partial, images), expected)
+        found = deviation(target.precision, run(images), expected)
         if found:
             names = (name.partition(".")[0] for name in FILES[format][1])
             packages = ", ".join(("tensorflow", *names))

@@ -92,6 +92,12 @@ def write_onnx(model: keras.Model, texts: dict[str, str], path: Path) -> None:
     for tensor in (*proto.graph.input, *proto.graph.output):
         for axis, name in enumerate(("batch", "height", "width")):
             tensor.type.tensor_type.shape.dim[axis].dim_param = name
-    properties = {Path(name).stem: text for name, text in texts.items()}
-    onnx.helper.set_model_props(proto, properties)
+    set_texts(proto, texts)
     onnx.save(proto, path)
+
+
+def set_texts(proto, texts: dict[str, str]) -> None:
+    """Sets an ONNX model's metadata: texts by the names of files, without extensions."""
+    import onnx
+
+    onnx.helper.set_model_props(proto, {Path(name).stem: text for name, text in texts.items()})

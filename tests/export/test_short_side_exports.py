@@ -153,8 +153,8 @@ def float_logits(model, image, side):
 def test_onnx_and_litert_resize_inside(folder, segmenter, name, tolerance, size):
     image = photograph(*size)
     expected = float_logits(segmenter.model, image, SIDE)
-    run = FORMATS["onnx" if name.endswith("x") else "litert"].run
-    [logits] = run(folder / name, np.asarray(image, np.float32)[None])
+    run = FORMATS["onnx" if name.endswith("x") else "litert"].load
+    [logits] = run(folder / name)(np.asarray(image, np.float32)[None])
     assert logits.shape == expected.shape
     assert np.ptp(expected) > 0.1
     np.testing.assert_allclose(logits, expected, atol=tolerance)  # LiteRT's weights are float16
@@ -184,7 +184,7 @@ def test_0_exports_the_network_alone(run, tmp_path):
     assert main(["export", "--model", str(run), *flags]) == 0
     image = np.asarray(photograph(60, 83), np.float32)[None]
     plain = Segmenter.load(run, short_side=0).logits(Image.fromarray(image[0].astype(np.uint8)))
-    logits = FORMATS["onnx"].run(tmp_path / "m.onnx", image)
+    logits = FORMATS["onnx"].load(tmp_path / "m.onnx")(image)
     np.testing.assert_allclose(logits[0], plain, atol=1e-4)
 
 

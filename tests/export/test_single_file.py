@@ -262,17 +262,17 @@ def test_results_that_are_no_numbers_or_a_little_off_are_refused(
     def write(model, texts, path):
         shutil.copy(folder / "m.onnx", path)
 
-    def run(path, images):
-        return by_onnx(path, images) + np.array([wrong, 0, 0])
+    def load(path):
+        return lambda images: by_onnx(path, images) + np.array([wrong, 0, 0])
 
-    changed = dataclasses.replace(FORMATS["onnx"], write=write, run=run)
+    changed = dataclasses.replace(FORMATS["onnx"], write=write, load=load)
     monkeypatch.setitem(FORMATS, "onnx", changed)
     with pytest.raises(UserError, match="not written, as it deviates"):
         export_file(segmenter, tmp_path / "m.onnx", "onnx")
 
 
 def test_results_of_another_shape_are_refused(segmenter, tmp_path, monkeypatch):
-    cut = dataclasses.replace(FORMATS["keras"], run=lambda path, images: images[:, 1:])
+    cut = dataclasses.replace(FORMATS["keras"], load=lambda path: lambda images: images[:, 1:])
     monkeypatch.setitem(FORMATS, "keras", cut)
     with pytest.raises(UserError, match="has the shape .1, 95, 128, 3., not .1, 96, 128, 3."):
         export_file(segmenter, tmp_path / "m.keras", "keras")

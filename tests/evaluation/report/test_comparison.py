@@ -199,7 +199,7 @@ def test_a_lost_data_set_leaves_the_metrics_that_are_recorded(runs, tmp_path, sh
     for run in runs:
         change(run, dataset=str(tmp_path / "gone"))
     page = compared()
-    assert "Left out: images, as not every model could be evaluated: --dataset must be" in (
+    assert "Left out: images, as not every model could be evaluated: A data set must be" in (
         capfd.readouterr().err
     )
     assert not page.images and len(page.row("box")) == 3 and page.texts["mark"]

@@ -160,7 +160,7 @@ def test_nothing_of_the_user_becomes_markup(run, shapes, tmp_path):
 def test_a_lost_data_set_leaves_what_the_run_knows(run, tmp_path, shapes, capfd):
     change_config(run, lambda c: c["train"].update(dataset=str(tmp_path / "gone")))
     assert main(["report", str(run.path)]) == 0
-    assert "images are missing: --dataset must be" in capfd.readouterr().err
+    assert "images are missing: A data set must be" in capfd.readouterr().err
     page = Page(run.path / "report.html")
     assert "images are missing" in page.texts["p"] and not page.images
     for name, iou in run.read_metrics()["per_class_iou"].items():
