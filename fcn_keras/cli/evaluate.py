@@ -15,7 +15,7 @@ from fcn_keras.cli.shared import (
     progress,
     selected_split,
 )
-from fcn_keras.errors import UserError
+from fcn_keras.errors import UserError, require_packages
 from fcn_keras.files.writing import require_replaceable, write_file
 from fcn_keras.runs.config import flag
 
@@ -89,6 +89,8 @@ def _evaluate(arguments) -> int:
     if arguments.model is None:
         _check_masks(arguments)
     check_data(arguments)
+    if arguments.confusion:
+        require_packages("--confusion", None, "matplotlib", load=False)
     if arguments.model is not None:
         check_model(arguments)  # last, as it may download the model
     segmenter = None if arguments.model is None else load_segmenter(arguments)

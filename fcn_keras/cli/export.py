@@ -56,7 +56,7 @@ def add(commands) -> None:
     parser.add_argument(
         "--int8",
         action="store_true",
-        help="quantise an onnx or litert file to 8-bit integers, and print what mean IoU loses",
+        help="quantise an onnx or litert file to 8-bit integers, and print the drop in mean IoU",
     )
     parser.add_argument(
         "--calibrate",
@@ -108,6 +108,10 @@ def _export(arguments) -> int:
     if (limits or arguments.precision) and arguments.format != "saved_model":
         raise UserError("--max-side, --max-pixels and --precision require --format saved_model.")
     settings = _int8_settings(arguments)
+    formats = {suffix: name for name, (suffix, _) in FILES.items()}
+    named = formats.get(os.path.splitext(arguments.output)[1])
+    if named and arguments.format == "saved_model":
+        raise UserError(f"{arguments.output}: a SavedModel is a folder. Add --format {named}.")
     from fcn_keras.inference.options import require_short_side
     from fcn_keras.runs.folder import provenance, require_model
 
@@ -133,6 +137,8 @@ def _export(arguments) -> int:
     print(f"Exported and verified: {path}")
     if arguments.format == "saved_model":
         print_next(("serve", "--model-base-path", arguments.output))
+    elif arguments.format == "onnx":
+        print_next(("predict", "--model", arguments.output, "--output", "results", "PHOTOS"))
     return 0
 
 

@@ -29,7 +29,7 @@ def add_model_flags(parser, alternatives=None) -> None:
         "--model",
         required=alternatives is None,
         metavar="RUN_OR_FILE",
-        help=f"{MODEL_HELP}; or .onnx file that export wrote, which needs no TensorFlow",
+        help=f"{MODEL_HELP}; or an .onnx file written by export, which needs no TensorFlow",
     )
     parser.add_argument(
         "--tile", type=int, metavar="N", help="longest side processed in one piece (1408 pixels)"

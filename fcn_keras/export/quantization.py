@@ -94,7 +94,7 @@ def write_int8(
     if side and format == "litert":
         raise UserError(
             f"LiteRT files in int8 cannot resize images, but the model has the short side {side}. "
-            "Use --short-side 0, for images that are resized before, or --format onnx."
+            "Use --short-side 0 and resize images beforehand, or --format onnx."
         )
     train, val = int8.splits(segmenter.labels)
     try:

@@ -83,6 +83,8 @@ def read_onnx(path) -> OnnxFile:
     """
     path = Path(path)
     try:
+        if not path.stat().st_size:
+            raise ValueError("it is empty")
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             return _Reader(data, path).read()
     except (OSError, ValueError) as error:

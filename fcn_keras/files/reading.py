@@ -70,7 +70,7 @@ def as_object(value, what: str) -> dict:
 def build(kind: type[T], values) -> T:
     """Builds a dataclass from a file's fields; raises `ValueError` if they do not match."""
     try:
-        inspect.signature(kind).bind(**values)
+        inspect.signature(kind).bind(**as_object(values, kind.__name__))
     except TypeError as error:
         raise ValueError(str(error)) from error
     return kind(**values)

@@ -41,10 +41,11 @@ def require_runtime(
     if precision not in (None, *PRECISIONS):
         names = ", ".join(PRECISIONS)
         raise NetworkError(f"precision must be one of {names}. Received: {precision!r}.")
+    others = "openvino" if onnx_file else "tensorflow or openvino"
     lacking = {"keras": PRECISIONS, "onnx": ("bfloat16",)}
     if precision in lacking.get(runtime, ()):
         raise NetworkError(
-            f"The runtime {runtime} does not support this precision; use tensorflow or openvino. "
+            f"The runtime {runtime} does not support this precision; use {others}. "
             f"Received: {precision!r}."
         )
     if onnx_file and runtime not in FILE_PACKAGES:

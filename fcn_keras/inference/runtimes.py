@@ -20,6 +20,7 @@ from fcn_keras.inference.options import NetworkError, require_runtime
 if TYPE_CHECKING:
     import keras
 
+CAPABILITIES = "OPTIMIZATION_CAPABILITIES"  # a property of a device
 FIXED_SIZES = 4  # that OpenVINO compiles for; each takes as much memory as the weights
 
 # Float32 images (B, H, W, 3) in 0..255 -> float32 logits (B, H, W, C).
@@ -42,8 +43,8 @@ def load_network(
     | `onnx` | that copy in ONNX Runtime, on the CPU |
 
     All but `keras` compute in float32, whatever the model was trained in, unless
-    bfloat16 is requested. The first result of the latter two, and of bfloat16, is
-    compared with that of the model in float32.
+    bfloat16 is requested. The first result of the latter two, and in bfloat16 that of each size,
+    is compared with that of the model in float32.
 
     An `OnnxModel` is computed by `openvino` or `onnx`. Its file was compared with the model
     when it was exported, and only bfloat16 is compared with the file in float32.
@@ -106,6 +107,8 @@ def _load_file(
         if precision == "bfloat16":
             plain = _open(model.path, runtime, "float32", threads)
             network = _checked(network, plain, runtime, precision, "Leave out --precision.")
+    except NetworkError:
+        raise
     except Exception as error:  # of OpenVINO and ONNX Runtime, which have no common class
         raise NetworkError(
             f"{model.path}: cannot be loaded by the runtime {runtime} ({first_line(error)}). "
@@ -147,6 +150,11 @@ class _OpenVino:
         import openvino
 
         self._core = openvino.Core()
+        if precision == "bf16" and "BF16" not in self._core.get_property("CPU", CAPABILITIES):
+            raise NetworkError(
+                "This processor has no bfloat16 instructions, without which openvino is slower and "
+                "wrong at some sizes. Use --precision float32."
+            )
         self._graph = self._core.read_model(path)
         self._options: dict[str, str | int] = {"INFERENCE_PRECISION_HINT": precision}
         if threads:
@@ -186,19 +194,23 @@ def _checked(
     precision: str,
     remedy: str = "Use --runtime tensorflow, without --precision.",
 ) -> Network:
-    """The network, which now raises `NetworkError` if its first result is not the expected one."""
-    todo = [expected]
+    """The network, which now raises `NetworkError` if its first result is not the expected one.
+
+    In bfloat16, for which kernels depend on it, the first result of each size.
+    """
+    seen = set()
 
     def run(images: np.ndarray) -> np.ndarray:
         logits = network(images)
-        if todo:
-            found = deviation(precision, logits, todo[0](images))
+        size = images.shape if precision == "bfloat16" else None
+        if size not in seen:
+            found = deviation(precision, logits, expected(images))
             if found:  # and again for each further image
                 raise NetworkError(
                     f"The runtime {runtime} in {precision} deviates from the model on the first "
-                    f"image: {found}. {remedy}"
+                    f"image{' of a size' if size else ''}: {found}. {remedy}"
                 )
-            todo.clear()
+            seen.add(size)
         return logits
 
     return run

@@ -28,11 +28,11 @@ from fcn_keras.runs.software import software
 
 MODELS = (
     "Give a run's folder, a .keras file, a .pth file with an FCN of torchvision, or a name of "
-    "fcn-keras weights list."
+    "fcn-keras weights list"
 )
 KERAS_ONLY = (
-    "an ONNX file, which only predict, evaluate and demo run. Give the model that it was exported "
-    "from."
+    "an ONNX file, which only predict, evaluate, demo and Segmenter.load run. Give the model that "
+    "it was exported from."
 )
 LABELS_FILE = "labels.json"  # in exported .keras files
 MOST_RUNS = 12  # on one page, whose style sheet has as many lines
@@ -279,8 +279,9 @@ def model_file(run_or_file, onnx: bool = False) -> Path:
         return fetched(str(run_or_file))
     path = Path(run_or_file)
     path = RunFolder(path).best if path.is_dir() else path
+    models = f"{MODELS}{', or an .onnx file that export wrote' if onnx else ''}."
     if not path.is_file():
-        raise UserError(f"{path}: no such model. {MODELS}")
+        raise UserError(f"{path}: no such model. {models}")
     if path.suffix in (".h5", ".hdf5"):
         raise UserError(
             f"{path}: only .keras files are read, as others may run code. If you trust it, convert "
@@ -291,7 +292,7 @@ def model_file(run_or_file, onnx: bool = False) -> Path:
             return path
         raise UserError(f"{path}: {KERAS_ONLY}")
     if path.suffix not in (".keras", *SUFFIXES):
-        raise UserError(f"{path}: not a .keras model. {MODELS}")
+        raise UserError(f"{path}: not a .keras model. {models}")
     return path
 
 

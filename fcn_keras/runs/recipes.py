@@ -88,6 +88,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         batch_size=0,  # at most 16
         epochs=60,
         output_stride=8,
+        upsampling="per-class",  # as good as dense, and of use with many classes
         scale=(0.5, 2.0),
         flip=True,
         brightness=0.2,

@@ -106,8 +106,8 @@ def copy_run(init_from: str, model: keras.Model, labels: LabelSet) -> None:
     kinds = upsampling_of(source), upsampling_of(model)
     if kinds[0] != kinds[1]:
         print(
-            f"Note: --init-from {init_from} upsamples as by --upsampling {kinds[0]}, not "
-            f"{kinds[1]}; the new run's upsampling is bilinear at first.",
+            f"Note: --init-from {init_from} was trained with --upsampling {kinds[0]}, not "
+            f"{kinds[1]}; upsampling starts as bilinear.",
             file=sys.stderr,
         )
     if names == labels.names:

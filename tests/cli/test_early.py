@@ -128,6 +128,10 @@ MISTAKES = [
     (["demo", "--port", "0", *MODEL, "--examples", "empty"], "--examples empty: no images there"),
     (["demo", "--port", "0", *MODEL, "--examples", "no"], "error: --examples no: no such folder"),
     (["demo", "--port", "0", *MODEL, "--examples", "file"], "file: no such folder"),
+    (
+        ["export", *MODEL, "--output", "x.onnx"],
+        "x.onnx: a SavedModel is a folder. Add --format",
+    ),
     (["demo", "--port", "0", *MODEL, "--tile", "-1"], "tile must be at least 1"),
     (["serve", "--model-base-path", "missing"], "missing: no such folder"),
     (["serve", "--model-base-path", "empty"], "empty contains no version"),

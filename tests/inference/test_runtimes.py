@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 from PIL import Image
+from support.bfloat16 import has_bfloat16
 from support.fake_folder import write_folder
 from support.runs import save_colour_run
 
@@ -17,7 +18,7 @@ from fcn_keras.cli import main
 from fcn_keras.data.sample.scenes import draw_scene
 from fcn_keras.inference.conversion import write_graph
 from fcn_keras.inference.options import NetworkError
-from fcn_keras.inference.runtimes import _OpenVino, load_network
+from fcn_keras.inference.runtimes import _checked, _OpenVino, load_network
 from fcn_keras.models.fcn import build_fcn
 
 SIZES = [(1, 96, 128), (2, 45, 70), (1, 96, 128), (1, 96, 128), (1, 1, 1)]
@@ -29,9 +30,11 @@ EXACT = [
 PACKAGES = {"openvino": "openvino", "onnx": "onnxruntime"}
 
 
-def require(runtime):
+def require(runtime, precision=None):
     if runtime in PACKAGES:
         pytest.importorskip(PACKAGES[runtime])
+    if (runtime, precision) == ("openvino", "bfloat16") and not has_bfloat16():
+        pytest.skip("the processor has no bfloat16 instructions")
 
 
 def scene(seed, size):
@@ -92,7 +95,7 @@ def test_upsampling_without_dense_kernels(kind):
 
 @pytest.mark.parametrize("runtime", ["tensorflow", "openvino"])
 def test_bfloat16_is_near_and_only_where_asked_for(model, runtime):
-    require(runtime)
+    require(runtime, "bfloat16")
     network = load_network(model, runtime, "bfloat16")
     images = next(batches())
     difference = np.abs(network(images) - model.predict_on_batch(images)).max()
@@ -123,7 +126,7 @@ def test_a_mixed_model_is_computed_in_float32(model, form, runtime, dtype):
     ],
 )
 def test_another_network_is_noticed_at_its_first_image(runtime, precision, monkeypatch):
-    require(runtime)
+    require(runtime, precision)
     model, other = pixelwise(1), pixelwise(2)
     monkeypatch.setattr("fcn_keras.inference.conversion.fold_batchnorm", lambda model: other)
     network = load_network(model, runtime, precision)
@@ -131,6 +134,20 @@ def test_another_network_is_noticed_at_its_first_image(runtime, precision, monke
     name = f"The runtime {runtime} in {precision or 'float32'} deviates"
     with pytest.raises(NetworkError, match=rf"{name}.*: .*(differ|%).*Use --runtime tensorflow"):
         network(images)
+
+
+def test_bfloat16_is_compared_at_each_size():
+    def right(images):
+        return np.concatenate([images, 1 - images], axis=-1).astype(np.float32)
+
+    def wrong_when_small(images):
+        return right(images) if images.shape[1] > 20 else -right(images)
+
+    network = _checked(wrong_when_small, right, "x", "bfloat16")
+    large, small = np.float32(np.random.default_rng(0).random((2, 1, 30, 30, 1)))
+    network(large)
+    with pytest.raises(NetworkError, match="on the first image of a size: "):
+        network(small[:, :10])
 
 
 @pytest.mark.parametrize(("runtime", "package"), PACKAGES.items())

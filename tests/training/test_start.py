@@ -94,7 +94,7 @@ def test_a_source_of_the_same_classes_is_copied_whole(untrained_run, tmp_path, c
 def test_a_source_with_other_upsampling_is_noted(kind, untrained_run, capfd):
     model = build_fcn("tiny", 3, 8, weights=None, upsampling=kind)
     copy_run(str(untrained_run), model, LabelSet(CLASSES))
-    note = f"by --upsampling dense, not {kind}; the new run's upsampling is bilinear at first."
+    note = f"with --upsampling dense, not {kind}; upsampling starts as bilinear."
     assert note in capfd.readouterr().err
     source = load_model(untrained_run)
     assert same_values(model, source) and same_values(model, source, "score_8")
