@@ -69,7 +69,7 @@ class BilinearUpsampling(keras.layers.Layer):
         height, width, channels = ops.shape(inputs)[1:]
         tall, wide = height * self.factor, width * self.factor
         repeat = not self.zero_edges
-        # Columns first, as they are fewer; then whole rows at once.
+        # Columns first, while the rows are few; then all columns of a row at once.
         maps = ops.matmul(interpolation(width, wide, 3, repeat), inputs)  # (B, h, wide, C)
         maps = ops.reshape(maps, (-1, 1, height, wide * channels))
         maps = ops.matmul(interpolation(height, tall, 3, repeat), maps)
