@@ -228,7 +228,7 @@ def test_bad_folder_ends_training_in_one_line(name, folder, tmp_path, capfd):
         (["--backbone", "resnet19"], "backbone must be one of"),
         (["--class-weights", "1", "2"], "--class-weights needs one weight for each of the 3"),
         (
-            ["--backbone", "tiny", "--upsampling-initializer", "x"],
+            "--backbone tiny --upsampling dense --upsampling-initializer x".split(),
             "upsampling_initializer must be 'bilinear' or",
         ),
     ],
