@@ -191,6 +191,7 @@ def main() -> int:
     parser.add_argument("--dataset", type=Path, help="photographs in VOC's layout (synthetic ones)")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", nargs="+", choices=[*TASKS, "epoch"], default=[*TASKS, "epoch"])
+    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS)
     parser.add_argument("--json", type=Path, help="also write all figures to this file")
     arguments = parser.parse_args()
     sys.path.insert(0, str(Path(__file__).parent))
@@ -200,14 +201,18 @@ def main() -> int:
         data = prepare(arguments.dataset, Path(scratch))
         for name, (contestants_of, title, is_rate) in TASKS.items():
             if name in arguments.only:
-                contestants = contestants_of(data)
+                contestants = [
+                    contestant
+                    for contestant in contestants_of(data)
+                    if contestant.options.get("precision", "float32") in arguments.precisions
+                ]
                 compete(contestants, arguments.rounds)
                 figures[name] = {c.name: dataclasses.asdict(c) for c in contestants}
                 print_table(title, contestants, is_rate)
         if "epoch" in arguments.only:
-            figures["epoch"] = {p: epochs(data, p, arguments.rounds) for p in PRECISIONS}
+            figures["epoch"] = {p: epochs(data, p, arguments.rounds) for p in arguments.precisions}
             print_epochs(figures["epoch"])
-    print_aims({name: figures.get(name, {}) for name in [*TASKS, "epoch"]}, PRECISIONS)
+    print_aims({name: figures.get(name, {}) for name in [*TASKS, "epoch"]}, arguments.precisions)
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
     contestants = [c for name in TASKS for c in figures.get(name, {}).values()]

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from fcn_keras.inference.conversion import set_texts, with_constants, write_onnx
 from fcn_keras.inference.loading import LABELS_FILE, add_members, load_model
-from fcn_keras.inference.runtimes import Network
+from fcn_keras.inference.runtimes import Network, onnx_network
 from fcn_keras.models.graph import copied
 
 
@@ -34,13 +34,6 @@ class Format:
     write: Callable[[keras.Model, dict[str, str], Path], None]
     load: Callable[[Path], Network]
     add_texts: Callable[[Path, dict[str, str]], None]
-
-
-def _load_onnx(path: Path) -> Network:
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return lambda images: session.run(["logits"], {"images": images})[0]
 
 
 def _add_onnx_texts(path: Path, texts: dict[str, str]) -> None:
@@ -99,7 +92,7 @@ def logits_of(model: keras.Model, images: np.ndarray) -> np.ndarray:
 
 
 FORMATS = {
-    "onnx": Format("float32", write_onnx, _load_onnx, _add_onnx_texts),
+    "onnx": Format("float32", write_onnx, onnx_network, _add_onnx_texts),
     "litert": Format("float16 weights", _write_litert, _load_litert, _add_litert_texts),
     "keras": Format("float32", _write_keras, _load_keras, add_members),
 }

@@ -140,7 +140,7 @@ def _open(path: Path, runtime: str, precision: str | None, threads: int | None) 
     """The network in a file; `openvino` also reads frozen graphs."""
     if runtime == "openvino":
         return _OpenVino(path, "bf16" if precision == "bfloat16" else "f32", threads)
-    return _onnx(path, threads)
+    return onnx_network(path, threads)
 
 
 class _OpenVino:
@@ -176,7 +176,8 @@ class _OpenVino:
         return self._core.compile_model(graph, "CPU", self._options)
 
 
-def _onnx(path: Path, threads: int | None) -> Network:
+def onnx_network(path: Path, threads: int | None = None) -> Network:
+    """The network in a file, in ONNX Runtime, which chooses the threads if they are `None`."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
