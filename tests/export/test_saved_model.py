@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -187,6 +188,33 @@ def test_an_export_in_bfloat16_computes_in_it(untrained_run, photos, tmp_path):
     assert 10 < differing < 0.05 * pixels, (differing, pixels)  # float32 and noise would not be
     metadata = json.loads(signatures["about"](query=tf.constant([0]))["metadata"][0].numpy())
     assert metadata["precision"] == "bfloat16"
+
+
+@pytest.mark.slow
+def test_packed_kernels_are_those_of_each_version(tmp_path):
+    """A server loads versions one after the other, and oneDNN keeps the kernels of convolutions."""
+    for seed in (0, 1):
+        keras.utils.set_random_seed(seed)
+        network = build_fcn("tiny", len(VOC_LABELS), 8, weights=None)
+        export_saved_model(Segmenter(network, VOC_LABELS), tmp_path / "fcn")
+    program = """
+import sys, numpy as np, tensorflow as tf
+image = np.random.default_rng(0).integers(0, 256, (1, 96, 128, 3), "uint8")
+models, answers = [], []
+for version in "1212":
+    models.append(tf.saved_model.load(sys.argv[1] + version))
+    answer = models[-1].signatures["predict_probabilities"]
+    answers += [answer(images=tf.constant(image))["probabilities"].numpy() for _ in range(2)]
+np.save(sys.argv[2], answers)
+"""
+    found = []
+    for value in "01":
+        environment = {**QUIET, "TF_ONEDNN_ASSUME_FROZEN_WEIGHTS": value}
+        words = [f"{tmp_path}/fcn/", str(tmp_path / "answers.npy")]
+        subprocess.run([sys.executable, "-c", program, *words], check=True, env=environment)
+        found.append(np.load(words[1]))
+    np.testing.assert_array_equal(*found)
+    assert np.abs(found[0][0] - found[0][2]).max() > 0.01  # the versions differ
 
 
 def test_bfloat16_of_a_model_without_backbone_is_refused(tmp_path, capfd):
