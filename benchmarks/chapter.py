@@ -36,8 +36,9 @@ from fcn_keras.evaluation.subsets import d2l_examples, with_masks
 from fcn_keras.files.writing import atomic_folder
 from fcn_keras.runs.config import TrainConfig, split_of
 from fcn_keras.training.objectives import SegmentationCrossentropy
+from fcn_keras.training.optimizers import make_optimizer
 from fcn_keras.training.start import pace_statistics
-from fcn_keras.training.train import build_model, make_optimizer, resume
+from fcn_keras.training.train import build_model, resume
 
 CROP, BATCH = (320, 480), 32
 VARIATIONS = {

@@ -85,7 +85,8 @@ def step_seconds(arguments, shared: dict) -> dict[str, list[float]]:
         SegmentationMetrics,
         add_auxiliary_loss,
     )
-    from fcn_keras.training.train import build_model, make_optimizer
+    from fcn_keras.training.optimizers import make_optimizer
+    from fcn_keras.training.train import build_model
 
     labels = load_split(arguments.dataset, "train", arguments.data_dir).labels
     rng = np.random.default_rng(0)

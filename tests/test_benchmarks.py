@@ -129,7 +129,7 @@ def test_torch_network_is_ours(stride, depth):
 
     from fcn_keras.models.fcn import build_fcn
     from fcn_keras.runs.config import TrainConfig
-    from fcn_keras.training.train import make_optimizer
+    from fcn_keras.training.optimizers import make_optimizer
 
     ours = build_fcn(f"resnet{depth}", 5, stride, weights=None)
     theirs = {8: FCN8s, 32: FCN32s}[stride](5, depth).eval()
@@ -217,7 +217,7 @@ def test_torch_steps_are_ours():
     from fcn_keras.models.fcn import build_fcn
     from fcn_keras.runs.config import TrainConfig
     from fcn_keras.training.objectives import SegmentationCrossentropy
-    from fcn_keras.training.train import make_optimizer
+    from fcn_keras.training.optimizers import make_optimizer
 
     # Adam's first steps are the gradients' signs: at larger rates float error grows fast.
     steps, rate = 6, 5e-5

@@ -33,7 +33,7 @@ from fcn_keras.runs.config import TrainConfig
 from fcn_keras.runs.folder import RunFolder
 from fcn_keras.runs.recipes import RECIPES
 from fcn_keras.training.objectives import SegmentationCrossentropy
-from fcn_keras.training.train import make_optimizer
+from fcn_keras.training.optimizers import make_optimizer
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import chapter

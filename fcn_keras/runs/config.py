@@ -115,6 +115,9 @@ class TrainConfig:
     freeze: str = _setting(
         "none", "which part of the backbone to freeze", choices=("none", "batchnorm", "backbone")
     )
+    frozen_epochs: int = _setting(
+        0, "number of initial epochs with a frozen backbone", metavar="EPOCHS", minimum=0
+    )
     synchronized_batchnorm: bool = _setting(
         False, "compute BatchNorm statistics across all devices"
     )
@@ -149,6 +152,13 @@ class TrainConfig:
         minimum=0,
     )
 
+    accumulation_steps: int = _setting(
+        1,
+        "compute the gradients of each batch in N parts, to use less memory",
+        metavar="N",
+        minimum=1,
+    )
+
     # Optimization
     epochs: int = _setting(5, "passes over the training images", metavar="N", minimum=1)
     max_steps: int | None = _setting(
@@ -172,6 +182,25 @@ class TrainConfig:
     )
     warmup_steps: int = _setting(
         0, "initial steps over which the learning rate rises linearly", metavar="STEPS", minimum=0
+    )
+    backbone_rate: float = _setting(
+        1.0, "learning rate of the backbone, relative to the head's", metavar="FACTOR", minimum=0
+    )
+    layer_decay: float = _setting(
+        1.0,
+        "learning rate of each stage of the backbone, relative to the next stage's",
+        metavar="FACTOR",
+        minimum=0,
+    )
+    clip_norm: float = _setting(
+        0.0, "largest global norm of the gradients (0: no limit)", metavar="NORM", minimum=0
+    )
+    ema: float = _setting(
+        0.0,
+        "decay of the moving average of the weights that is validated and saved as best.keras, "
+        "such as 0.999 (0: no average)",
+        metavar="DECAY",
+        minimum=0,
     )
     momentum: float = _setting(0.0, "momentum of SGD", metavar="M", minimum=0)
     weight_decay: float = _setting(
@@ -221,6 +250,10 @@ class TrainConfig:
             raise UserError(f"--backbone must be one of {offered}. Received: {self.backbone!r}.")
         if self.learning_rate <= 0:
             raise UserError(f"--learning-rate must be positive. Received: {self.learning_rate}.")
+        if self.ema >= 1:
+            raise UserError(f"--ema must be below 1. Received: {self.ema}.")
+        if self.frozen_epochs and self.freeze == "backbone":
+            raise UserError("--frozen-epochs does not apply to --freeze backbone.")
         if not 0 < self.scale[0] <= self.scale[1]:
             raise UserError(f"--scale needs 0 < LOW <= HIGH. Received: {self.scale}.")
         if self.dilated != (self.output_stride is None):

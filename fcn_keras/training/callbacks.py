@@ -16,6 +16,7 @@ from fcn_keras.errors import UserError
 from fcn_keras.files.writing import atomic_path
 from fcn_keras.runs.folder import RunFolder
 from fcn_keras.runs.history import BEST_BY, out_of_patience, validated
+from fcn_keras.training.averages import Averages, with_averages
 from fcn_keras.training.devices import share_first
 
 
@@ -28,6 +29,7 @@ class Recorder(keras.callbacks.Callback):
     Args:
         run: Where to write; `None` for a worker that writes nothing.
         history: Rows of the epochs that are done already.
+        averages: What `best.keras` gets in place of the weights; `None` for the weights.
         patience: Epochs without a better `val_mean_iou` after which training
             stops; `None` for never.
         columns: Maps an epoch, counted from 0, to further columns of its row.
@@ -37,6 +39,7 @@ class Recorder(keras.callbacks.Callback):
         self,
         run: RunFolder | None,
         history: list[dict],
+        averages: Averages | None = None,
         patience: int | None = None,
         columns: Callable[[int], dict] = lambda epoch: {},
     ):
@@ -44,6 +47,7 @@ class Recorder(keras.callbacks.Callback):
         self.columns = columns
         self.run = run
         self.history = list(history)
+        self.averages = averages
         self.patience = patience
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -82,7 +86,7 @@ class Recorder(keras.callbacks.Callback):
         if is_best:
             # A new model of these layers lacks the optimizer, whose state is twice their size.
             inference = keras.Model(self.model.input, self.model.outputs[0], name=self.model.name)
-            with atomic_path(run.best, durable=True) as path:
+            with with_averages(self.averages), atomic_path(run.best, durable=True) as path:
                 inference.save(path)
         run.write_history(self.history)
         with atomic_path(run.last, durable=True) as path:
@@ -101,6 +105,30 @@ class ShareStatistics(keras.callbacks.Callback):
 
     def on_test_begin(self, logs=None):
         share_first(self.model.distribute_strategy, self.model.non_trainable_variables)
+
+
+class UnfreezeBackbone(keras.callbacks.Callback):
+    """Freezes the backbone until a number of epochs are done.
+
+    BatchNorm then keeps its statistics, too. Layers that are frozen already stay frozen.
+
+    Args:
+        model: An FCN, compiled, its optimizer built for all of its variables.
+        epochs: That number.
+    """
+
+    def __init__(self, model: keras.Model, epochs: int):
+        super().__init__()
+        self.epochs = epochs
+        self.layers = [each for each in model.get_layer("backbone").layers if each.trainable]
+        for layer in self.layers:
+            layer.trainable = False
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == self.epochs:
+            for layer in self.layers:
+                layer.trainable = True
+            self.model.make_train_function(force=True)
 
 
 class StopAtStep(keras.callbacks.Callback):

@@ -8,6 +8,7 @@ import tensorflow as tf
 from fcn_keras.data.overlay import side_by_side
 from fcn_keras.data.split import Split
 from fcn_keras.inference.segmenter import Segmenter
+from fcn_keras.training.averages import Averages, with_averages
 
 IMAGE_GROUP = "photo | prediction | truth"
 
@@ -21,12 +22,14 @@ class TensorBoard(keras.callbacks.TensorBoard):
     Args:
         log_dir: The folder of the logs; a resumed run adds to what is there.
         split: Validation images.
+        averages: What predicts in place of the weights, if given.
         count: How many of them to show as `side_by_side` pictures after each epoch
             with validation, always the same ones.
     """
 
-    def __init__(self, log_dir, split: Split, count: int = 4):
+    def __init__(self, log_dir, split: Split, averages: Averages | None = None, count: int = 4):
         super().__init__(log_dir)
+        self.averages = averages
         self.examples = split.spread(count)
 
     def on_train_begin(self, logs=None):
@@ -39,7 +42,8 @@ class TensorBoard(keras.callbacks.TensorBoard):
         super().on_epoch_end(epoch + 1, logs)
         self._train_writer.flush()
         if "val_loss" in logs:
-            self._log_images(epoch + 1)
+            with with_averages(self.averages):
+                self._log_images(epoch + 1)
             self._val_writer.flush()
 
     def _log_images(self, epoch: int) -> None:

@@ -20,12 +20,20 @@ from fcn_keras.files.writing import atomic_path
 from fcn_keras.inference.loading import restore
 from fcn_keras.inference.segmenter import Segmenter
 from fcn_keras.models.fcn import build_fcn
-from fcn_keras.runs.config import TrainConfig, require_class_weights, split_of
+from fcn_keras.runs.config import TrainConfig, flag, require_class_weights, split_of
 from fcn_keras.runs.folder import RunFolder, require_free
 from fcn_keras.runs.history import out_of_patience
 from fcn_keras.runs.paths import require_relative, shown
 from fcn_keras.training import objectives
-from fcn_keras.training.callbacks import Interruption, Recorder, ShareStatistics, StopAtStep
+from fcn_keras.training.accumulation import accumulate
+from fcn_keras.training.averages import Averages
+from fcn_keras.training.callbacks import (
+    Interruption,
+    Recorder,
+    ShareStatistics,
+    StopAtStep,
+    UnfreezeBackbone,
+)
 from fcn_keras.training.cluster import Cluster
 from fcn_keras.training.devices import (
     compute_deterministically,
@@ -38,11 +46,10 @@ from fcn_keras.training.devices import (
 )
 from fcn_keras.training.faults import faults_as_user_errors
 from fcn_keras.training.keras_bridge import prepare_fit, with_one_iterator
-from fcn_keras.training.schedules import WarmUp
+from fcn_keras.training.optimizers import make_optimizer
 from fcn_keras.training.start import copy_run, pace_statistics, plan, seed_dropout, settle
 from fcn_keras.training.tensorboard import TensorBoard
 
-POLY_POWER = 0.9
 PREDICTION_COLUMNS = 4
 
 
@@ -71,7 +78,7 @@ def train(config: TrainConfig) -> RunFolder | None:
     _inspect(config, splits)
     config = settle(config, len(splits[0]), strategy.num_replicas_in_sync)
     _note_doubts(config, len(splits[0]))
-    model = _build_and_compile(config, splits, strategy)
+    model, averages = _build_and_compile(config, splits, strategy)
     meet(strategy, _what_workers_share(config, splits))
     run = RunFolder.create(config) if is_chief(strategy) else None
     with faults_as_user_errors(run):
@@ -79,7 +86,7 @@ def train(config: TrainConfig) -> RunFolder | None:
             run.remove_partials()
             run.write_config(config, splits[0].labels)
             print(f"{plan(config, splits)}\nRun folder: {run.path}", flush=True)
-        return _fit_and_finish(run, config, splits, model, history=[])
+        return _fit_and_finish(run, config, splits, model, averages, history=[])
 
 
 @lost_workers_as_user_errors()
@@ -121,11 +128,11 @@ def resume(run_dir, **changes) -> RunFolder | None:
     if begun:
         # All weights come from the run: what it started from may be gone by now.
         bare = dataclasses.replace(config, weights="none", init_from=None)
-        model = _build_and_compile(bare, splits, strategy)
+        model, averages = _build_and_compile(bare, splits, strategy)
         with strategy.scope():
             restore(model, run.last)
     else:
-        model = _build_and_compile(config, splits, strategy)
+        model, averages = _build_and_compile(config, splits, strategy)
     steps = pipeline.steps_per_epoch(splits[0], config.batch_size)
     steps_done = int(model.optimizer.iterations.numpy())
     epochs_done, rest = divmod(steps_done, steps)
@@ -141,7 +148,8 @@ def resume(run_dir, **changes) -> RunFolder | None:
             own.metrics.unlink(missing_ok=True)
             own.write_config(config, splits[0].labels)
             print(f"Run folder: {own.path}, after epoch {epochs_done}", flush=True)
-        return _fit_and_finish(own, config, splits, model, history[:epochs_done], steps_done)
+        done = history[:epochs_done]
+        return _fit_and_finish(own, config, splits, model, averages, done, steps_done)
 
 
 def build_model(config: TrainConfig, labels: LabelSet) -> keras.Model:
@@ -166,35 +174,6 @@ def build_model(config: TrainConfig, labels: LabelSet) -> keras.Model:
     return model
 
 
-def make_schedule(config: TrainConfig, steps: int):
-    """The learning rate of a configuration: a number, or Keras's schedule over `steps`."""
-    schedules = keras.optimizers.schedules
-    rate = config.learning_rate
-    if config.schedule == "poly":
-        rate = schedules.PolynomialDecay(rate, steps, 0.0, power=POLY_POWER)
-    elif config.schedule == "cosine":
-        rate = schedules.CosineDecay(rate, steps)
-    return WarmUp(rate, config.warmup_steps) if config.warmup_steps else rate
-
-
-def make_optimizer(config: TrainConfig, model: keras.Model, steps: int) -> keras.Optimizer:
-    """The optimizer of a configuration, for runs of `steps` optimizer steps."""
-    rate = make_schedule(config, steps)
-    # Keras takes 0 for "decay by nothing", not for "no decay".
-    decay = config.weight_decay or None
-    if config.optimizer == "sgd":
-        optimizer = keras.optimizers.SGD(rate, momentum=config.momentum, weight_decay=decay)
-    else:
-        optimizer = keras.optimizers.AdamW(rate, weight_decay=decay)
-    if decay and not config.decay_all:
-        # Decay would pull the bilinear kernels away from interpolation.
-        exempt = [v for v in model.trainable_variables if len(v.shape) < 2 or "upscore" in v.path]
-        optimizer.exclude_from_weight_decay(var_list=exempt)
-    if config.mixed_precision == "float16":
-        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-    return optimizer
-
-
 def _load_splits(config: TrainConfig) -> tuple[Split, Split]:
     train_split, val_split = split_of(config, "train"), split_of(config, "val")
     return pipeline.cached(train_split, config.cache_mb << 20), val_split
@@ -216,19 +195,25 @@ def _note_doubts(config: TrainConfig, images: int) -> None:
             f"{config.batch_size}; consider a smaller --batch-size.",
             file=sys.stderr,
         )
-    if config.freeze != "none" and config.weights == "none" and not config.init_from:
-        print(
-            f"Note: --freeze {config.freeze} freezes random values, as --weights is none.",
-            file=sys.stderr,
-        )
+    if config.weights == "none" and not config.init_from:
+        for name, off in (("freeze", "none"), ("frozen_epochs", 0)):
+            value = getattr(config, name)
+            if value != off:
+                print(
+                    f"Note: {flag(name)} {value} freezes random values, as --weights is none.",
+                    file=sys.stderr,
+                )
 
 
-def _build_and_compile(config: TrainConfig, splits: tuple[Split, Split], strategy) -> keras.Model:
-    labels = splits[0].labels
-    if config.batch_size % strategy.num_replicas_in_sync:
+def _build_and_compile(config: TrainConfig, splits: tuple[Split, Split], strategy):
+    """The compiled model, and the averages of its weights or `None`."""
+    labels, replicas = splits[0].labels, strategy.num_replicas_in_sync
+    if config.batch_size % (replicas * config.accumulation_steps):
+        parts = f"{config.accumulation_steps} accumulation steps on each of "
         raise UserError(
-            f"--batch-size must be a multiple of the {strategy.num_replicas_in_sync} devices"
-            f"{' of all workers' * several_workers(strategy)}. Received: {config.batch_size}."
+            f"--batch-size must be a multiple of the {parts * (config.accumulation_steps > 1)}"
+            f"{replicas} devices{' of all workers' * several_workers(strategy)}. Received: "
+            f"{config.batch_size}."
         )
     require_class_weights(config, len(labels))
     keras.utils.set_random_seed(config.seed)
@@ -236,22 +221,27 @@ def _build_and_compile(config: TrainConfig, splits: tuple[Split, Split], strateg
     with strategy.scope():
         model = build_model(config, labels)
         pace_statistics(model, steps)
-        optimizer = make_optimizer(config, model, steps)
         model.compile(
-            optimizer,
+            make_optimizer(config, model, steps),
             objectives.SegmentationCrossentropy(
                 config.class_weights, jaccard_weight=config.jaccard_weight
             ),
             metrics=[objectives.SegmentationMetrics(len(labels))],
             jit_compile=False,  # XLA doubles a step's time on CPUs and can hang under a strategy
         )
-        optimizer.build(model.trainable_variables)  # so that load_weights finds its state
+        # So that load_weights finds its state.
+        model.optimizer.build(model.trainable_variables)
+        averages = Averages(model, config.ema) if config.ema else None
     if config.auxiliary_weight:
         objectives.add_auxiliary_loss(model, config.auxiliary_weight, config.class_weights)
-    return model
+    if config.accumulation_steps > 1:
+        accumulate(model, config.accumulation_steps)
+    return model, averages
 
 
-def _fit_and_finish(run, config, splits, model, history, steps_done=0) -> RunFolder | None:
+def _fit_and_finish(
+    run, config, splits, model, averages, history, steps_done=0
+) -> RunFolder | None:
     """The rest of a run; `run` is `None` for all workers but the chief."""
     train_split, val_split = splits
     complete = (
@@ -260,10 +250,12 @@ def _fit_and_finish(run, config, splits, model, history, steps_done=0) -> RunFol
         or (config.max_steps and steps_done >= config.max_steps)
     )
     steps = pipeline.steps_per_epoch(train_split, config.batch_size)
-    recorder = Recorder(run, history, config.early_stopping, _columns(config))
-    callbacks = [ShareStatistics(), recorder]
+    recorder = Recorder(run, history, averages, config.early_stopping, _columns(config))
+    callbacks = [*([averages] if averages else []), ShareStatistics(), recorder]
     if run:
-        callbacks.append(TensorBoard(run.logs, val_split))
+        callbacks.append(TensorBoard(run.logs, val_split, averages))
+    if config.frozen_epochs > len(history):
+        callbacks.append(UnfreezeBackbone(model, config.frozen_epochs))
     if config.max_steps:
         callbacks.append(StopAtStep(config.max_steps, steps_done))
     if not complete:

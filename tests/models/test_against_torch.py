@@ -13,7 +13,7 @@ from fcn_keras.models.fcn import build_fcn
 from fcn_keras.runs.config import TrainConfig
 from fcn_keras.runs.recipes import RECIPES
 from fcn_keras.training.objectives import SegmentationCrossentropy
-from fcn_keras.training.train import make_optimizer
+from fcn_keras.training.optimizers import make_optimizer
 
 torch = pytest.importorskip("torch")
 nn = torch.nn

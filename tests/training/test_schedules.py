@@ -2,8 +2,8 @@ import keras
 import pytest
 
 from fcn_keras.runs.config import TrainConfig
+from fcn_keras.training.optimizers import make_schedule
 from fcn_keras.training.schedules import WarmUp
-from fcn_keras.training.train import make_schedule
 
 
 def test_the_rate_rises_and_then_follows_the_schedule():
