@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fcn_keras.errors import UserError
 from fcn_keras.files.reading import has_control_characters
-from fcn_keras.runs.recipes import RECIPES
+from fcn_keras.runs.recipes import FROM_RANDOM, RECIPES
 
 if TYPE_CHECKING:
     from fcn_keras.data.split import Split
@@ -55,7 +55,8 @@ class TrainConfig:
     # Data
     recipe: str = _setting(
         "sample",
-        "preset of all other settings (sample or voc2012 by --dataset, else strong)",
+        "preset of all other settings (sample or voc2012 by --dataset, else finetune, or strong "
+        "without pretrained weights)",
     )
     dataset: str = _setting(
         "sample", "data set: sample, voc2012, voc2012_aug, tfds:NAME or a folder in VOC's layout"
@@ -124,7 +125,10 @@ class TrainConfig:
 
     # Training examples
     crop: tuple[int, int] = _setting(
-        (320, 480), "height and width of training crops, in pixels", metavar=("H", "W"), minimum=1
+        (320, 480),
+        "height and width of training crops, in pixels; 0 0 chooses by the size of the images",
+        metavar=("H", "W"),
+        minimum=0,
     )
     scale: tuple[float, float] = _setting(
         (1.0, 1.0), "bounds of the random scale factor before cropping", metavar=("LOW", "HIGH")
@@ -142,7 +146,7 @@ class TrainConfig:
     hue: float = _setting(
         0.0, "largest random hue shift, as a share of the colour wheel", metavar="SHARE", minimum=0
     )
-    coarse_epochs: int = _setting(
+    coarse_epochs: int | None = _setting(
         0, "number of initial epochs at half the scale and crop size", metavar="EPOCHS", minimum=0
     )
     batch_size: int = _setting(
@@ -160,7 +164,12 @@ class TrainConfig:
     )
 
     # Optimization
-    epochs: int = _setting(5, "passes over the training images", metavar="N", minimum=1)
+    epochs: int = _setting(
+        5,
+        "passes over the training images; 0 chooses by the number of images",
+        metavar="N",
+        minimum=0,
+    )
     max_steps: int | None = _setting(
         None,
         "stop after N steps in total, without changing the learning-rate schedule (no limit)",
@@ -250,6 +259,10 @@ class TrainConfig:
             raise UserError(f"--backbone must be one of {offered}. Received: {self.backbone!r}.")
         if self.learning_rate <= 0:
             raise UserError(f"--learning-rate must be positive. Received: {self.learning_rate}.")
+        if (0 in self.crop) != (self.crop == (0, 0)):
+            raise UserError(f"--crop needs two sides, or 0 0. Received: {self.crop}.")
+        if self.crop == (0, 0) and self.skip_smaller:
+            raise UserError("--skip-smaller needs a --crop.")
         if self.ema >= 1:
             raise UserError(f"--ema must be below 1. Received: {self.ema}.")
         if self.frozen_epochs and self.freeze == "backbone":
@@ -286,7 +299,8 @@ class TrainConfig:
 
         Args:
             recipe: A key of `RECIPES`. By default it follows from the data set:
-                `sample`, `voc2012`, or `strong` for a folder.
+                `sample`, `voc2012`, or `finetune` for a folder. With random weights, the one in
+                `FROM_RANDOM` takes its place.
             **settings: Fields of `TrainConfig`.
 
         Raises:
@@ -295,6 +309,8 @@ class TrainConfig:
         recipe = recipe or _recipe_of(settings.get("dataset") or "sample")
         if recipe not in RECIPES:
             raise UserError(f"--recipe must be one of {', '.join(RECIPES)}. Received: {recipe!r}.")
+        if settings.get("weights") == "none" and not settings.get("init_from"):
+            recipe = FROM_RANDOM.get(recipe, recipe)
         return cls(**_combined(RECIPES[recipe], {**settings, "recipe": recipe}))
 
     def replaced(self, **settings) -> TrainConfig:
@@ -349,7 +365,7 @@ def require_class_weights(config: TrainConfig, classes: int) -> None:
 
 def _recipe_of(dataset: str) -> str:
     return {"sample": "sample", "voc2012": "voc2012", "voc2012_aug": "voc2012"}.get(
-        dataset, "strong"
+        dataset, "finetune"
     )
 
 

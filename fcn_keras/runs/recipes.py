@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+# Recipes for pretrained weights, and those that take their place without any.
+FROM_RANDOM = {"finetune": "strong"}
+
 RECIPES: dict[str, dict[str, Any]] = {
     # A first run on two processor cores, from random weights.
     "sample": dict(
@@ -79,14 +82,14 @@ RECIPES: dict[str, dict[str, Any]] = {
         weight_decay=1e-4,
         jaccard_weight=3.0,
     ),
-    # For long training: SGD with momentum 0.9, poly schedule and scale jitter as
-    # in DeepLab (Chen et al. 2017), skips of strides 16 and 8.
+    # For photographs of one's own, from random weights: SGD with momentum 0.9, poly schedule and
+    # scale jitter as in DeepLab (Chen et al. 2017), skips of strides 16 and 8.
     "strong": dict(
         dataset="voc2012",
         weights="auto",
-        crop=(320, 480),
+        crop=(0, 0),
         batch_size=0,  # at most 16
-        epochs=60,
+        epochs=0,
         output_stride=8,
         upsampling="per-class",  # as good as dense, and of use with many classes
         scale=(0.5, 2.0),
@@ -99,5 +102,26 @@ RECIPES: dict[str, dict[str, Any]] = {
         # 1e-4 of PyTorch's kind; decoupled, momentum no longer multiplies it by 10.
         weight_decay=1e-3,
         schedule="poly",
+    ),
+    # The same from pretrained weights.
+    "finetune": dict(
+        dataset="voc2012",
+        weights="auto",
+        crop=(0, 0),
+        batch_size=8,
+        epochs=0,
+        coarse_epochs=None,  # half of them
+        output_stride=8,
+        upsampling="per-class",
+        scale=(0.5, 2.0),
+        flip=True,
+        brightness=0.2,
+        contrast=0.2,
+        optimizer="adamw",
+        learning_rate=3e-4,
+        schedule="poly",
+        weight_decay=1e-4,
+        jaccard_weight=1.0,
+        mixed_precision="auto",
     ),
 }

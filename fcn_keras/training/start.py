@@ -1,8 +1,7 @@
-"""What a run starts from: settings that depend on the machine and the data, and weights."""
+"""What a run starts from: weights, and the plan that is printed."""
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 
 import keras
@@ -12,54 +11,11 @@ from fcn_keras.data.split import LabelSet, Split, placeholder_names
 from fcn_keras.errors import UserError, few
 from fcn_keras.files.published import require_flags
 from fcn_keras.inference.loading import load_model, read_labels, require_network
-from fcn_keras.models.backbones import build_features
 from fcn_keras.models.fcn import copy_weights, is_dilated, upsampling_of, without_auxiliary_head
 from fcn_keras.models.graph import nested_layers
 from fcn_keras.models.pretrained import backbone_name_of
 from fcn_keras.runs.config import TrainConfig
 from fcn_keras.runs.folder import model_file
-from fcn_keras.training.devices import fast_precision
-
-# Bounds of the automatic batch size. With fewer images, BatchNorm's statistics vary too much.
-LEAST_BATCH, LARGEST_BATCH = 4, 16
-FEW_STEPS = 200  # in which a network learns little
-
-
-def settle(config: TrainConfig, images: int, replicas: int) -> TrainConfig:
-    """The settings, with the automatic ones decided for this machine and these data.
-
-    Args:
-        config: With `weights` or `mixed_precision` of `"auto"`, or `batch_size` of 0.
-        images: Number of training images.
-        replicas: Devices that share a batch.
-    """
-    changes: dict = {}
-    if config.mixed_precision == "auto":
-        changes["mixed_precision"] = fast_precision()
-    if config.weights == "auto":
-        changes["weights"] = "none" if config.init_from else imagenet_or_none(config.backbone)
-    if not config.batch_size:
-        size = batch_size_for(images, config.epochs)
-        changes["batch_size"] = -(-size // replicas) * replicas
-    return dataclasses.replace(config, **changes)
-
-
-def imagenet_or_none(backbone: str) -> str:
-    """`"imagenet"` if those weights are cached or can be fetched; else `"none"`, with a note."""
-    try:
-        build_features(backbone, "imagenet")
-    except UserError as error:
-        print(f"Note: --weights auto starts from random values. {error}", file=sys.stderr)
-        return "none"
-    return "imagenet"
-
-
-def batch_size_for(images: int, epochs: int) -> int:
-    """A batch size that leaves enough steps to learn, within the bounds above."""
-    size = LARGEST_BATCH
-    while size > LEAST_BATCH and images * epochs < FEW_STEPS * size:
-        size //= 2
-    return min(size, images)
 
 
 def pace_statistics(model: keras.Model, steps: int) -> None:
@@ -137,6 +93,7 @@ def plan(config: TrainConfig, splits: tuple[Split, Split]) -> str:
     return (
         f"{config.network} on {config.backbone}, starting from {start}. "
         f"Images: {len(splits[0])} for training, {len(splits[1])} for validation. "
-        f"Epochs: {config.epochs}, each of {steps} steps of {config.batch_size} images"
-        + (f"; ends after {config.max_steps} steps in all." if ends_early else ".")
+        f"Recipe {config.recipe}: {config.epochs} epochs, each of {steps} steps of "
+        f"{config.batch_size} images, {config.epochs * steps} steps in all"
+        + (f"; ends after {config.max_steps} of them." if ends_early else ".")
     )

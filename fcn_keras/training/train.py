@@ -26,6 +26,7 @@ from fcn_keras.runs.history import out_of_patience
 from fcn_keras.runs.paths import require_relative, shown
 from fcn_keras.training import objectives
 from fcn_keras.training.accumulation import accumulate
+from fcn_keras.training.automatic import settle
 from fcn_keras.training.averages import Averages
 from fcn_keras.training.callbacks import (
     Interruption,
@@ -47,7 +48,7 @@ from fcn_keras.training.devices import (
 from fcn_keras.training.faults import faults_as_user_errors
 from fcn_keras.training.keras_bridge import prepare_fit, with_one_iterator
 from fcn_keras.training.optimizers import make_optimizer
-from fcn_keras.training.start import copy_run, pace_statistics, plan, seed_dropout, settle
+from fcn_keras.training.start import copy_run, pace_statistics, plan, seed_dropout
 from fcn_keras.training.tensorboard import TensorBoard
 
 PREDICTION_COLUMNS = 4
@@ -76,7 +77,7 @@ def train(config: TrainConfig) -> RunFolder | None:
     strategy = make_strategy(config.devices)
     splits = _load_splits(config)
     _inspect(config, splits)
-    config = settle(config, len(splits[0]), strategy.num_replicas_in_sync)
+    config, reasons = settle(config, splits[0], strategy.num_replicas_in_sync)
     _note_doubts(config, len(splits[0]))
     model, averages = _build_and_compile(config, splits, strategy)
     meet(strategy, _what_workers_share(config, splits))
@@ -85,7 +86,9 @@ def train(config: TrainConfig) -> RunFolder | None:
         if run:
             run.remove_partials()
             run.write_config(config, splits[0].labels)
-            print(f"{plan(config, splits)}\nRun folder: {run.path}", flush=True)
+            print(
+                "\n".join([plan(config, splits), *reasons, f"Run folder: {run.path}"]), flush=True
+            )
         return _fit_and_finish(run, config, splits, model, averages, history=[])
 
 
@@ -340,7 +343,7 @@ def _columns(config: TrainConfig):
     def columns(epoch: int) -> dict:
         if not config.coarse_epochs:
             return {}
-        coarse = epoch < config.coarse_epochs
+        coarse = epoch < (config.coarse_epochs or 0)
         augment = _augmentation(config)
         return {"crop_height": float((augment.halved() if coarse else augment).crop[0])}
 
@@ -355,7 +358,7 @@ def _validated_epochs(config: TrainConfig) -> list[int]:
 def _training_batches(config: TrainConfig, split: Split, epochs_done: int, share=(0, 1)):
     """Batches of the remaining epochs: the coarse ones, then those of full size."""
     augment = _augmentation(config)
-    change = max(epochs_done, min(config.coarse_epochs, config.epochs))
+    change = max(epochs_done, min(config.coarse_epochs or 0, config.epochs))
     stages = ((augment.halved(), epochs_done, change), (augment, change, config.epochs))
     batches = [
         pipeline.training_batches(

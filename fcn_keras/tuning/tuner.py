@@ -21,8 +21,8 @@ from fcn_keras.runs.config import TrainConfig, split_of
 from fcn_keras.runs.folder import RunFolder
 from fcn_keras.runs.history import BEST_BY, validated
 from fcn_keras.training import train as training
+from fcn_keras.training.automatic import AUTOMATIC, settle
 from fcn_keras.training.cluster import Cluster
-from fcn_keras.training.start import settle
 from fcn_keras.tuning.search import FIELDS, Search, claim_folder, open_study, trial_run
 
 SAMPLERS = {
@@ -51,9 +51,11 @@ def run_search(search: Search, directory) -> None:
         raise UserError("A search runs on one machine, but TF_CONFIG names several. Unset it.")
     # Before TensorFlow starts.
     replicas = training.make_strategy(search.train.devices).num_replicas_in_sync
-    images = len(split_of(search.train, "train"))  # a mistake shows at once
+    images = split_of(search.train, "train")  # a mistake shows at once
     goes_on = claim_folder(search, directory)
-    train = settle(_as_before(search.train, directory), images, replicas)  # once for all trials
+    # Once for all trials.
+    train, reasons = settle(_as_before(search.train, directory), images, replicas)
+    print(*reasons, sep="\n", end="\n" * bool(reasons))
     search = dataclasses.replace(search, train=train)
     study = open_study(directory)
     if search.tuner == "hyperband":
@@ -73,8 +75,7 @@ def _as_before(train: TrainConfig, directory) -> TrainConfig:
     """The settings, with the automatic ones as the first trial, if any, decided them."""
     for config in sorted(Path(directory).glob("trial_*/run/config.json")):
         first = RunFolder(config.parent).read_config()
-        automatic = {"weights": "auto", "mixed_precision": "auto", "batch_size": 0}
-        names = [name for name, value in automatic.items() if getattr(train, name) == value]
+        names = [name for name, value in AUTOMATIC.items() if getattr(train, name) == value]
         return dataclasses.replace(train, **{name: getattr(first, name) for name in names})
     return train
 

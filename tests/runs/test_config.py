@@ -12,7 +12,7 @@ from fcn_keras.runs.recipes import RECIPES
 
 @pytest.mark.parametrize(
     ("dataset", "recipe"),
-    [("sample", "sample"), ("voc2012", "voc2012"), ("voc2012_aug", "voc2012"), ("/my", "strong")],
+    [("sample", "sample"), ("voc2012", "voc2012"), ("voc2012_aug", "voc2012"), ("/my", "finetune")],
 )
 def test_the_data_set_chooses_the_recipe(dataset, recipe):
     config = TrainConfig.from_recipe(dataset=dataset)
@@ -40,10 +40,10 @@ def test_voc2012_steps_as_d2l_does():
     ("setting", "message"),
     [
         ({"batch_size": -1}, "--batch-size must be at least 0. Received: -1."),
-        ({"epochs": -1}, "--epochs must be at least 1"),
+        ({"epochs": -1}, "--epochs must be at least 0"),
         ({"learning_rate": 0.0}, "--learning-rate must be positive"),
         ({"learning_rate": math.nan}, "--learning-rate must be finite"),
-        ({"crop": (0, 5)}, "--crop must be at least 1"),
+        ({"crop": (0, 5)}, "--crop needs two sides, or 0 0"),
         ({"scale": (2.0, 1.0)}, "--scale needs 0 < LOW <= HIGH"),
         ({"output_stride": 4}, "--output-stride must be one of 32, 16, 8. Received: 4"),
         ({"validate_every": 0}, "--validate-every must be at least 1"),

@@ -1,18 +1,13 @@
 """What a run starts from: automatic settings, and the weights of a run with other classes."""
 
 import dataclasses
-import json
 import re
 import shutil
-from pathlib import Path
 
 import keras
-import keras_hub
 import numpy as np
 import pytest
 import tensorflow as tf
-from kagglehub import cache
-from kagglehub.handle import parse_model_handle
 from support.fake_folder import CLASSES
 from support.runs import QUICK
 
@@ -21,10 +16,9 @@ from fcn_keras.data import load_split
 from fcn_keras.data.split import LabelSet
 from fcn_keras.errors import UserError
 from fcn_keras.inference.loading import load_model
-from fcn_keras.models.backbones import build_features
 from fcn_keras.models.fcn import build_fcn, copy_weights
 from fcn_keras.runs.config import TrainConfig
-from fcn_keras.training.start import batch_size_for, copy_run, pace_statistics, plan, settle
+from fcn_keras.training.start import copy_run, pace_statistics, plan
 from fcn_keras.training.train import _build_and_compile
 
 
@@ -136,56 +130,6 @@ def test_a_run_on_other_classes_starts_from_another(finished_run, shapes, tmp_pa
     assert f"FCN-32s on tiny, starting from {finished_run}." in out
 
 
-def test_automatic_weights_are_imagenet_only_where_they_can_be_had(
-    monkeypatch, tmp_path, shapes, capfd
-):
-    config = TrainConfig.from_recipe(dataset=str(shapes))
-    assert (config.recipe, config.weights, config.batch_size) == ("strong", "auto", 0)
-    monkeypatch.setenv("KAGGLEHUB_CACHE", str(tmp_path))
-    for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")  # a port that refuses
-    assert settle(config, 6, 1).weights == "none"
-    errors = capfd.readouterr().err
-    assert errors.startswith("Note: --weights auto starts from random values. The weights 'resn")
-    assert "python -c 'import keras_hub; " in errors and '.save_to_preset("DIR")\'' in errors
-
-    # As in KerasHub's cache after a download.
-    address = keras_hub.models.ResNetBackbone.presets["resnet_18_imagenet"]["kaggle_handle"]
-    handle = parse_model_handle(address.removeprefix("kaggle://"))
-    cached = Path(cache.get_cached_path(handle))
-    preset = keras_hub.models.ResNetBackbone(
-        [64], [7], [64, 128, 256, 512], [2, 2, 2, 2], [1, 2, 2, 2], "basic_block"
-    )
-    preset.save_to_preset(str(cached))
-    for file in cached.iterdir():
-        cache.Cache().mark_as_complete(handle, file.name)
-    assert settle(config, 6, 1).weights == "imagenet" and capfd.readouterr().err == ""
-    features = build_features("resnet18", "imagenet")
-    assert np.array_equal(*(net.get_layer("conv1_conv").kernel for net in (features, preset)))
-
-
-def test_automatic_weights_of_a_backbone_without_any(shapes, capfd):
-    config = TrainConfig.from_recipe(dataset=str(shapes), backbone="resnet34")
-    assert settle(config, 6, 1).weights == "none"
-    assert "no ImageNet weights for resnet34" in capfd.readouterr().err
-    begun = TrainConfig.from_recipe(dataset=str(shapes), init_from="run")
-    assert settle(begun, 6, 1).weights == "none" and capfd.readouterr().err == ""
-
-
-@pytest.mark.parametrize(
-    ("images", "epochs", "size"),
-    # 16 need 200 * 16 examples in all, 8 half of that.
-    [(40, 10, 4), (2, 1, 2), (54, 60, 16), (53, 60, 8), (160, 10, 8), (10_000, 60, 16)],
-)
-def test_few_images_make_small_batches(images, epochs, size):
-    assert batch_size_for(images, epochs) == size
-    config = TrainConfig.from_recipe("strong", weights="none", epochs=epochs)
-    assert settle(config, images, 1).batch_size == size
-    assert settle(config, images, 3).batch_size % 3 == 0 < settle(config, images, 3).batch_size
-    given = TrainConfig.from_recipe("strong", weights="none", batch_size=7)
-    assert settle(given, images, 1) == given
-
-
 @pytest.mark.parametrize(("steps", "momentum"), [(10, 0.5), (50, 0.8), (100, 0.9), (9999, 0.9)])
 def test_statistics_settle_in_short_runs(steps, momentum):
     model = fcn_8s(3)
@@ -207,7 +151,7 @@ def test_a_run_that_is_cut_short_has_the_pace_of_the_whole(shapes):
     splits = load_split(str(shapes), "train"), load_split(str(shapes), "val")
     for max_steps in (None, 2):
         config = TrainConfig.from_recipe(epochs=10, max_steps=max_steps, **settings)
-        model = _build_and_compile(config, splits, tf.distribute.get_strategy())
+        model, _ = _build_and_compile(config, splits, tf.distribute.get_strategy())
         layer = model.get_layer("backbone").get_layer("conv1_bn")
         assert layer.momentum == pytest.approx(1 - 10 / 30)  # 10 epochs of 6 images in batches of 2
 
@@ -217,19 +161,10 @@ def test_the_plan_says_what_the_run_starts_from(shapes):
     config = TrainConfig.from_recipe(dataset=str(shapes), weights="none", batch_size=2, epochs=7)
     assert plan(config, splits) == (
         "FCN-8s on resnet18, starting from random values. Images: 6 for training, 5 for "
-        "validation. Epochs: 7, each of 3 steps of 2 images."
+        "validation. Recipe strong: 7 epochs, each of 3 steps of 2 images, 21 steps in all."
     )
     short, long = (dataclasses.replace(config, max_steps=steps) for steps in (20, 21))
-    assert plan(short, splits).endswith(" of 2 images; ends after 20 steps in all.")
+    assert plan(short, splits).endswith(" of 2 images, 21 steps in all; ends after 20 of them.")
     assert plan(long, splits) == plan(config, splits)
     imagenet = TrainConfig.from_recipe("voc2012")
     assert "FCN-32s on resnet18, starting from ImageNet weights. " in plan(imagenet, splits)
-
-
-def test_the_configuration_holds_what_automatic_settings_became(shapes, tmp_path, capfd):
-    quick = [flag for flag in QUICK if flag not in ("--batch-size", "6")]
-    flags = ["--epochs", "1", "--run-dir", str(tmp_path / "run")]
-    assert main(["train", "--dataset", str(shapes), *quick, *flags]) == 0
-    settings = json.loads((tmp_path / "run" / "config.json").read_text())["train"]
-    assert (settings["weights"], settings["batch_size"]) == ("none", 4)
-    assert "tiny has random weights only" in capfd.readouterr().err

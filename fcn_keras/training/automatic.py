@@ -1,0 +1,109 @@
+"""Settings that a run decides itself: by the machine, the data and the weights at hand."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import sys
+
+import numpy as np
+
+from fcn_keras.data.split import Split
+from fcn_keras.errors import UserError
+from fcn_keras.models.backbones import build_features
+from fcn_keras.runs.config import TrainConfig
+from fcn_keras.runs.recipes import FROM_RANDOM, RECIPES
+from fcn_keras.training.devices import fast_precision
+
+# The values that ask for a choice.
+AUTOMATIC = {
+    **{"weights": "auto", "mixed_precision": "auto", "crop": (0, 0)},
+    **{"batch_size": 0, "epochs": 0, "coarse_epochs": None},
+}
+# Bounds of the automatic batch size. With fewer images, BatchNorm's statistics vary too much.
+LEAST_BATCH, LARGEST_BATCH = 4, 16
+FEW_STEPS = 200  # in which a network learns little
+LARGEST_CROP = 320 * 480  # pixels
+SIDE = 32  # of which crops have a multiple: the network's stride
+SAMPLED = 50  # images whose size is looked at
+EXAMPLES = 24_000  # images that a run sees in all, about 60 times CamVid's
+LEAST_EPOCHS, MOST_EPOCHS = 20, 240
+
+
+def settle(config: TrainConfig, train: Split, replicas: int) -> tuple[TrainConfig, list[str]]:
+    """The settings, with the automatic ones decided for this machine and these data.
+
+    Args:
+        config: With `weights` or `mixed_precision` of `"auto"`, or 0 for `batch_size`, `epochs`
+            or the sides of `crop`.
+        train: The training images.
+        replicas: Devices that share a batch.
+
+    Returns:
+        The settings, and a line for each choice that follows from the data, with its reason.
+    """
+    images, reasons = len(train), []
+    if config.weights == "auto":
+        config = _with_known_weights(config)
+    changes: dict = {}
+    if config.mixed_precision == "auto":
+        changes["mixed_precision"] = fast_precision()
+    if not all(config.crop):
+        sizes = [train.read(index)[1].shape for index in range(0, images, -(-images // SAMPLED))]
+        height, width = (int(side) for side in np.median(sizes, axis=0))
+        changes["crop"] = rows, columns = crop_for(height, width)
+        reasons.append(f"--crop {rows} {columns}: images are {height}×{width} (median)")
+    if not config.epochs:
+        changes["epochs"] = epochs_for(images)
+        reasons.append(f"--epochs {changes['epochs']}: {images} images")
+    if config.coarse_epochs is None:
+        changes["coarse_epochs"] = changes.get("epochs", config.epochs) // 2
+    if not config.batch_size:
+        size = batch_size_for(images, changes.get("epochs", config.epochs))
+        changes["batch_size"] = -(-size // replicas) * replicas
+        reasons.append(f"--batch-size {changes['batch_size']}: {images} images")
+    return dataclasses.replace(config, **changes), reasons
+
+
+def _with_known_weights(config: TrainConfig) -> TrainConfig:
+    """With ImageNet weights, or random values and the settings of the recipe for these."""
+    if config.init_from:
+        return dataclasses.replace(config, weights="none")
+    try:
+        build_features(config.backbone, "imagenet")
+    except UserError as error:
+        print(f"Note: --weights auto starts from random values. {error}", file=sys.stderr)
+        return from_random(config)
+    return dataclasses.replace(config, weights="imagenet")
+
+
+def from_random(config: TrainConfig) -> TrainConfig:
+    """The settings for random weights: what a recipe set becomes what `FROM_RANDOM` sets."""
+    recipe = FROM_RANDOM.get(config.recipe, config.recipe)
+    before, after = (TrainConfig.from_recipe(name) for name in (config.recipe, recipe))
+    changes = {
+        name: getattr(after, name)
+        for name in RECIPES[config.recipe].keys() | RECIPES[recipe].keys()
+        if getattr(config, name) == getattr(before, name)
+    }
+    return dataclasses.replace(config, **{**changes, "recipe": recipe, "weights": "none"})
+
+
+def batch_size_for(images: int, epochs: int) -> int:
+    """A batch size that leaves enough steps to learn, within the bounds above."""
+    size = LARGEST_BATCH
+    while size > LEAST_BATCH and images * epochs < FEW_STEPS * size:
+        size //= 2
+    return min(size, images)
+
+
+def crop_for(height: int, width: int) -> tuple[int, int]:
+    """The largest crop in the shape of images of this size, within the bounds above."""
+    scale = min(1.0, math.sqrt(LARGEST_CROP / (height * width)))
+    rows, columns = (max(SIDE, int(side * scale) // SIDE * SIDE) for side in (height, width))
+    return rows, columns
+
+
+def epochs_for(images: int) -> int:
+    """As many epochs as show the network `EXAMPLES`, within the bounds above."""
+    return min(max(round(EXAMPLES / images), LEAST_EPOCHS), MOST_EPOCHS)

@@ -1,0 +1,123 @@
+"""Settings that a run decides by the machine, the data and the weights at hand."""
+
+import json
+from pathlib import Path
+
+import keras_hub
+import numpy as np
+import pytest
+from kagglehub import cache
+from kagglehub.handle import parse_model_handle
+from support.runs import QUICK
+
+from fcn_keras.cli import main
+from fcn_keras.data.split import LabelSet, Split
+from fcn_keras.models.backbones import build_features
+from fcn_keras.runs.config import TrainConfig
+from fcn_keras.training.automatic import batch_size_for, from_random, settle
+
+
+def split_of(images, size=(48, 64)):
+    def read(index):
+        return np.zeros((*size, 3), np.uint8), np.zeros(size, np.uint8)
+
+    return Split("train", LabelSet(("a", "b")), tuple(map(str, range(images))), read)
+
+
+def test_automatic_weights_are_imagenet_only_where_they_can_be_had(
+    monkeypatch, tmp_path, shapes, capfd
+):
+    config = TrainConfig.from_recipe(dataset=str(shapes))
+    assert (config.recipe, config.weights, config.epochs) == ("finetune", "auto", 0)
+    monkeypatch.setenv("KAGGLEHUB_CACHE", str(tmp_path))
+    for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # a port that refuses
+    settled, _ = settle(config, split_of(6), 1)
+    assert (settled.recipe, settled.weights, settled.optimizer) == ("strong", "none", "sgd")
+    errors = capfd.readouterr().err
+    assert errors.startswith("Note: --weights auto starts from random values. The weights 'resn")
+    assert "python -c 'import keras_hub; " in errors and '.save_to_preset("DIR")\'' in errors
+
+    # As in KerasHub's cache after a download.
+    address = keras_hub.models.ResNetBackbone.presets["resnet_18_imagenet"]["kaggle_handle"]
+    handle = parse_model_handle(address.removeprefix("kaggle://"))
+    cached = Path(cache.get_cached_path(handle))
+    preset = keras_hub.models.ResNetBackbone(
+        [64], [7], [64, 128, 256, 512], [2, 2, 2, 2], [1, 2, 2, 2], "basic_block"
+    )
+    preset.save_to_preset(str(cached))
+    for file in cached.iterdir():
+        cache.Cache().mark_as_complete(handle, file.name)
+    assert settle(config, split_of(6), 1)[0].weights == "imagenet" and capfd.readouterr().err == ""
+    features = build_features("resnet18", "imagenet")
+    assert np.array_equal(*(net.get_layer("conv1_conv").kernel for net in (features, preset)))
+
+
+def test_automatic_weights_of_a_backbone_without_any(shapes, capfd):
+    config = TrainConfig.from_recipe(dataset=str(shapes), backbone="resnet34")
+    assert settle(config, split_of(6), 1)[0].weights == "none"
+    assert "no ImageNet weights for resnet34" in capfd.readouterr().err
+    begun = TrainConfig.from_recipe(dataset=str(shapes), init_from="run")
+    assert settle(begun, split_of(6), 1)[0].weights == "none" and capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("images", "epochs", "size"),
+    # 16 need 200 * 16 examples in all, 8 half of that.
+    [(40, 10, 4), (2, 1, 2), (54, 60, 16), (53, 60, 8), (160, 10, 8), (10_000, 60, 16)],
+)
+def test_few_images_make_small_batches(images, epochs, size):
+    assert batch_size_for(images, epochs) == size
+    config = TrainConfig.from_recipe("strong", weights="none", epochs=epochs)
+    for replicas in (1, 3):
+        settled, reasons = settle(config, split_of(images), replicas)
+        assert settled.batch_size == -(-size // replicas) * replicas
+        assert f"--batch-size {settled.batch_size}: {images} images" in reasons
+
+
+def test_given_settings_are_not_decided():
+    given = TrainConfig.from_recipe(
+        "strong", weights="none", batch_size=7, epochs=9, crop=(64, 96), mixed_precision="off"
+    )
+    assert settle(given, split_of(100), 1) == (given, [])
+
+
+@pytest.mark.parametrize(
+    ("size", "crop"),
+    # Multiples of 32 up to 320 * 480 = 153,600 pixels. 153600 / (3000 * 4000) is 0.113 squared.
+    [
+        ((375, 500), (320, 448)),
+        ((180, 240), (160, 224)),
+        ((3000, 4000), (320, 448)),
+        ((9, 70), (32, 64)),
+    ],
+)
+def test_crops_follow_the_images(size, crop):
+    config = TrainConfig.from_recipe("strong", weights="none")
+    settled, reasons = settle(config, split_of(99, size), 1)
+    assert settled.crop == crop
+    assert f"--crop {crop[0]} {crop[1]}: images are {size[0]}×{size[1]} (median)" in reasons
+
+
+@pytest.mark.parametrize(("images", "epochs"), [(10, 240), (200, 120), (1464, 20), (10_000, 20)])
+def test_few_images_make_more_epochs(images, epochs):
+    config = TrainConfig.from_recipe("finetune", weights="imagenet_dir")
+    settled, reasons = settle(config, split_of(images), 1)
+    assert (settled.epochs, settled.coarse_epochs) == (epochs, epochs // 2)
+    assert f"--epochs {epochs}: {images} images" in reasons
+
+
+def test_without_weights_what_the_recipe_set_gives_way_and_what_was_given_stays():
+    config = TrainConfig.from_recipe("finetune", dataset="mine", weights="auto", batch_size=3)
+    changed = from_random(config)
+    expected = TrainConfig.from_recipe("finetune", dataset="mine", weights="none", batch_size=3)
+    assert changed == expected and changed.recipe == "strong" and changed.batch_size == 3
+
+
+def test_the_configuration_holds_what_automatic_settings_became(shapes, tmp_path, capfd):
+    quick = [flag for flag in QUICK if flag not in ("--batch-size", "6")]
+    flags = ["--epochs", "1", "--run-dir", str(tmp_path / "run")]
+    assert main(["train", "--dataset", str(shapes), *quick, *flags]) == 0
+    settings = json.loads((tmp_path / "run" / "config.json").read_text())["train"]
+    assert (settings["weights"], settings["batch_size"]) == ("none", 4)
+    assert "tiny has random weights only" in capfd.readouterr().err
