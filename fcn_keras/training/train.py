@@ -10,6 +10,7 @@ from typing import Any
 import keras
 
 from fcn_keras.data import in_data_dir, pipeline
+from fcn_keras.data.augmentation import Augmentation
 from fcn_keras.data.inspection import inspect_before_training
 from fcn_keras.data.split import LabelSet, Split
 from fcn_keras.errors import UserError, printable
@@ -230,6 +231,12 @@ def _build_and_compile(config: TrainConfig, splits: tuple[Split, Split], strateg
             f"--batch-size must be a multiple of the {strategy.num_replicas_in_sync} devices"
             f"{' of all workers' * several_workers(strategy)}. Received: {config.batch_size}."
         )
+    workers = strategy.num_replicas_in_sync // len(strategy.extended.worker_devices)
+    if config.cutmix and config.batch_size < 2 * workers:
+        raise UserError(
+            f"--cutmix needs a --batch-size of at least 2{' per worker' * (workers > 1)}. "
+            f"Received: {config.batch_size}."
+        )
     require_class_weights(config, len(labels))
     keras.utils.set_random_seed(config.seed)
     steps = pipeline.steps_per_epoch(splits[0], config.batch_size) * config.epochs
@@ -375,6 +382,6 @@ def _training_batches(config: TrainConfig, split: Split, epochs_done: int, share
     return batches[0] if len(batches) == 1 else batches[0].concatenate(batches[1])
 
 
-def _augmentation(config: TrainConfig) -> pipeline.Augmentation:
-    names = {field.name for field in dataclasses.fields(pipeline.Augmentation)} - {"halve"}
-    return pipeline.Augmentation(**{name: getattr(config, name) for name in names})
+def _augmentation(config: TrainConfig) -> Augmentation:
+    names = {field.name for field in dataclasses.fields(Augmentation)} - {"halve"}
+    return Augmentation(**{name: getattr(config, name) for name in names})
