@@ -132,7 +132,8 @@ def pipeline(dataset: str, recipe: str, batch: int, batches: int, cache: bool):
     """A number of training batches, from files or, after a first epoch, from memory."""
     import_tensorflow()
     from fcn_keras.data import load_split
-    from fcn_keras.data.pipeline import Augmentation, cached, training_batches
+    from fcn_keras.data.augmentation import Augmentation
+    from fcn_keras.data.pipeline import cached, training_batches
     from fcn_keras.runs.config import TrainConfig
 
     config = TrainConfig.from_recipe(recipe)

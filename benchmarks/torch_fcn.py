@@ -19,7 +19,7 @@ import sys
 from pathlib import Path
 
 from fcn_keras.files.writing import atomic_path
-from fcn_keras.runs.config import flag
+from fcn_keras.runs.checks import flag
 from fcn_keras.runs.folder import RunFolder
 
 ROOT = Path(__file__).parents[1]

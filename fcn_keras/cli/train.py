@@ -9,7 +9,8 @@ import typing
 from fcn_keras.cli.early import check_resumed, check_run_dir, check_training
 from fcn_keras.cli.shared import import_tensorflow, print_next
 from fcn_keras.errors import UserError
-from fcn_keras.runs.config import GROUPS, TrainConfig, flag
+from fcn_keras.runs.checks import flag
+from fcn_keras.runs.config import GROUPS, TrainConfig
 from fcn_keras.runs.recipes import RECIPES
 
 RESUMABLE = ("epochs", "max_steps", "devices", "data_dir")

@@ -1,4 +1,4 @@
-"""Split -> tf.data: read, cache, shuffle, augment, batch, prefetch."""
+"""Split -> tf.data: read, cache, shuffle, augment, batch, mix, prefetch."""
 
 from __future__ import annotations
 
@@ -10,58 +10,10 @@ import threading
 import numpy as np
 import tensorflow as tf
 
-from fcn_keras.data import transforms
+from fcn_keras.data.augmentation import Augmentation
 from fcn_keras.data.split import IGNORE_ID, Split
+from fcn_keras.data.transforms import PADDING_RGB
 from fcn_keras.errors import UserError, printable
-
-
-@dataclasses.dataclass(frozen=True)
-class Augmentation:
-    """How training examples are augmented.
-
-    Args:
-        crop: Height and width of the random crop, taken after scaling.
-        scale: Bounds of the random scale factor; `(1, 1)` keeps the size.
-        flip: Whether half of the examples are mirrored left to right.
-        brightness: Largest change in brightness, as a fraction of 255.
-        contrast: Largest relative change in contrast.
-        saturation: Largest relative change in saturation.
-        hue: Largest rotation of the hue, as a fraction of the colour wheel.
-        halve: Whether images are halved before anything else.
-    """
-
-    crop: tuple[int, int]
-    scale: tuple[float, float] = (1.0, 1.0)
-    flip: bool = False
-    brightness: float = 0.0
-    contrast: float = 0.0
-    saturation: float = 0.0
-    hue: float = 0.0
-    halve: bool = False
-
-    def __call__(self, image, mask, seed):
-        """Returns float32 `(*crop, 3)` and uint8 `(*crop)`; a function of its inputs alone."""
-        seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 4))
-        if self.halve:
-            image, mask = transforms.halve(image, mask)
-        if self.scale != (1.0, 1.0):
-            image, mask = transforms.random_scale(image, mask, seeds[0], *self.scale)
-        image, mask = transforms.random_crop(image, mask, seeds[1], *self.crop)
-        if self.flip:
-            image, mask = transforms.random_flip(image, mask, seeds[2])
-        if self.brightness or self.contrast:
-            image, mask = transforms.random_color(
-                image, mask, seeds[3], self.brightness, self.contrast
-            )
-        if self.saturation or self.hue:
-            tint_seed = tf.random.experimental.stateless_fold_in(seeds[3], 1)
-            image, mask = transforms.random_tint(image, mask, tint_seed, self.saturation, self.hue)
-        return tf.cast(image, tf.float32), mask
-
-    def halved(self) -> Augmentation:
-        """The same with image and crop at half the size, a quarter of the pixels."""
-        height, width = self.crop
-        return dataclasses.replace(self, halve=True, crop=(-(-height // 2), -(-width // 2)))
 
 
 def training_batches(
@@ -109,13 +61,18 @@ def training_batches(
     read = _reader(split)
 
     def load(index, number):
-        return augment(*read(index), seed=tf.stack([tf.cast(seed, tf.int64), number]))
+        own_seed = tf.stack([tf.cast(seed, tf.int64), number])
+        return *augment(*read(index), seed=own_seed), own_seed
+
+    def mix(images, masks, seeds):
+        return augment.mix(images, masks, seeds[0])
 
     return (
         tf.data.Dataset.range(*epochs)
         .flat_map(epoch_order)
         .map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         .batch(examples, drop_remainder=True)
+        .map(mix, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         .prefetch(tf.data.AUTOTUNE)
         .with_options(_options())
     )
@@ -133,7 +90,7 @@ def evaluation_batches(split: Split, batch_size: int) -> tf.data.Dataset:
     filler = -len(split) % batch_size
     read = _reader(split)
     indices = [*range(len(split)), *[-1] * filler]
-    padding = tf.constant(sum(transforms.PADDING_RGB) / 3, tf.float32)
+    padding = tf.constant(sum(PADDING_RGB) / 3, tf.float32)
     return (
         tf.data.Dataset.from_tensor_slices(tf.constant(indices, tf.int32))
         .map(read, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)

@@ -1,4 +1,4 @@
-"""Augmentations: pure functions of (image, mask, seed) -> (image, mask).
+"""Augmentations of image and mask: size, crop, mirroring, and parts of other examples.
 
 An image is `(H, W, 3)` RGB in 0..255, a mask `(H, W)` of class ids. The seed is
 an integer tensor of shape `(2,)`: the same seed gives the same result, eagerly
@@ -7,15 +7,12 @@ and inside `tf.data`.
 
 from __future__ import annotations
 
-import math
-
 import tensorflow as tf
 
 from fcn_keras.data.split import IGNORE_ID
 
 # ImageNet's mean colour, which the model normalises to 0, the value of its own padding.
 PADDING_RGB = (124, 116, 104)
-RGB_TO_YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
 
 
 def random_scale(image, mask, seed, low: float, high: float):
@@ -48,15 +45,70 @@ def halve(image, mask):
     return image, mask[::2, ::2][:height, :width]
 
 
-def random_crop(image, mask, seed, height: int, width: int):
-    """Crops a random window; smaller images are padded, masks with 255.
+def random_turn(image, mask, seed):
+    """Turns both by 0, 90, 180 or 270 degrees, each in a quarter of the cases."""
+    turns = tf.random.stateless_uniform([], seed, 0, 4, tf.int32)
+    return tf.image.rot90(image, turns), tf.image.rot90(mask[..., None], turns)[..., 0]
+
+
+def random_start(mask, seed, height: int, width: int):
+    """The top left pixel of a random window of a mask, int32 `(2,)`; 0 where it is smaller."""
+    room = tf.maximum(tf.shape(mask) - [height, width], 0)
+    return _between(tf.zeros_like(room), room, seed)
+
+
+def class_start(mask, seed, height: int, width: int, share: float, start):
+    """Where a window begins that has a pixel of a class chosen at random.
+
+    Each class that occurs in the mask is equally likely, and each of its pixels. The window
+    is a random one of those that have the pixel.
+
+    Args:
+        mask: `(H, W)` of class ids.
+        seed: Of all choices.
+        height: Height of the window.
+        width: Its width.
+        share: How often to choose a class; otherwise, and if all is unlabelled, `start` stays.
+        start: The top left pixel of the window without a class, int32 `(2,)`.
+
+    Returns:
+        The top left pixel and the chosen one, `[-1, -1]` for none: int32 `(2,)` each.
+    """
+    seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 4))
+    counts = tf.math.bincount(tf.cast(tf.reshape(mask, [-1]), tf.int32), minlength=256)
+    classes = tf.where(counts[:IGNORE_ID] > 0)[:, 0]
+
+    def placed():
+        chosen = tf.cast(_one_of(classes, seeds[1]), mask.dtype)
+        place = _one_of(tf.where(tf.reshape(mask == chosen, [-1]))[:, 0], seeds[2])
+        columns = tf.shape(mask, tf.int64)[1]
+        pixel = tf.cast(tf.stack([place // columns, place % columns]), tf.int32)
+        first = tf.maximum(pixel - [height - 1, width - 1], 0)
+        last = tf.minimum(pixel, tf.maximum(tf.shape(mask) - [height, width], 0))
+        return _between(first, last, seeds[3]), pixel
+
+    wanted = (tf.random.stateless_uniform([], seeds[0]) < share) & (tf.size(classes) > 0)
+    return tf.cond(wanted, placed, lambda: (start, tf.constant([-1, -1])))
+
+
+def _between(first, last, seed):
+    """Integers between two bounds, both included: int32 of their shape."""
+    room = last - first
+    choice = tf.random.stateless_uniform(room.shape, seed, 0, 1) * tf.cast(room + 1, tf.float32)
+    return first + tf.minimum(tf.cast(choice, tf.int32), room)
+
+
+def _one_of(values, seed):
+    return values[tf.random.stateless_uniform([], seed, 0, tf.size(values), tf.int32)]
+
+
+def crop(image, mask, start, height: int, width: int):
+    """Cuts out a window; smaller images are padded, masks with 255.
 
     Returns:
         `(height, width, 3)` and `(height, width)`.
     """
-    room = tf.maximum(tf.shape(mask) - [height, width], 0)
-    start = tf.random.stateless_uniform([2], seed, 0, 1) * tf.cast(room + 1, tf.float32)
-    top, left = tf.unstack(tf.minimum(tf.cast(start, tf.int32), room))
+    top, left = tf.unstack(start)
     image = image[top : top + height, left : left + width]
     mask = mask[top : top + height, left : left + width]
     image, mask = pad_to(image, mask, height, width)  # after the crop, which leaves less to pad
@@ -74,42 +126,59 @@ def pad_to(image, mask, height: int, width: int):
     return image, tf.pad(mask, paddings, constant_values=IGNORE_ID)
 
 
-def random_flip(image, mask, seed):
-    """Mirrors both left to right in half of the cases."""
+def random_flip(image, mask, seed, axis: int = 1):
+    """Mirrors both in half of the cases: left to right, or top to bottom along axis 0."""
     flip = tf.random.stateless_uniform([], seed) < 0.5
-    image = tf.cond(flip, lambda: image[:, ::-1], lambda: image)
-    mask = tf.cond(flip, lambda: mask[:, ::-1], lambda: mask)
+    image = tf.cond(flip, lambda: tf.reverse(image, [axis]), lambda: image)
+    mask = tf.cond(flip, lambda: tf.reverse(mask, [axis]), lambda: mask)
     return image, mask
 
 
-def random_color(image, mask, seed, brightness: float, contrast: float):
-    """Changes brightness by up to `±brightness` of 255, contrast by up to `±contrast`.
+def random_cutout(image, mask, seed, largest: float):
+    """Fills one rectangle with the colour outside of images (DeVries and Taylor, 2017).
+
+    The mask keeps its classes there, as with Keras's `RandomErasing` and Albumentations'
+    `CoarseDropout`: the network must infer what is hidden from what surrounds it.
+
+    Args:
+        image: `(H, W, 3)`, of a static height and width.
+        mask: `(H, W)`.
+        seed: Of size and place.
+        largest: Largest height and width, as a share of the image's.
+    """
+    sides, places = tf.unstack(tf.random.stateless_uniform([2, 2], seed))
+    sides *= largest
+    centers = sides / 2 + places * (1 - sides)  # the rectangle is entirely inside
+    rows, columns = map(_within, mask.shape, tf.unstack(centers), tf.unstack(sides))
+    hidden = (rows[:, None] & columns)[..., None]
+    return tf.where(hidden, tf.constant(PADDING_RGB, image.dtype), image), mask
+
+
+def cutmix(images, masks, seed, probability: float):
+    """Replaces a rectangle of an example by that of the next in the batch (Yun et al., 2019).
+
+    Its share of the area is uniformly distributed, before what is outside is cut off. The
+    examples of a batch are in random order, so any may follow.
+
+    Args:
+        images: `(B, H, W, 3)`, of a static shape.
+        masks: `(B, H, W)`.
+        seed: Of the batch.
+        probability: How often an example gets a rectangle.
 
     Returns:
-        A float32 image, clipped to 0..255, and the unchanged mask.
+        The mixed images and masks.
     """
-    image = tf.cast(image, tf.float32)
-    shift, stretch = tf.unstack(tf.random.stateless_uniform([2], seed, -1, 1))
-    mean = tf.reduce_mean(image)
-    image = (image - mean) * (1 + contrast * stretch) + mean + 255 * brightness * shift
-    return tf.clip_by_value(image, 0, 255), mask
+    count, height, width = masks.shape
+    mixed, area, y, x = tf.unstack(tf.random.stateless_uniform([4, count, 1], seed))
+    side = tf.where(mixed < probability, tf.sqrt(area), 0.0)
+    rows, columns = _within(height, y, side), _within(width, x, side)
+    inside = rows[:, :, None] & columns[:, None, :]
+    masks = tf.where(inside, tf.roll(masks, -1, axis=0), masks)
+    return tf.where(inside[..., None], tf.roll(images, -1, axis=0), images), masks
 
 
-def random_tint(image, mask, seed, saturation: float, hue: float):
-    """Changes saturation by up to `±saturation`, rotates hues by up to `±hue` of the circle.
-
-    Both act on the colour difference from grey (Rec. 601 luma), which is unchanged: a
-    rotation in the plane of YIQ's I and Q, as cheap as one matrix product.
-
-    Returns:
-        A float32 image, clipped to 0..255, and the unchanged mask.
-    """
-    image = tf.cast(image, tf.float32)
-    stretch, turn = tf.unstack(tf.random.stateless_uniform([2], seed, -1, 1))
-    to_yiq = tf.constant(RGB_TO_YIQ, tf.float32)
-    angle, factor = 2 * math.pi * hue * turn, 1 + saturation * stretch
-    cosine, sine = factor * tf.cos(angle), factor * tf.sin(angle)
-    change = tf.stack([[1.0, 0.0, 0.0], [0.0, cosine, -sine], [0.0, sine, cosine]])
-    matrix = tf.linalg.inv(to_yiq) @ change @ to_yiq
-    image = tf.reshape(tf.reshape(image, (-1, 3)) @ tf.transpose(matrix), tf.shape(image))
-    return tf.clip_by_value(image, 0, 255), mask
+def _within(size: int, center, side):
+    """Which of `size` pixels are in a section with this centre and length, as shares of all."""
+    places = (tf.range(size, dtype=tf.float32) + 0.5) / size
+    return tf.abs(places - center) < side / 2

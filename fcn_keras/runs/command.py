@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import shlex
 
-from fcn_keras.runs.config import TrainConfig, flag
+from fcn_keras.runs.checks import flag
+from fcn_keras.runs.config import TrainConfig
 from fcn_keras.runs.recipes import RECIPES
 
 

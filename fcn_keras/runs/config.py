@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import types
-import typing
 from typing import TYPE_CHECKING, Any
 
 from fcn_keras.errors import UserError
-from fcn_keras.files.reading import has_control_characters
+from fcn_keras.runs.checks import check_value, require_types
 from fcn_keras.runs.recipes import FROM_RANDOM, RECIPES
 
 if TYPE_CHECKING:
     from fcn_keras.data.split import Split
-
-MAX_INTEGER = 2**32 - 1  # NumPy accepts no larger seed
 
 
 # KerasHub's ResNets; `tiny`, which is for tests, is accepted but not offered.
@@ -34,10 +30,17 @@ DROPPED = {"trainable_upsampling": True, "fused_batchnorm": True, "tensorboard_i
 
 
 def _setting(
-    default: Any, help: str, *, choices: tuple | None = None, metavar=None, minimum=-math.inf
+    default: Any,
+    help: str,
+    *,
+    choices: tuple | None = None,
+    metavar=None,
+    minimum=-math.inf,
+    maximum=math.inf,
 ):
-    """A field; `minimum` bounds a number, or each number in a tuple, from below."""
-    metadata = {"help": help, "choices": choices, "metavar": metavar, "minimum": minimum}
+    """A field; `minimum` and `maximum` bound a number, or each number in a tuple."""
+    metadata = {"help": help, "choices": choices, "metavar": metavar}
+    metadata |= {"minimum": minimum, "maximum": maximum}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -133,7 +136,25 @@ class TrainConfig:
     scale: tuple[float, float] = _setting(
         (1.0, 1.0), "bounds of the random scale factor before cropping", metavar=("LOW", "HIGH")
     )
+    class_crops: float = _setting(
+        0.0,
+        "share of the crops that have a pixel of a class chosen at random among those in the image",
+        metavar="SHARE",
+        minimum=0,
+        maximum=1,
+    )
     flip: bool = _setting(False, "mirror each image with probability 0.5")
+    vertical_flip: bool = _setting(False, "mirror each image top to bottom with probability 0.5")
+    quarter_turns: bool = _setting(False, "turn each image by 0, 90, 180 or 270 degrees")
+    rotation: float = _setting(
+        0.0, "largest random rotation to either side", metavar="DEGREES", minimum=0, maximum=180
+    )
+    shear: float = _setting(
+        0.0, "largest random shear to either side", metavar="DEGREES", minimum=0, maximum=80
+    )
+    elastic: float = _setting(
+        0.0, "largest displacement of a random elastic distortion", metavar="PIXELS", minimum=0
+    )
     brightness: float = _setting(
         0.0, "largest random change in brightness, as a share of white", metavar="SHARE", minimum=0
     )
@@ -145,6 +166,40 @@ class TrainConfig:
     )
     hue: float = _setting(
         0.0, "largest random hue shift, as a share of the colour wheel", metavar="SHARE", minimum=0
+    )
+    grey: float = _setting(
+        0.0, "probability of a grey image", metavar="PROBABILITY", minimum=0, maximum=1
+    )
+    blur: float = _setting(
+        0.0, "largest sigma of a random Gaussian blur", metavar="PIXELS", minimum=0, maximum=20
+    )
+    noise: float = _setting(
+        0.0,
+        "largest standard deviation of Gaussian noise, as a share of white",
+        metavar="SHARE",
+        minimum=0,
+        maximum=1,
+    )
+    jpeg: int | None = _setting(
+        None,
+        "lowest quality of random JPEG compression, 1 to 100 (none)",
+        metavar="QUALITY",
+        minimum=1,
+        maximum=100,
+    )
+    cutout: float = _setting(
+        0.0,
+        "largest sides of one hidden rectangle, as shares of the crop's",
+        metavar="SHARE",
+        minimum=0,
+        maximum=1,
+    )
+    cutmix: float = _setting(
+        0.0,
+        "probability of a rectangle from another example of the batch, with its mask",
+        metavar="PROBABILITY",
+        minimum=0,
+        maximum=1,
     )
     coarse_epochs: int | None = _setting(
         0, "number of initial epochs at half the scale and crop size", metavar="EPOCHS", minimum=0
@@ -253,7 +308,7 @@ class TrainConfig:
             object.__setattr__(self, "auxiliary_weight", 0.4)
         require_types(self)
         for field in dataclasses.fields(self):
-            _check_value(field, getattr(self, field.name))
+            check_value(field, getattr(self, field.name))
         if self.backbone not in (*BACKBONES, "tiny"):
             offered = ", ".join(BACKBONES)
             raise UserError(f"--backbone must be one of {offered}. Received: {self.backbone!r}.")
@@ -367,62 +422,3 @@ def _recipe_of(dataset: str) -> str:
     return {"sample": "sample", "voc2012": "voc2012", "voc2012_aug": "voc2012"}.get(
         dataset, "finetune"
     )
-
-
-def _check_value(field: dataclasses.Field, value) -> None:
-    """Raises `UserError` if a value of the right type is not one that its field allows."""
-    choices, minimum = field.metadata["choices"], field.metadata["minimum"]
-    if choices and value not in (None, *choices):
-        fault = f"be one of {', '.join(map(str, choices))}"
-    else:
-        values = value if isinstance(value, tuple) else (value,)
-        numbers = [number for number in values if isinstance(number, int | float)]
-        if not all(map(math.isfinite, numbers)):
-            fault = "be finite"
-        elif min(numbers, default=minimum) < minimum:
-            fault = f"be at least {minimum}"
-        else:
-            return
-    raise UserError(f"{flag(field.name)} must {fault}. Received: {value!r}.")
-
-
-def require_types(settings) -> None:
-    """Checks the values of a dataclass against its annotations.
-
-    Raises:
-        UserError: If one has the wrong type, is an integer too large for any use, or
-            contains control characters, such as line breaks.
-    """
-    for name, hint in typing.get_type_hints(type(settings)).items():
-        value = getattr(settings, name)
-        fault = None if _fits(value, hint) else f"be {_typename(hint)}"
-        for part in value if isinstance(value, tuple) else (value,):
-            if isinstance(part, int) and abs(part) > MAX_INTEGER:
-                fault = fault or f"be at most {MAX_INTEGER}"
-            elif isinstance(part, str) and has_control_characters(part):
-                fault = fault or "not contain control characters"
-        if fault:
-            raise UserError(f"{flag(name)} must {fault}. Received: {ascii(value)[:100]}.")
-
-
-def _fits(value, hint) -> bool:
-    arguments = typing.get_args(hint)
-    if isinstance(hint, types.UnionType):
-        return any(_fits(value, argument) for argument in arguments)
-    if arguments:  # tuple[int, int] or tuple[float, ...]
-        if not isinstance(value, tuple):
-            return False
-        hints = arguments if arguments[-1] is not ... else arguments[:1] * len(value)
-        return len(value) == len(hints) and all(map(_fits, value, hints))
-    if isinstance(value, bool):  # an int to Python
-        return hint is bool
-    return isinstance(value, (int, float) if hint is float else hint)
-
-
-def _typename(hint) -> str:
-    return str(hint) if typing.get_args(hint) else hint.__name__
-
-
-def flag(name: str) -> str:
-    """The flag of a setting, such as `--run-dir` for `run_dir`."""
-    return "--" + name.replace("_", "-")

@@ -10,6 +10,7 @@ from typing import Any
 import keras
 
 from fcn_keras.data import in_data_dir, pipeline
+from fcn_keras.data.augmentation import Augmentation
 from fcn_keras.data.inspection import inspect_before_training
 from fcn_keras.data.split import LabelSet, Split
 from fcn_keras.errors import UserError, printable
@@ -20,7 +21,8 @@ from fcn_keras.files.writing import atomic_path
 from fcn_keras.inference.loading import restore
 from fcn_keras.inference.segmenter import Segmenter
 from fcn_keras.models.fcn import build_fcn
-from fcn_keras.runs.config import TrainConfig, flag, require_class_weights, split_of
+from fcn_keras.runs.checks import flag
+from fcn_keras.runs.config import TrainConfig, require_class_weights, split_of
 from fcn_keras.runs.folder import RunFolder, require_free
 from fcn_keras.runs.history import out_of_patience
 from fcn_keras.runs.paths import require_relative, shown
@@ -218,6 +220,12 @@ def _build_and_compile(config: TrainConfig, splits: tuple[Split, Split], strateg
             f"{replicas} devices{' of all workers' * several_workers(strategy)}. Received: "
             f"{config.batch_size}."
         )
+    workers = strategy.num_replicas_in_sync // len(strategy.extended.worker_devices)
+    if config.cutmix and config.batch_size < 2 * workers:
+        raise UserError(
+            f"--cutmix needs a --batch-size of at least 2{' per worker' * (workers > 1)}. "
+            f"Received: {config.batch_size}."
+        )
     require_class_weights(config, len(labels))
     keras.utils.set_random_seed(config.seed)
     steps = pipeline.steps_per_epoch(splits[0], config.batch_size) * config.epochs
@@ -370,6 +378,6 @@ def _training_batches(config: TrainConfig, split: Split, epochs_done: int, share
     return batches[0] if len(batches) == 1 else batches[0].concatenate(batches[1])
 
 
-def _augmentation(config: TrainConfig) -> pipeline.Augmentation:
-    names = {field.name for field in dataclasses.fields(pipeline.Augmentation)} - {"halve"}
-    return pipeline.Augmentation(**{name: getattr(config, name) for name in names})
+def _augmentation(config: TrainConfig) -> Augmentation:
+    names = {field.name for field in dataclasses.fields(Augmentation)} - {"halve"}
+    return Augmentation(**{name: getattr(config, name) for name in names})

@@ -16,7 +16,8 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from fcn_keras.errors import UserError, first_line
 from fcn_keras.files.reading import as_object, build, damage_as_user_errors, read_object, read_text
 from fcn_keras.files.writing import atomic_path
-from fcn_keras.runs.config import TrainConfig, flag, require_types
+from fcn_keras.runs.checks import flag, require_types
+from fcn_keras.runs.config import TrainConfig
 from fcn_keras.runs.folder import RunFolder
 from fcn_keras.runs.paths import absolute
 from fcn_keras.runs.software import software

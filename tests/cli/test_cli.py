@@ -18,7 +18,8 @@ from support.runs import QUICK
 
 from fcn_keras import __main__, cli
 from fcn_keras.cli import _parser, main
-from fcn_keras.runs.config import TrainConfig, flag
+from fcn_keras.runs.checks import flag
+from fcn_keras.runs.config import TrainConfig
 from fcn_keras.runs.recipes import RECIPES
 
 

@@ -6,8 +6,8 @@ import tensorflow as tf
 from support.fake_folder import write_folder
 
 from fcn_keras.data import pipeline
+from fcn_keras.data.augmentation import Augmentation
 from fcn_keras.data.directory import directory_split
-from fcn_keras.data.pipeline import Augmentation
 from fcn_keras.data.split import LabelSet, Split
 from fcn_keras.errors import UserError
 
@@ -89,6 +89,56 @@ def test_pixels_repeat_with_the_seed(tmp_path):
     np.testing.assert_array_equal(first(3, 0)[1], first(3, 0)[1])
     assert (first(3, 0)[0] != first(3, 1)[0]).mean() > 0.5
     assert (first(3, 0)[0] != first(4, 0)[0]).mean() > 0.5
+
+
+ALL = {
+    **dict.fromkeys(("flip", "vertical_flip", "quarter_turns"), True),
+    **dict.fromkeys(("brightness", "contrast", "saturation", "hue", "noise"), 0.2),
+    **dict.fromkeys(("class_crops", "grey", "cutout", "cutmix"), 0.5),
+    **{"rotation": 20.0, "shear": 10.0, "elastic": 3.0, "blur": 2.0, "jpeg": 30},
+}
+
+
+def test_all_transforms_together_are_repeated_by_a_later_start(tmp_path):
+    names = {field.name for field in dataclasses.fields(Augmentation)}
+    assert names == {"crop", "scale", "halve", *ALL}
+    split = directory_split(write_folder(tmp_path), "train")
+    augment = Augmentation((32, 48), (0.5, 2.0), **ALL)
+
+    def run(*epochs, share=(0, 1)):
+        dataset = pipeline.training_batches(split, augment, 2, epochs=epochs, seed=5, share=share)
+        return list(dataset.as_numpy_iterator())
+
+    whole = run(0, 3)
+    for start in (1, 2):
+        for (images, masks), (again, masks_again) in zip(whole[3 * start :], run(start, 3)):
+            np.testing.assert_array_equal(images, again)
+            np.testing.assert_array_equal(masks, masks_again)
+    assert images.dtype == np.float32 and masks.dtype == np.uint8
+    assert 0 <= min(images.min() for images, _ in whole)
+    assert max(images.max() for images, _ in whole) <= 255
+
+
+def test_cutmix_stays_within_a_workers_part_of_the_batch():
+    augment = Augmentation((8, 8), cutmix=1.0)
+
+    def pairs(share, epochs=(0, 3)):
+        """Each example's own number, and what else is in it."""
+        dataset = pipeline.training_batches(
+            numbered_split(8), augment, 8, epochs=epochs, seed=1, share=share
+        )
+        for images, masks in dataset.as_numpy_iterator():
+            np.testing.assert_array_equal(images, masks[..., None] * np.ones(3))
+            yield [set(np.unique(mask)) for mask in masks]
+
+    plain = numbers(pipeline.training_batches(numbered_split(8), PLAIN, 8, epochs=(0, 3), seed=1))
+    for worker in (0, 1):
+        for batch, order in zip(pairs((worker, 2)), plain):
+            order = order[4 * worker : 4 * worker + 4]
+            for own, other, seen in zip(order, [*order[1:], order[0]], batch):
+                assert seen <= {own, other}
+            assert any(len(seen) == 2 for seen in batch)
+    assert list(pairs((0, 2), epochs=(2, 3))) == list(pairs((0, 2)))[2:]
 
 
 def test_a_split_smaller_than_a_batch_repeats():

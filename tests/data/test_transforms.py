@@ -1,38 +1,33 @@
 """Each transform eagerly and inside tf.data, on pictures whose result is known."""
 
+import functools
+
 import numpy as np
 import pytest
 import tensorflow as tf
+from support.examples import (
+    SEEDS,
+    blocks,
+    each_transformed,
+    example,
+    require_agreement,
+    transformed,
+)
 
 from fcn_keras.data import transforms
 
-SEEDS = [(1, seed) for seed in range(12)]
 
-
-def example(height=20, width=30):
-    """An image whose red and green are row and column, and a mask that follows the column."""
-    rows, columns = np.mgrid[:height, :width]
-    image = np.stack([rows, columns, np.zeros_like(rows)], axis=-1).astype(np.float32)
-    return image, (columns % 7).astype(np.uint8)
-
-
-def run(transform, image, mask, seed):
-    """The result, after checking that tf.data gives the same as eager execution."""
-    eager = transform(tf.constant(image), tf.constant(mask), tf.constant(seed, tf.int64))
-    dataset = tf.data.Dataset.from_tensors((image, mask, tf.constant(seed, tf.int64)))
-    [in_graph] = dataset.map(transform).as_numpy_iterator()
-    for left, right in zip(eager, in_graph):
-        np.testing.assert_allclose(left, right, rtol=1e-6)
-    return np.asarray(eager[0]), np.asarray(eager[1])
+def random_crop(image, mask, seed, height, width):
+    start = transforms.random_start(mask, seed, height, width)
+    return transforms.crop(image, mask, start, height, width)
 
 
 def test_crop_cuts_image_and_mask_alike():
     image, mask = example()
     starts = set()
-    for seed in SEEDS:
-        crop, crop_mask = run(
-            lambda i, m, s: transforms.random_crop(i, m, s, 8, 12), image, mask, seed
-        )
+    for crop, crop_mask in each_transformed(
+        functools.partial(random_crop, height=8, width=12), image, mask
+    ):
         top, left = int(crop[0, 0, 0]), int(crop[0, 0, 1])
         np.testing.assert_array_equal(crop, image[top : top + 8, left : left + 12])
         np.testing.assert_array_equal(crop_mask, mask[top : top + 8, left : left + 12])
@@ -44,15 +39,15 @@ def test_crop_can_reach_every_place():
     image, mask = example(3, 3)
     starts = set()
     for seed in range(60):
-        crop, _ = transforms.random_crop(image, mask, tf.constant([0, seed]), 2, 2)
+        crop, _ = random_crop(image, mask, tf.constant([0, seed]), 2, 2)
         starts.add((int(crop[0, 0, 0]), int(crop[0, 0, 1])))
     assert starts == {(0, 0), (0, 1), (1, 0), (1, 1)}
 
 
 def test_crop_pads_what_is_missing():
     image, mask = example(4, 30)
-    crop, crop_mask = run(
-        lambda i, m, s: transforms.random_crop(i, m, s, 6, 10), image, mask, SEEDS[0]
+    crop, crop_mask = transformed(
+        lambda i, m, s: random_crop(i, m, s, 6, 10), image, mask, SEEDS[0]
     )
     assert crop.shape == (6, 10, 3) and crop_mask.shape == (6, 10)
     assert (crop_mask[4:] == 255).all() and (crop_mask[:4] != 255).all()
@@ -63,7 +58,7 @@ def test_crop_pads_what_is_missing():
 def test_scale_keeps_classes_and_places(factor):
     image, mask = example(20, 28)
     mask = (np.arange(28) // 14).astype(np.uint8)[None].repeat(20, axis=0) * 9
-    scaled, scaled_mask = run(
+    scaled, scaled_mask = transformed(
         lambda i, m, s: transforms.random_scale(i, m, s, factor, factor), image, mask, SEEDS[0]
     )
     assert scaled_mask.shape == (round(20 * factor), round(28 * factor)) == scaled.shape[:2]
@@ -87,32 +82,12 @@ def test_scale_is_random_within_its_bounds():
 def test_flip_mirrors_both_or_neither():
     image, mask = example()
     flips = []
-    for seed in SEEDS:
-        flipped, flipped_mask = run(transforms.random_flip, image, mask, seed)
+    for flipped, flipped_mask in each_transformed(transforms.random_flip, image, mask):
         flips.append(flipped[0, 0, 1] != 0)
         step = -1 if flips[-1] else 1
         np.testing.assert_array_equal(flipped, image[:, ::step])
         np.testing.assert_array_equal(flipped_mask, mask[:, ::step])
     assert 0 < sum(flips) < len(flips)
-
-
-def test_color_changes_within_bounds_and_keeps_the_mask():
-    image, mask = np.full((4, 4, 3), 100, np.float32), np.eye(4, dtype=np.uint8)
-    shifts = []
-    for seed in SEEDS:
-        changed, same = run(
-            lambda i, m, s: transforms.random_color(i, m, s, 0.1, 0.5), image, mask, seed
-        )
-        np.testing.assert_array_equal(same, mask)
-        shifts.append(changed[0, 0, 0] - 100)  # contrast leaves the mean, brightness moves it
-    assert max(map(abs, shifts)) <= 25.5 and min(shifts) < -5 and max(shifts) > 5
-
-
-def test_color_is_clipped():
-    image = np.array([[[0, 255, 128]]], np.float32)
-    for seed in SEEDS:
-        changed, _ = transforms.random_color(image, image, tf.constant(seed), 1.0, 1.0)
-        assert 0 <= np.min(changed) and np.max(changed) <= 255
 
 
 def test_halving_averages_and_keeps_classes():
@@ -122,32 +97,135 @@ def test_halving_averages_and_keeps_classes():
     np.testing.assert_array_equal(half_mask, mask[:4:2, :8:2])
 
 
-def test_tint_keeps_luma_and_turns_by_the_angle():
-    image = np.random.default_rng(0).uniform(90, 160, (6, 7, 3)).astype(np.float32)
-    mask = np.zeros((6, 7), np.uint8)
-    angles = []
-    for seed in SEEDS:
-        changed, _ = run(
-            lambda i, m, s: transforms.random_tint(i, m, s, 0.0, 0.1), image, mask, seed
-        )
-        yiq, before = (x @ np.array(transforms.RGB_TO_YIQ).T for x in (changed, image))
-        np.testing.assert_allclose(yiq[..., 0], before[..., 0], atol=1e-2)
-        planes = [y[..., 1] + 1j * y[..., 2] for y in (yiq, before)]
-        turns = np.angle(planes[0] / planes[1]) / (2 * np.pi)
-        np.testing.assert_allclose(turns, turns[0, 0], atol=1e-3)
-        angles.append(turns[0, 0])
-    assert -0.1 <= min(angles) < -0.03 and 0.03 < max(angles) <= 0.1
+def test_a_vertical_flip_mirrors_both_or_neither():
+    image, mask = example()
+    flips = []
+    for flipped, flipped_mask in each_transformed(
+        functools.partial(transforms.random_flip, axis=0), image, mask
+    ):
+        flips.append(flipped[0, 0, 0] != 0)
+        step = -1 if flips[-1] else 1
+        np.testing.assert_array_equal(flipped, image[::step])
+        np.testing.assert_array_equal(flipped_mask, mask[::step])
+    assert 0 < sum(flips) < len(flips)
 
 
-def test_tint_stretches_saturation():
-    image, mask = np.full((2, 2, 3), (120, 100, 80), np.float32), np.zeros((2, 2), np.uint8)
-    luma = 0.299 * 120 + 0.587 * 100 + 0.114 * 80
-    factors = []
-    for seed in SEEDS:
-        changed, _ = run(
-            lambda i, m, s: transforms.random_tint(i, m, s, 0.5, 0.0), image, mask, seed
+def test_a_turn_is_one_of_four():
+    image, mask = example()
+    seen = set()
+    for turned, turned_mask in each_transformed(transforms.random_turn, image, mask):
+        [turns] = [k for k in range(4) if np.array_equal(turned, np.rot90(image, k))]
+        np.testing.assert_array_equal(turned_mask, np.rot90(mask, turns))
+        seen.add(turns)
+    assert seen == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize("size", [(12, 16), (40, 16), (12, 50), (40, 50)])
+def test_a_class_crop_has_its_class_and_each_class_is_as_likely(size):
+    mask = np.zeros((30, 40), np.uint8)
+    mask[2, 3], mask[28:, 30:], mask[10:12] = 7, 4, 255  # one pixel, a corner, a band
+    chosen = []
+    for seed in range(150):
+        start, pixel = transforms.class_start(
+            mask, tf.constant([3, seed]), *size, 1.0, tf.constant([0, 0])
         )
-        ratios = (changed[0, 0] - luma) / (image[0, 0] - luma)
-        np.testing.assert_allclose(ratios, ratios[0], rtol=1e-2)
-        factors.append(ratios[0])
-    assert 0.5 <= min(factors) < 0.8 and 1.2 < max(factors) <= 1.5
+        chosen.append(mask[tuple(pixel.numpy())])
+        inside = pixel.numpy() - start.numpy()
+        assert (0 <= inside).all() and (inside < size).all()
+        assert (start.numpy() >= 0).all()
+        assert (start.numpy() <= np.maximum(np.array(mask.shape) - size, 0)).all()
+        _, crop = transforms.crop(np.zeros((30, 40, 3), np.float32), mask, start, *size)
+        assert chosen[-1] in crop.numpy()
+    assert set(chosen) == {0, 4, 7}
+    # 50 of 150 are expected, with a standard deviation of sqrt(150 / 3 * 2 / 3) = 5.8.
+    assert all(30 < chosen.count(number) < 70 for number in (0, 4, 7))
+
+
+def test_the_pixel_of_a_class_may_be_anywhere_in_the_crop():
+    mask = np.zeros((9, 9), np.uint8)
+    mask[4, 4] = 1
+    places = set()
+    for seed in range(200):
+        start, pixel = transforms.class_start(
+            mask, tf.constant([0, seed]), 3, 3, 1.0, tf.constant([0, 0])
+        )
+        if mask[tuple(pixel.numpy())]:
+            places.add(tuple((pixel - start).numpy()))
+    assert places == {(row, column) for row in range(3) for column in range(3)}
+
+
+def test_class_crops_are_a_share_and_need_a_label():
+    start = tf.constant([5, 6])
+    void, mask = np.full((30, 40), 255, np.uint8), np.ones((30, 40), np.uint8)
+
+    def with_class(mask, share, seed):
+        found, pixel = transforms.class_start(mask, tf.constant([1, seed]), 8, 8, share, start)
+        if pixel[0] < 0:
+            np.testing.assert_array_equal(found, start)
+        return bool(pixel[0] >= 0)
+
+    assert not any(with_class(void, 1.0, seed) for seed in range(5))
+    # 30 of 100 are expected, with a standard deviation of 4.6.
+    assert 16 < sum(with_class(mask, 0.3, seed) for seed in range(100)) < 44
+
+
+def test_class_crops_are_the_same_in_tf_data():
+    image, mask = example()
+
+    def crop(image, mask, seed):
+        start, _ = transforms.class_start(mask, seed, 8, 12, 0.7, tf.constant([0, 0]))
+        return transforms.crop(image, mask, start, 8, 12)
+
+    assert len(list(each_transformed(crop, image, mask))) == len(SEEDS)
+
+
+def test_cutout_hides_a_rectangle_and_keeps_the_mask():
+    image, mask = example(40, 60)
+    image[..., 2] = 200  # unlike the colour that hides
+    areas = []
+    for cut, same in each_transformed(
+        functools.partial(transforms.random_cutout, largest=0.5), image, mask
+    ):
+        np.testing.assert_array_equal(same, mask)
+        hidden = (cut != image).any(axis=-1)
+        rows, columns = hidden.any(axis=1), hidden.any(axis=0)
+        np.testing.assert_array_equal(hidden, rows[:, None] & columns)
+        assert (cut[hidden] == transforms.PADDING_RGB).all()
+        for seen, size in ((rows, 40), (columns, 60)):
+            assert seen.sum() <= size / 2 + 1
+            assert (np.diff(np.flatnonzero(seen)) == 1).all()  # in one piece
+        areas.append(hidden.mean())
+    assert max(areas) > 0.1 and min(areas) < 0.03
+
+
+def test_cutmix_takes_a_rectangle_of_the_next_example_with_its_mask():
+    numbers = np.arange(5, dtype=np.uint8)[:, None, None]
+    masks = np.broadcast_to(numbers, (5, 20, 30))
+    images = (masks[..., None] * np.full(3, 10)).astype(np.float32)
+    shares, untouched = [], 0
+    cutmix = functools.partial(transforms.cutmix, probability=0.7)
+    for mixed, mixed_masks in each_transformed(cutmix, images, masks):
+        np.testing.assert_array_equal(mixed, mixed_masks[..., None] * np.full(3, 10.0))
+        for number, mask in enumerate(mixed_masks):
+            other = mask == (number + 1) % 5
+            assert (other | (mask == number)).all()
+            rectangle = other.any(axis=1)[:, None] & other.any(axis=0)
+            np.testing.assert_array_equal(other, rectangle)
+            shares.append(other.mean())
+            untouched += not other.any()
+    # 60 examples: 18 without a rectangle are expected, with a standard deviation of 3.5.
+    assert 8 < untouched < 30 and max(shares) > 0.6
+
+
+@pytest.mark.parametrize("size", [(40, 40), (100, 60), (100, 130)])
+def test_image_and_mask_stay_together(size):
+    image, mask = blocks()
+
+    def all_of_them(image, mask, seed):
+        image, mask = transforms.random_turn(image, mask, seed)
+        image, mask = transforms.random_flip(image, mask, seed, axis=0)
+        start, _ = transforms.class_start(mask, seed, *size, 0.5, tf.constant([0, 0]))
+        return transforms.crop(image, mask, start, *size)
+
+    for result in each_transformed(all_of_them, image, mask):
+        assert require_agreement(*result) > 0.4

@@ -8,7 +8,8 @@ import pytest
 from support.d2l_reference import d2l_kernel
 
 from fcn_keras.data import load_split
-from fcn_keras.data.pipeline import Augmentation, training_batches
+from fcn_keras.data.augmentation import Augmentation
+from fcn_keras.data.pipeline import training_batches
 from fcn_keras.models.fcn import build_fcn
 from fcn_keras.runs.config import TrainConfig
 from fcn_keras.runs.recipes import RECIPES
