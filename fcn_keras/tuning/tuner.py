@@ -21,7 +21,7 @@ from fcn_keras.runs.config import TrainConfig, split_of
 from fcn_keras.runs.folder import RunFolder
 from fcn_keras.runs.history import BEST_BY, validated
 from fcn_keras.training import train as training
-from fcn_keras.training.automatic import AUTOMATIC, settle
+from fcn_keras.training.automatic import AUTOMATIC, from_random, settle
 from fcn_keras.training.cluster import Cluster
 from fcn_keras.tuning.search import FIELDS, Search, claim_folder, open_study, trial_run
 
@@ -75,6 +75,8 @@ def _as_before(train: TrainConfig, directory) -> TrainConfig:
     """The settings, with the automatic ones as the first trial, if any, decided them."""
     for config in sorted(Path(directory).glob("trial_*/run/config.json")):
         first = RunFolder(config.parent).read_config()
+        if train.weights == "auto" and first.weights == "none" and not train.init_from:
+            train = from_random(train)
         names = [name for name, value in AUTOMATIC.items() if getattr(train, name) == value]
         return dataclasses.replace(train, **{name: getattr(first, name) for name in names})
     return train

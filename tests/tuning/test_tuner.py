@@ -267,5 +267,9 @@ def test_trials_start_alike_when_a_search_goes_on_elsewhere(tmp_path):
     RunFolder(run).write_config(first, LabelSet(("a", "b")))
     expected = dataclasses.replace(train, weights="none", batch_size=4)
     assert tuner._as_before(train, tmp_path) == expected
+    tuned = TrainConfig.from_recipe("finetune", seed=3, epochs=7, crop=(32, 64))
+    assert tuner._as_before(tuned, tmp_path) == dataclasses.replace(
+        expected, epochs=7, crop=(32, 64)
+    )
     given = dataclasses.replace(train, weights="imagenet", batch_size=8)
     assert tuner._as_before(given, tmp_path) == given

@@ -301,4 +301,4 @@ def test_unknown_names(name, message, tmp_path):
 def test_a_name_is_no_path():
     config = TrainConfig.from_recipe(dataset="tfds:cityscapes/semantic_segmentation")
     assert absolute(config).dataset == shown(config).dataset == config.dataset
-    assert config.recipe == "strong"
+    assert config.recipe == "finetune"
