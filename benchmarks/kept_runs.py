@@ -35,9 +35,12 @@ def finished_run(arguments, name: str, **settings):
 
 
 def require_same_settings(run, config: TrainConfig) -> None:
+    from fcn_keras.training.automatic import AUTOMATIC
+
     before, now = vars(run.read_config()), vars(config)
     for key in now:
-        if key not in ("run_dir", "init_from") and before[key] != now[key]:
+        decided = key in AUTOMATIC and now[key] == AUTOMATIC[key]  # by the run
+        if key not in ("run_dir", "init_from") and not decided and before[key] != now[key]:
             raise UserError(
                 f"{run.path}: was trained with {key} {before[key]}, not {now[key]}. "
                 "Choose another --out."
