@@ -19,8 +19,8 @@ import sys
 from pathlib import Path
 
 from fcn_keras.files.writing import atomic_path
-from fcn_keras.runs.config import flag
 from fcn_keras.runs.folder import RunFolder
+from fcn_keras.runs.validation import flag
 
 ROOT = Path(__file__).parents[1]
 COMMAND = "import sys; from fcn_keras.cli import main; sys.exit(main())"

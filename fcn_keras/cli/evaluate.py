@@ -17,7 +17,7 @@ from fcn_keras.cli.shared import (
 )
 from fcn_keras.errors import UserError, require_packages
 from fcn_keras.files.writing import require_replaceable, write_file
-from fcn_keras.runs.config import flag
+from fcn_keras.runs.validation import flag
 
 SOFTWARE = "fcn-keras evaluate"  # in the picture's metadata
 # Flags that concern a model's predictions.

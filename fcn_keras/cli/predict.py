@@ -18,7 +18,7 @@ from fcn_keras.errors import UserError, printable, require_packages
 from fcn_keras.files import storage
 from fcn_keras.files.finding import NO_IMAGES, FoundImage, found_images
 from fcn_keras.files.results import EXTRAS, FOLDERS, POLYGONS, Results
-from fcn_keras.runs.config import flag
+from fcn_keras.runs.validation import flag
 
 
 def add(commands) -> None:

@@ -9,7 +9,7 @@ import urllib.parse
 from fcn_keras.cli.listening import add_listening_flags, listening, url_of
 from fcn_keras.cli.shared import import_tensorflow
 from fcn_keras.errors import UserError, printable, require_packages
-from fcn_keras.runs.config import flag
+from fcn_keras.runs.validation import flag
 from fcn_keras.serving.server.model_versions import ModelVersions
 
 

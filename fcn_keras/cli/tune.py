@@ -9,7 +9,8 @@ from fcn_keras.cli.early import check_local_place, check_training
 from fcn_keras.cli.shared import import_tensorflow
 from fcn_keras.cli.train import add_config_flags, given_settings
 from fcn_keras.errors import UserError, require_packages
-from fcn_keras.runs.config import TrainConfig, flag
+from fcn_keras.runs.config import TrainConfig
+from fcn_keras.runs.validation import flag
 
 
 def add(commands) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import shlex
 
-from fcn_keras.runs.config import TrainConfig, flag
+from fcn_keras.runs.config import TrainConfig
 from fcn_keras.runs.recipes import RECIPES
+from fcn_keras.runs.validation import flag
 
 
 def changed_settings(config: TrainConfig) -> dict:

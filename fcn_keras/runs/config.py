@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import types
-import typing
 from typing import TYPE_CHECKING, Any
 
 from fcn_keras.errors import UserError
-from fcn_keras.files.reading import has_control_characters
 from fcn_keras.runs.recipes import RECIPES
+from fcn_keras.runs.validation import check_value, require_types
 
 if TYPE_CHECKING:
     from fcn_keras.data.split import Split
-
-MAX_INTEGER = 2**32 - 1  # NumPy accepts no larger seed
-
 
 # KerasHub's ResNets; `tiny`, which is for tests, is accepted but not offered.
 BACKBONES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
@@ -178,12 +173,27 @@ class TrainConfig:
         0.0, "decoupled weight decay per step, scaled by the learning rate", metavar="WD", minimum=0
     )
     decay_all: bool = _setting(False, "decay biases, BatchNorm and upsampling kernels, too")
+    loss: str = _setting(
+        "crossentropy",
+        "loss of the pixels: cross-entropy, focal loss, or cross-entropy of the hardest pixels",
+        choices=("crossentropy", "focal", "ohem"),
+    )
     class_weights: tuple[float, ...] | None = _setting(
         None, "weight of each class in the loss (1 for each)", metavar="W", minimum=0
     )
-    jaccard_weight: float = _setting(
-        0.0, "weight of the soft Jaccard loss, added to cross-entropy", metavar="WEIGHT", minimum=0
+    label_smoothing: float = _setting(
+        0.0,
+        "share of each pixel's target that is spread evenly over all classes; not with --loss "
+        "focal",
+        metavar="SHARE",
+        minimum=0,
     )
+    region_loss: str = _setting(
+        "jaccard",
+        "loss of the classes' regions, added to that of the pixels by --region-weight",
+        choices=("jaccard", "dice", "tversky", "lovasz"),
+    )
+    region_weight: float = _setting(0.0, "weight of the region loss", metavar="WEIGHT", minimum=0)
 
     # Run
     seed: int = _setting(0, "seed of weights, image order and augmentation", metavar="N", minimum=0)
@@ -215,7 +225,7 @@ class TrainConfig:
             object.__setattr__(self, "auxiliary_weight", 0.4)
         require_types(self)
         for field in dataclasses.fields(self):
-            _check_value(field, getattr(self, field.name))
+            check_value(field, getattr(self, field.name))
         if self.backbone not in (*BACKBONES, "tiny"):
             offered = ", ".join(BACKBONES)
             raise UserError(f"--backbone must be one of {offered}. Received: {self.backbone!r}.")
@@ -236,6 +246,16 @@ class TrainConfig:
                 raise UserError("--upsampling-initializer requires --upsampling dense.")
         if not self.dilated and self.auxiliary_weight is not None:
             raise UserError("--auxiliary-weight requires --dilated.")
+        if self.label_smoothing >= 1:
+            raise UserError(
+                f"--label-smoothing must be below 1, such as 0.1. Received: {self.label_smoothing}."
+            )
+        if self.label_smoothing and self.loss == "focal":
+            raise UserError("--label-smoothing does not apply to --loss focal. Leave out one.")
+        if self.region_loss != "jaccard" and not self.region_weight:
+            raise UserError(
+                f"--region-loss {self.region_loss} requires a positive --region-weight, such as 1."
+            )
 
     @property
     def network(self) -> str:
@@ -277,6 +297,7 @@ def _combined(base: dict, settings: dict) -> dict:
     Raises:
         UserError: If both are given.
     """
+    settings = renamed(settings)
     if settings.get("dilated") and settings.get("output_stride"):
         raise UserError(BOTH_FORMS)
     before = base.get("dilated", False)
@@ -285,6 +306,23 @@ def _combined(base: dict, settings: dict) -> dict:
         unused = ("output_stride", "upsampling", "auxiliary_weight")
         base = {name: value for name, value in base.items() if name not in unused}
     return {**base, "dilated": dilated, **settings}
+
+
+def renamed(settings: dict) -> dict:
+    """Settings with `jaccard_weight`, of earlier versions, as the region loss that it means.
+
+    Raises:
+        UserError: If a region loss is given, too.
+    """
+    if "jaccard_weight" not in settings:
+        return settings
+    if {"region_loss", "region_weight"} & settings.keys():
+        raise UserError(
+            "--jaccard-weight W stands for --region-loss jaccard --region-weight W. Give only one."
+        )
+    weight = settings["jaccard_weight"]
+    others = {name: value for name, value in settings.items() if name != "jaccard_weight"}
+    return {**others, "region_loss": "jaccard", "region_weight": weight}
 
 
 def split_of(config: TrainConfig, part: str) -> Split:
@@ -318,62 +356,3 @@ def _recipe_of(dataset: str) -> str:
     return {"sample": "sample", "voc2012": "voc2012", "voc2012_aug": "voc2012"}.get(
         dataset, "strong"
     )
-
-
-def _check_value(field: dataclasses.Field, value) -> None:
-    """Raises `UserError` if a value of the right type is not one that its field allows."""
-    choices, minimum = field.metadata["choices"], field.metadata["minimum"]
-    if choices and value not in (None, *choices):
-        fault = f"be one of {', '.join(map(str, choices))}"
-    else:
-        values = value if isinstance(value, tuple) else (value,)
-        numbers = [number for number in values if isinstance(number, int | float)]
-        if not all(map(math.isfinite, numbers)):
-            fault = "be finite"
-        elif min(numbers, default=minimum) < minimum:
-            fault = f"be at least {minimum}"
-        else:
-            return
-    raise UserError(f"{flag(field.name)} must {fault}. Received: {value!r}.")
-
-
-def require_types(settings) -> None:
-    """Checks the values of a dataclass against its annotations.
-
-    Raises:
-        UserError: If one has the wrong type, is an integer too large for any use, or
-            contains control characters, such as line breaks.
-    """
-    for name, hint in typing.get_type_hints(type(settings)).items():
-        value = getattr(settings, name)
-        fault = None if _fits(value, hint) else f"be {_typename(hint)}"
-        for part in value if isinstance(value, tuple) else (value,):
-            if isinstance(part, int) and abs(part) > MAX_INTEGER:
-                fault = fault or f"be at most {MAX_INTEGER}"
-            elif isinstance(part, str) and has_control_characters(part):
-                fault = fault or "not contain control characters"
-        if fault:
-            raise UserError(f"{flag(name)} must {fault}. Received: {ascii(value)[:100]}.")
-
-
-def _fits(value, hint) -> bool:
-    arguments = typing.get_args(hint)
-    if isinstance(hint, types.UnionType):
-        return any(_fits(value, argument) for argument in arguments)
-    if arguments:  # tuple[int, int] or tuple[float, ...]
-        if not isinstance(value, tuple):
-            return False
-        hints = arguments if arguments[-1] is not ... else arguments[:1] * len(value)
-        return len(value) == len(hints) and all(map(_fits, value, hints))
-    if isinstance(value, bool):  # an int to Python
-        return hint is bool
-    return isinstance(value, (int, float) if hint is float else hint)
-
-
-def _typename(hint) -> str:
-    return str(hint) if typing.get_args(hint) else hint.__name__
-
-
-def flag(name: str) -> str:
-    """The flag of a setting, such as `--run-dir` for `run_dir`."""
-    return "--" + name.replace("_", "-")

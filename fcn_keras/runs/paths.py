@@ -11,7 +11,8 @@ from typing import Any
 from fcn_keras.data import TFDS, in_data_dir
 from fcn_keras.errors import UserError
 from fcn_keras.files.published import SUFFIXES, published
-from fcn_keras.runs.config import TrainConfig, flag
+from fcn_keras.runs.config import TrainConfig
+from fcn_keras.runs.validation import flag
 
 # Settings that may be paths, and their values that are not.
 NAMES: dict[str, tuple[str, ...]] = {

@@ -77,7 +77,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         learning_rate=1e-3,
         schedule="poly",
         weight_decay=1e-4,
-        jaccard_weight=3.0,
+        region_weight=3.0,
     ),
     # For long training: SGD with momentum 0.9, poly schedule and scale jitter as
     # in DeepLab (Chen et al. 2017), skips of strides 16 and 8.

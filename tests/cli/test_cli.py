@@ -18,8 +18,9 @@ from support.runs import QUICK
 
 from fcn_keras import __main__, cli
 from fcn_keras.cli import _parser, main
-from fcn_keras.runs.config import TrainConfig, flag
+from fcn_keras.runs.config import TrainConfig
 from fcn_keras.runs.recipes import RECIPES
+from fcn_keras.runs.validation import flag
 
 
 def run_process(*arguments, cwd=ROOT):
@@ -226,6 +227,11 @@ def test_bad_folder_ends_training_in_one_line(name, folder, tmp_path, capfd):
         (["--resume", "no/such", "--seed", "1"], "--seed cannot change in a resumed run"),
         (["--init-from", "no/such"], "no/such: no such model"),
         (["--backbone", "resnet19"], "backbone must be one of"),
+        (
+            ["--jaccard-weight", "1", "--region-loss", "dice"],
+            "--jaccard-weight W stands for --region-loss jaccard --region-weight W. Give only one.",
+        ),
+        (["--resume", "no/such", "--jaccard-weight", "1"], "--jaccard-weight cannot change in a"),
         (["--class-weights", "1", "2"], "--class-weights needs one weight for each of the 3"),
         (
             "--backbone tiny --upsampling dense --upsampling-initializer x".split(),

@@ -1,0 +1,72 @@
+"""Checks of settings, with errors that name the flag."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+import typing
+
+from fcn_keras.errors import UserError
+from fcn_keras.files.reading import has_control_characters
+
+MAX_INTEGER = 2**32 - 1  # NumPy accepts no larger seed
+
+
+def check_value(field: dataclasses.Field, value) -> None:
+    """Raises `UserError` if a value of the right type is not one that its field allows."""
+    choices, minimum = field.metadata["choices"], field.metadata["minimum"]
+    if choices and value not in (None, *choices):
+        fault = f"be one of {', '.join(map(str, choices))}"
+    else:
+        values = value if isinstance(value, tuple) else (value,)
+        numbers = [number for number in values if isinstance(number, int | float)]
+        if not all(map(math.isfinite, numbers)):
+            fault = "be finite"
+        elif min(numbers, default=minimum) < minimum:
+            fault = f"be at least {minimum}"
+        else:
+            return
+    raise UserError(f"{flag(field.name)} must {fault}. Received: {value!r}.")
+
+
+def require_types(settings) -> None:
+    """Checks the values of a dataclass against its annotations.
+
+    Raises:
+        UserError: If one has the wrong type, is an integer too large for any use, or
+            contains control characters, such as line breaks.
+    """
+    for name, hint in typing.get_type_hints(type(settings)).items():
+        value = getattr(settings, name)
+        fault = None if _fits(value, hint) else f"be {_typename(hint)}"
+        for part in value if isinstance(value, tuple) else (value,):
+            if isinstance(part, int) and abs(part) > MAX_INTEGER:
+                fault = fault or f"be at most {MAX_INTEGER}"
+            elif isinstance(part, str) and has_control_characters(part):
+                fault = fault or "not contain control characters"
+        if fault:
+            raise UserError(f"{flag(name)} must {fault}. Received: {ascii(value)[:100]}.")
+
+
+def _fits(value, hint) -> bool:
+    arguments = typing.get_args(hint)
+    if isinstance(hint, types.UnionType):
+        return any(_fits(value, argument) for argument in arguments)
+    if arguments:  # tuple[int, int] or tuple[float, ...]
+        if not isinstance(value, tuple):
+            return False
+        hints = arguments if arguments[-1] is not ... else arguments[:1] * len(value)
+        return len(value) == len(hints) and all(map(_fits, value, hints))
+    if isinstance(value, bool):  # an int to Python
+        return hint is bool
+    return isinstance(value, (int, float) if hint is float else hint)
+
+
+def _typename(hint) -> str:
+    return str(hint) if typing.get_args(hint) else hint.__name__
+
+
+def flag(name: str) -> str:
+    """The flag of a setting, such as `--run-dir` for `run_dir`."""
+    return "--" + name.replace("_", "-")
