@@ -29,19 +29,19 @@ BASE = (
     "--brightness 0.2 --contrast 0.2 --batch-size 8 --optimizer adamw --learning-rate 1e-3 "
     "--weight-decay 1e-4 --schedule poly --epochs 30 --validate-every 5"
 )
-SHORT = "--jaccard-weight 1 --epochs 15"
+SHORT = "--region-weight 1 --epochs 15"
 # The winning changes combined; as many pixels as SHORT.
-RECIPE = "--jaccard-weight 3 --batch-size 4 --epochs 30 --coarse-epochs 20"
+RECIPE = "--region-weight 3 --batch-size 4 --epochs 30 --coarse-epochs 20"
 # 1 / log(1.1 + the class's share of the pixels).
 LOG_WEIGHTS = "--class-weights 4.11 3.4 9.56 2.8 7.3 5.45 9.4 9.44 6.7 9.87 10.2"
 # Name: seeds, and the flags that differ from BASE.
 ABLATIONS = {
     "base": ((0, 1), ""),
-    "jaccard": ((0,), "--jaccard-weight 1"),
+    "jaccard": ((0,), "--region-weight 1"),
     # Half as long, with the Jaccard loss.
     "short": ((0,), SHORT),
     # As many pixels: 20 epochs at a quarter of them, 10 at all.
-    "short, coarse": ((0,), "--jaccard-weight 1 --epochs 30 --coarse-epochs 20"),
+    "short, coarse": ((0,), "--region-weight 1 --epochs 30 --coarse-epochs 20"),
     "short, recipe": ((0,), RECIPE),
     "short, recipe, log weights": ((0,), f"{RECIPE} {LOG_WEIGHTS}"),
     "short, log weights": ((0,), f"{SHORT} {LOG_WEIGHTS}"),
@@ -56,7 +56,7 @@ ABLATIONS = {
     ),
     "short, batch 4": ((0,), SHORT + " --batch-size 4"),
     "short, lr 3e-3": ((0,), SHORT + " --learning-rate 3e-3 --warmup-steps 50"),
-    "short, jaccard 3": ((0,), SHORT + " --jaccard-weight 3"),
+    "short, jaccard 3": ((0,), SHORT + " --region-weight 3"),
     "short, decay": ((0,), SHORT + " --weight-decay 0.05"),
     "short, scales": ((0,), SHORT + " --scale 0.5 2.0"),
 }

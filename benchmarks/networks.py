@@ -102,7 +102,7 @@ def step_seconds(arguments, shared: dict) -> dict[str, list[float]]:
         optimizer = make_optimizer(config, model, arguments.steps)
         model.compile(optimizer, SegmentationCrossentropy(), metrics=metrics, jit_compile=False)
         if config.auxiliary_weight:
-            add_auxiliary_loss(model, config.auxiliary_weight)
+            add_auxiliary_loss(model, config.auxiliary_weight, SegmentationCrossentropy())
         models[name] = model
     seconds: dict = {name: [] for name in models}
     for turn in range(ROUNDS + 1):

@@ -48,11 +48,13 @@ def add_config_flags(parser, left_out: tuple[str, ...] = ()) -> None:
             group = parser.add_argument_group(GROUPS[field.name])
         if field.name not in left_out:
             group.add_argument(flag(field.name), **_flag_options(field, hints[field.name]))
+    hidden = {"default": argparse.SUPPRESS, "help": argparse.SUPPRESS}
+    parser.add_argument("--jaccard-weight", type=float, **hidden)  # of earlier versions
 
 
 def given_settings(arguments) -> dict:
-    """The fields of `TrainConfig` whose flags were given."""
-    names = [field.name for field in dataclasses.fields(TrainConfig)]
+    """The fields of `TrainConfig` whose flags were given, and `jaccard_weight`; see `renamed`."""
+    names = [*(field.name for field in dataclasses.fields(TrainConfig)), "jaccard_weight"]
     return {name: getattr(arguments, name) for name in names if hasattr(arguments, name)}
 
 

@@ -271,12 +271,27 @@ class TrainConfig:
         0.0, "decoupled weight decay per step, scaled by the learning rate", metavar="WD", minimum=0
     )
     decay_all: bool = _setting(False, "decay biases, BatchNorm and upsampling kernels, too")
+    loss: str = _setting(
+        "crossentropy",
+        "loss of the pixels: cross-entropy, focal loss, or cross-entropy of the hardest pixels",
+        choices=("crossentropy", "focal", "ohem"),
+    )
     class_weights: tuple[float, ...] | None = _setting(
         None, "weight of each class in the loss (1 for each)", metavar="W", minimum=0
     )
-    jaccard_weight: float = _setting(
-        0.0, "weight of the soft Jaccard loss, added to cross-entropy", metavar="WEIGHT", minimum=0
+    label_smoothing: float = _setting(
+        0.0,
+        "share of each pixel's target that is spread evenly over all classes; not with --loss "
+        "focal",
+        metavar="SHARE",
+        minimum=0,
     )
+    region_loss: str = _setting(
+        "jaccard",
+        "loss of the classes' regions, added to that of the pixels by --region-weight",
+        choices=("jaccard", "dice", "tversky", "lovasz"),
+    )
+    region_weight: float = _setting(0.0, "weight of the region loss", metavar="WEIGHT", minimum=0)
 
     # Run
     seed: int = _setting(0, "seed of weights, image order and augmentation", metavar="N", minimum=0)
@@ -337,6 +352,16 @@ class TrainConfig:
                 raise UserError("--upsampling-initializer requires --upsampling dense.")
         if not self.dilated and self.auxiliary_weight is not None:
             raise UserError("--auxiliary-weight requires --dilated.")
+        if self.label_smoothing >= 1:
+            raise UserError(
+                f"--label-smoothing must be below 1, such as 0.1. Received: {self.label_smoothing}."
+            )
+        if self.label_smoothing and self.loss == "focal":
+            raise UserError("--label-smoothing does not apply to --loss focal. Leave out one.")
+        if self.region_loss != "jaccard" and not self.region_weight:
+            raise UserError(
+                f"--region-loss {self.region_loss} requires a positive --region-weight, such as 1."
+            )
 
     @property
     def network(self) -> str:
@@ -381,6 +406,7 @@ def _combined(base: dict, settings: dict) -> dict:
     Raises:
         UserError: If both are given.
     """
+    settings = renamed(settings)
     if settings.get("dilated") and settings.get("output_stride"):
         raise UserError(BOTH_FORMS)
     before = base.get("dilated", False)
@@ -389,6 +415,23 @@ def _combined(base: dict, settings: dict) -> dict:
         unused = ("output_stride", "upsampling", "auxiliary_weight")
         base = {name: value for name, value in base.items() if name not in unused}
     return {**base, "dilated": dilated, **settings}
+
+
+def renamed(settings: dict) -> dict:
+    """Settings with `jaccard_weight`, of earlier versions, as the region loss that it means.
+
+    Raises:
+        UserError: If a region loss is given, too.
+    """
+    if "jaccard_weight" not in settings:
+        return settings
+    if {"region_loss", "region_weight"} & settings.keys():
+        raise UserError(
+            "--jaccard-weight W stands for --region-loss jaccard --region-weight W. Give only one."
+        )
+    weight = settings["jaccard_weight"]
+    others = {name: value for name, value in settings.items() if name != "jaccard_weight"}
+    return {**others, "region_loss": "jaccard", "region_weight": weight}
 
 
 def split_of(config: TrainConfig, part: str) -> Split:

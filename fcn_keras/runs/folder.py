@@ -21,7 +21,7 @@ from fcn_keras.files.published import SUFFIXES, fetched, is_cached, published, r
 from fcn_keras.files.reading import as_object, build, damage_as_user_errors, read_object, read_text
 from fcn_keras.files.torch_networks import read_fcn
 from fcn_keras.files.writing import PARTIAL, atomic_path
-from fcn_keras.runs.config import DROPPED, TrainConfig
+from fcn_keras.runs.config import DROPPED, TrainConfig, renamed
 from fcn_keras.runs.history import out_of_patience
 from fcn_keras.runs.paths import absolute, shown_settings
 from fcn_keras.runs.software import software
@@ -111,7 +111,7 @@ class RunFolder:
             UserError: If the folder is not a run, or its `config.json` is damaged.
         """
         with self._config_damage():
-            settings = self._read_settings()
+            settings = renamed(self._read_settings())
             return build(TrainConfig, {k: v for k, v in settings.items() if k not in DROPPED})
 
     def require_known_settings(self) -> None:

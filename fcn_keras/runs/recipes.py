@@ -80,7 +80,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         learning_rate=1e-3,
         schedule="poly",
         weight_decay=1e-4,
-        jaccard_weight=3.0,
+        region_weight=3.0,
     ),
     # For photographs of one's own, from random weights: SGD with momentum 0.9, poly schedule and
     # scale jitter as in DeepLab (Chen et al. 2017), skips of strides 16 and 8.
@@ -121,7 +121,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         learning_rate=3e-4,
         schedule="poly",
         weight_decay=1e-4,
-        jaccard_weight=1.0,
+        region_weight=1.0,
         mixed_precision="auto",
     ),
 }

@@ -8,6 +8,14 @@ import keras
 from keras import ops
 
 from fcn_keras.data.split import IGNORE_ID
+from fcn_keras.runs.config import renamed
+from fcn_keras.training.region_losses import REGION_LOSSES, count
+
+# The focal loss's focusing parameter (Lin et al. 2017, section 4.1).
+FOCUSING = 2
+# The largest probability of a hard pixel's true class, and the least share of hard pixels. Both are
+# those of OhemCELoss in github.com/CoinCheung/BiSeNet.
+HARD, LEAST_HARD = 0.7, 1 / 16
 
 
 @keras.saving.register_keras_serializable("fcn_keras")
@@ -23,21 +31,35 @@ class SegmentationCrossentropy(keras.losses.Loss):
         class_weights: One weight per class, or `None` for equal weights. The
             `class_weight` of Keras's `fit` would take a mask for one-hot.
         ignore_class: Id of the pixels to ignore.
-        jaccard_weight: Weight of the `soft_jaccard_loss` that is added.
+        kind: `"crossentropy"`; `"focal"`, which multiplies a pixel's loss by `(1 - p)**2`, where
+            `p` is the probability of its true class (Lin et al. 2017, "Focal Loss for Dense Object
+            Detection"); or `"ohem"`, which averages over hard pixels only: those with `p <= 0.7`,
+            but at least 1/16 of the labelled ones (Shrivastava et al. 2016, "Training Region-based
+            Object Detectors with Online Hard Example Mining").
+        label_smoothing: Share of each target that is spread evenly over all classes, as in
+            `keras.losses.CategoricalCrossentropy`; not for `"focal"`.
+        region_loss: A key of `REGION_LOSSES`.
+        region_weight: Weight of the region loss that is added. It ignores class weights.
     """
 
     def __init__(
         self,
         class_weights: Sequence[float] | None = None,
         ignore_class: int = IGNORE_ID,
-        jaccard_weight: float = 0.0,
+        kind: str = "crossentropy",
+        label_smoothing: float = 0.0,
+        region_loss: str = "jaccard",
+        region_weight: float = 0.0,
         name: str = "segmentation_crossentropy",
         **kwargs,
     ):
         super().__init__(name=name, **kwargs)
         self.class_weights = None if class_weights is None else [float(w) for w in class_weights]
-        self.jaccard_weight = jaccard_weight
         self.ignore_class = ignore_class
+        self.kind = kind
+        self.label_smoothing = label_smoothing
+        self.region_loss = region_loss
+        self.region_weight = region_weight
 
     def call(self, y_true, y_pred):
         """Returns the loss, `(1,)`, of masks `(B, H, W)` and logits `(B, H, W, C)`."""
@@ -46,11 +68,15 @@ class SegmentationCrossentropy(keras.losses.Loss):
         weights = ops.cast(labelled, "float32")
         if self.class_weights is not None:
             weights = weights * ops.take(ops.array(self.class_weights, "float32"), mask)
+        if self.kind == "ohem":
+            weights = weights * ops.cast(_hard(y_pred, mask, labelled), "float32")
         weights = weights / ops.maximum(ops.sum(weights), 1e-7)
-        loss = _weighted_crossentropy(y_pred, mask, weights)
-        if self.jaccard_weight:
-            jaccard = soft_jaccard_loss(mask, y_pred, ops.cast(labelled, "float32"))
-            loss = loss + self.jaccard_weight * jaccard
+        focal = self.kind == "focal"
+        loss = _weighted_crossentropy(y_pred, mask, weights, focal, self.label_smoothing)
+        if self.region_weight:
+            region_loss = REGION_LOSSES[self.region_loss]
+            region = region_loss(mask, y_pred, ops.cast(labelled, "float32"))
+            loss = loss + self.region_weight * region
         # Keras divides a loss by the number of replicas unless it is a scalar.
         return ops.reshape(loss, (1,))
 
@@ -58,13 +84,20 @@ class SegmentationCrossentropy(keras.losses.Loss):
         return {
             **super().get_config(),
             "class_weights": self.class_weights,
-            "jaccard_weight": self.jaccard_weight,
             "ignore_class": self.ignore_class,
+            "kind": self.kind,
+            "label_smoothing": self.label_smoothing,
+            "region_loss": self.region_loss,
+            "region_weight": self.region_weight,
         }
 
+    @classmethod
+    def from_config(cls, config):
+        return cls(**renamed(config))
 
-def _weighted_crossentropy(logits, mask, weights):
-    """The sum over pixels of their weight times `-log(softmax(logits)[mask])`.
+
+def _weighted_crossentropy(logits, mask, weights, focal: bool, smoothing: float):
+    """The sum over pixels of their weight times `-log(softmax(logits)[mask])`, or variants of it.
 
     A pixel's loss is capped at 87, where float32's probabilities end; the gradient is not. It is
     `weight * (softmax - one_hot)`, in as few passes over the logits as possible: they are by far
@@ -75,20 +108,40 @@ def _weighted_crossentropy(logits, mask, weights):
     def crossentropy(logits):
         probabilities = ops.softmax(logits)
         right = ops.take_along_axis(probabilities, mask[..., None], axis=-1)[..., 0]
-        loss = -ops.sum(weights * ops.log(ops.maximum(right, 1.2e-38)))
+        losses, slopes = -ops.log(ops.maximum(right, 1.2e-38)), weights
+        if focal:
+            wrong = 1 - right
+            factor = wrong**FOCUSING
+            slopes = weights * (factor + FOCUSING * wrong ** (FOCUSING - 1) * right * losses)
+            losses = factor * losses
+        if smoothing:
+            even = -ops.mean(ops.log_softmax(logits), axis=-1)
+            losses = (1 - smoothing) * losses + smoothing * even
+        loss = ops.sum(weights * losses)
 
         def gradient(*arguments, upstream=None):
             upstream = arguments[0] if upstream is None else upstream
-            off = probabilities - ops.one_hot(mask, logits.shape[-1])
-            return off * (upstream * weights)[..., None]
+            target = ops.one_hot(mask, logits.shape[-1])
+            if smoothing:
+                target = (1 - smoothing) * target + smoothing / logits.shape[-1]
+            return (probabilities - target) * (upstream * slopes)[..., None]
 
         return loss, gradient
 
     return crossentropy(logits)
 
 
-def add_auxiliary_loss(model: keras.Model, weight: float, class_weights=None) -> None:
-    """Adds the auxiliary head's cross-entropy to the loss of a compiled model, in training only.
+def _hard(logits, mask, labelled):
+    """Which pixels are hard: bool `(B, H, W)`. Those to ignore may be among them."""
+    right = ops.take_along_axis(ops.softmax(logits), mask[..., None], axis=-1)[..., 0]
+    right = ops.where(labelled, right, 2.0)  # beyond any probability
+    least = ops.cast(ops.ceil(LEAST_HARD * ops.sum(ops.cast(labelled, "float32"))), "int32")
+    ranked = ops.sort(ops.reshape(right, (-1,)))
+    return right <= ops.maximum(ranked[ops.maximum(least - 1, 0)], HARD)
+
+
+def add_auxiliary_loss(model: keras.Model, weight: float, auxiliary_loss: keras.Loss) -> None:
+    """Adds the auxiliary head's loss to the loss of a compiled model, in training only.
 
     Metrics, and the loss in validation, are those of the first output. This replaces methods of
     the instance, not its class, so that it is saved as a plain model.
@@ -97,10 +150,9 @@ def add_auxiliary_loss(model: keras.Model, weight: float, class_weights=None) ->
         model: Its outputs are logits and auxiliary logits, as `build_fcn` makes them; its loss and
             metrics are for one output.
         weight: Of the auxiliary head's loss.
-        class_weights: As in `SegmentationCrossentropy`.
+        auxiliary_loss: Of masks and auxiliary logits.
     """
     compute_loss, compute_metrics = model.compute_loss, model.compute_metrics
-    auxiliary_loss = SegmentationCrossentropy(class_weights)
 
     def loss_of_both(x=None, y=None, y_pred=None, sample_weight=None, training=True):
         loss = compute_loss(x, y, y_pred[0], sample_weight, training)
@@ -110,31 +162,6 @@ def add_auxiliary_loss(model: keras.Model, weight: float, class_weights=None) ->
         return compute_metrics(x, y, y_pred[0], sample_weight)
 
     model.compute_loss, model.compute_metrics = loss_of_both, metrics_of_first
-
-
-def soft_jaccard_loss(mask, logits, labelled):
-    """One minus the mean IoU of probabilities and truth over the classes in the batch.
-
-    Source: Rahman and Wang 2016, "Optimizing Intersection-Over-Union in Deep
-    Neural Networks for Image Segmentation".
-
-    Args:
-        mask: int32 `(B, H, W)` of class ids.
-        logits: float32 `(B, H, W, C)`.
-        labelled: float32 `(B, H, W)`, 0 for the pixels to ignore.
-
-    Returns:
-        A scalar in 0..1; 1 where nothing is labelled.
-    """
-    classes = logits.shape[-1]
-    probabilities = ops.reshape(ops.softmax(logits) * labelled[..., None], (-1, classes))
-    truth = ops.reshape(ops.one_hot(mask, classes) * labelled[..., None], (-1, classes))
-    hits = ops.sum(probabilities * truth, axis=0)
-    pixels = ops.sum(truth, axis=0)
-    union = ops.sum(probabilities, axis=0) + pixels - hits
-    present = ops.cast(pixels > 0, "float32")
-    iou = present * hits / ops.maximum(union, 1e-7)
-    return 1 - ops.sum(iou) / ops.maximum(ops.sum(present), 1)
 
 
 @keras.saving.register_keras_serializable("fcn_keras")
@@ -165,11 +192,7 @@ class SegmentationMetrics(keras.metrics.Metric):
         predicted = ops.cast(ops.top_k(y_pred, 1, sorted=False)[1][..., 0], "int32")
         beyond = self.num_classes**2  # where the unlabelled pixels are counted
         pairs = ops.where(labelled, mask * self.num_classes + predicted, beyond)
-        pairs = ops.reshape(pairs, (-1,))
-        if keras.backend.backend() == "tensorflow":
-            counts = ops.bincount(pairs, minlength=beyond + 1)
-        else:  # JAX cannot compile bincount; TensorFlow takes 20 times as long for this
-            counts = ops.segment_sum(ops.ones_like(pairs, self.dtype), pairs, beyond + 1)
+        counts = count(ops.reshape(pairs, (-1,)), beyond + 1)
         self.confusion.assign_add(ops.cast(counts[:beyond], self.dtype))
 
     def result(self) -> dict:

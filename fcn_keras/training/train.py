@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import sys
 from typing import Any
@@ -229,14 +230,18 @@ def _build_and_compile(config: TrainConfig, splits: tuple[Split, Split], strateg
     require_class_weights(config, len(labels))
     keras.utils.set_random_seed(config.seed)
     steps = pipeline.steps_per_epoch(splits[0], config.batch_size) * config.epochs
+    pixel_loss = functools.partial(
+        objectives.SegmentationCrossentropy,
+        config.class_weights,
+        kind=config.loss,
+        label_smoothing=config.label_smoothing,
+    )
     with strategy.scope():
         model = build_model(config, labels)
         pace_statistics(model, steps)
         model.compile(
             make_optimizer(config, model, steps),
-            objectives.SegmentationCrossentropy(
-                config.class_weights, jaccard_weight=config.jaccard_weight
-            ),
+            pixel_loss(region_loss=config.region_loss, region_weight=config.region_weight),
             metrics=[objectives.SegmentationMetrics(len(labels))],
             jit_compile=False,  # XLA doubles a step's time on CPUs and can hang under a strategy
         )
@@ -244,7 +249,7 @@ def _build_and_compile(config: TrainConfig, splits: tuple[Split, Split], strateg
         model.optimizer.build(model.trainable_variables)
         averages = Averages(model, config.ema) if config.ema else None
     if config.auxiliary_weight:
-        objectives.add_auxiliary_loss(model, config.auxiliary_weight, config.class_weights)
+        objectives.add_auxiliary_loss(model, config.auxiliary_weight, pixel_loss())
     if config.accumulation_steps > 1:
         accumulate(model, config.accumulation_steps)
     return model, averages

@@ -17,7 +17,7 @@ from fcn_keras.errors import UserError, first_line
 from fcn_keras.files.reading import as_object, build, damage_as_user_errors, read_object, read_text
 from fcn_keras.files.writing import atomic_path
 from fcn_keras.runs.checks import flag, require_types
-from fcn_keras.runs.config import TrainConfig
+from fcn_keras.runs.config import TrainConfig, renamed
 from fcn_keras.runs.folder import RunFolder
 from fcn_keras.runs.paths import absolute
 from fcn_keras.runs.software import software
@@ -125,7 +125,8 @@ class Search:
     def _parsed(cls, path: Path) -> Search:
         with damage_as_user_errors(f"{path}: damaged or of another version"):
             content = as_object(read_object(path)["search"], "search")
-            return build(cls, {**content, "train": build(TrainConfig, content["train"])})
+            train = renamed(as_object(content["train"], "train"))
+            return build(cls, {**content, "train": build(TrainConfig, train)})
 
 
 def claim_folder(search: Search, directory) -> bool:

@@ -227,6 +227,11 @@ def test_bad_folder_ends_training_in_one_line(name, folder, tmp_path, capfd):
         (["--resume", "no/such", "--seed", "1"], "--seed cannot change in a resumed run"),
         (["--init-from", "no/such"], "no/such: no such model"),
         (["--backbone", "resnet19"], "backbone must be one of"),
+        (
+            ["--jaccard-weight", "1", "--region-loss", "dice"],
+            "--jaccard-weight W stands for --region-loss jaccard --region-weight W. Give only one.",
+        ),
+        (["--resume", "no/such", "--jaccard-weight", "1"], "--jaccard-weight cannot change in a"),
         (["--class-weights", "1", "2"], "--class-weights needs one weight for each of the 3"),
         (
             "--backbone tiny --upsampling dense --upsampling-initializer x".split(),

@@ -58,6 +58,15 @@ def test_voc2012_steps_as_d2l_does():
         ({"momentum": math.inf}, "--momentum must be finite. Received: inf."),
         ({"class_weights": (1, math.nan)}, "--class-weights must be finite"),
         ({"class_weights": (1, -0.5)}, "--class-weights must be at least 0"),
+        ({"label_smoothing": 1.0}, "--label-smoothing must be below 1, such as 0.1. Received: 1.0"),
+        ({"label_smoothing": 0.1, "loss": "focal"}, "--label-smoothing does not apply to --loss"),
+        ({"loss": "hinge"}, "--loss must be one of crossentropy, focal, ohem. Received: 'hinge'"),
+        ({"region_loss": "dice"}, "--region-loss dice requires a positive --region-weight"),
+        ({"jaccard_weight": -1.0}, "--region-weight must be at least 0. Received: -1.0."),
+        (
+            {"jaccard_weight": 1.0, "region_loss": "dice"},
+            "--jaccard-weight W stands for --region-loss jaccard --region-weight W",
+        ),
         ({"seed": -1}, "--seed must be at least 0"),
         ({"cache_mb": -1}, "--cache-mb must be at least 0"),
         ({"hue": -0.1}, "--hue must be at least 0"),
@@ -98,6 +107,17 @@ def test_recipes_set_existing_fields_and_each_field_has_help():
         assert set(recipe) <= names
     assert all(field.metadata["help"] for field in dataclasses.fields(TrainConfig))
     assert set(GROUPS) <= names and not names & set(DROPPED)
+
+
+def test_the_jaccard_weight_of_earlier_versions_is_a_region_loss():
+    def region(config):
+        return config.region_loss, config.region_weight
+
+    assert region(TrainConfig.from_recipe("camvid")) == ("jaccard", 3.0)
+    assert region(TrainConfig.from_recipe("camvid", jaccard_weight=1.0)) == ("jaccard", 1.0)
+    dice = TrainConfig.from_recipe("camvid", region_loss="dice")
+    assert region(dice) == ("dice", 3.0)
+    assert region(dice.replaced(jaccard_weight=2.0)) == ("jaccard", 2.0)
 
 
 def test_a_run_takes_the_first_images_and_drops_small_ones_from_training(tmp_path):

@@ -43,6 +43,8 @@ def test_its_model_gives_the_same_logits(run):
 
 
 def test_it_can_be_resumed(run):
+    config = run.read_config()
+    assert (config.region_loss, config.region_weight) == ("jaccard", 1.0)  # jaccard_weight then
     assert main(["train", "--resume", str(run.path), "--max-steps", "6"]) == 0
     history = run.read_history()
     assert [row["epoch"] for row in history] == [1, 2, 3]

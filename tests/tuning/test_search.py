@@ -46,7 +46,8 @@ def test_the_command_gives_the_settings_again():
     config = TrainConfig.from_recipe(
         "sample", crop=(32, 48), flip=False, learning_rate=1.2345e-5, class_weights=(1.0, 2.5)
     )
-    config = TrainConfig(**{**vars(config), "dataset": "/a folder", "max_steps": 7})
+    changes = {"dataset": "/a folder", "max_steps": 7, "loss": "ohem", "label_smoothing": 0.1}
+    config = config.replaced(**changes, region_loss="dice", region_weight=2.0)
     words = shlex.split(train_command(config))
     assert words[:2] == ["fcn-keras", "train"]
     parser = argparse.ArgumentParser()
@@ -106,6 +107,20 @@ def test_other_settings_are_refused_with_the_difference(tmp_path):
     with pytest.raises(UserError) as refused:
         claim_folder(other, tmp_path)
     assert "--batch-sizes 4 8 there, 4 16 here; --seed 0 there, 3 here" in str(refused.value)
+
+
+def test_a_search_of_an_earlier_version_goes_on(tmp_path):
+    search = Search(TrainConfig(region_weight=2.0))
+    claim_folder(search, tmp_path)
+    path = tmp_path / "search.json"
+    content = json.loads(path.read_text())
+    settings = content["search"]["train"]
+    for name in ("loss", "label_smoothing", "region_loss", "region_weight"):
+        del settings[name]
+    path.write_text(
+        json.dumps({"search": {**content["search"], "train": settings | {"jaccard_weight": 2.0}}})
+    )
+    assert Search.read(tmp_path).train.region_weight == 2.0
 
 
 def test_a_search_that_never_trained_gives_way(tmp_path):
