@@ -12,6 +12,8 @@ from fcn_keras.errors import UserError, require_packages
 from fcn_keras.runs.checks import flag
 from fcn_keras.runs.config import TrainConfig
 
+EPOCHS, CROP = 60, (320, 480)  # where the recipe leaves them open
+
 
 def add(commands) -> None:
     parser = commands.add_parser(
@@ -103,6 +105,10 @@ def _search(arguments):
     if arguments.tuner == "hyperband" and arguments.trials is None:
         raise UserError("--tuner hyperband compares many short trials: give --trials.")
     train = TrainConfig.from_recipe(given.pop("recipe", None), **given)
+    # A search compares fixed lengths and crops, not those that follow from the data.
+    train = train.replaced(
+        epochs=train.epochs or EPOCHS, crop=train.crop if any(train.crop) else CROP
+    )
     ranges = {}
     for name, field in FIELDS.items():
         values = getattr(arguments, name)

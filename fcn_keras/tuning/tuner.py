@@ -56,6 +56,8 @@ def run_search(search: Search, directory) -> None:
     # Once for all trials.
     train, reasons = settle(_as_before(search.train, directory), images, replicas)
     print(*reasons, sep="\n", end="\n" * bool(reasons))
+    # Half of the epochs, if automatic, is half of each trial's.
+    train = dataclasses.replace(train, coarse_epochs=search.train.coarse_epochs)
     search = dataclasses.replace(search, train=train)
     study = open_study(directory)
     if search.tuner == "hyperband":

@@ -26,7 +26,8 @@ def parse_search(*flags):
 
 
 def test_ranges_follow_from_the_recipe_and_train_flags_fix():
-    search = parse_search("--dataset", "/my", "--batch-size", "5")
+    search = parse_search("--dataset", "/my", "--batch-size", "5", "--weights", "none")
+    assert (search.train.recipe, search.train.epochs) == ("strong", 60)
     assert search.learning_rates == (0.001, 0.1) and search.weight_decays == (1e-4, 1e-2)
     assert search.crops == ("160x240", "320x480") and search.batch_sizes is None
     assert search.train.batch_size == 5 and search.trials == 12
