@@ -7,8 +7,10 @@ import numbers
 from collections.abc import Callable, Iterable
 
 import numpy as np
+from PIL import Image
 
 from fcn_keras.errors import UserError
+from fcn_keras.files.images import resized_size
 from fcn_keras.files.reading import has_control_characters
 
 IGNORE_ID = 255
@@ -165,6 +167,21 @@ class Split:
         """At most `count` examples, evenly spread, as neighbours may be frames of one video."""
         step = max(1, -(-len(self) // count))
         return self.select(range(0, len(self), step))
+
+
+def resized(split: Split, short_side: int) -> Split:
+    """The examples at the size at which a network sees them, given a `short_side`.
+
+    Images are resized as `Segmenter` does it; masks take the nearest pixel.
+    """
+
+    def read(index: int):
+        image, mask = map(Image.fromarray, split.read(index))
+        size = resized_size(*image.size, short_side)
+        image = image.resize(size, Image.Resampling.BILINEAR)
+        return np.asarray(image), np.asarray(mask.resize(size, Image.Resampling.NEAREST))
+
+    return dataclasses.replace(split, read=read)
 
 
 def drop_smaller(split: Split, crop: tuple[int, int]) -> Split:

@@ -72,6 +72,13 @@ class TrainConfig:
     limit: int | None = _setting(
         None, "use only the first N images of each split (all)", metavar="N", minimum=1
     )
+    short_side: int | None = _setting(
+        0,
+        "resize photographs to this shorter side for the network, in training and, unless told "
+        "otherwise, in prediction (0: keep their size)",
+        metavar="PIXELS",
+        minimum=0,
+    )
     skip_smaller: bool = _setting(
         False, "drop training images smaller than the crop instead of padding them"
     )
@@ -331,8 +338,8 @@ class TrainConfig:
             raise UserError(f"--learning-rate must be positive. Received: {self.learning_rate}.")
         if (0 in self.crop) != (self.crop == (0, 0)):
             raise UserError(f"--crop needs two sides, or 0 0. Received: {self.crop}.")
-        if self.crop == (0, 0) and self.skip_smaller:
-            raise UserError("--skip-smaller needs a --crop.")
+        if self.skip_smaller and (self.crop == (0, 0) or self.short_side != 0):
+            raise UserError("--skip-smaller needs a --crop, and does not apply to --short-side.")
         if self.ema >= 1:
             raise UserError(f"--ema must be below 1. Received: {self.ema}.")
         if self.frozen_epochs and self.freeze == "backbone":

@@ -87,6 +87,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "strong": dict(
         dataset="voc2012",
         weights="auto",
+        short_side=None,
         crop=(0, 0),
         batch_size=0,  # at most 16
         epochs=0,
@@ -107,6 +108,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "finetune": dict(
         dataset="voc2012",
         weights="auto",
+        short_side=None,
         crop=(0, 0),
         batch_size=8,
         epochs=0,

@@ -10,6 +10,7 @@ import numpy as np
 
 from fcn_keras.data.split import Split
 from fcn_keras.errors import UserError
+from fcn_keras.files.images import resized_size
 from fcn_keras.models.backbones import build_features
 from fcn_keras.runs.config import TrainConfig
 from fcn_keras.runs.recipes import FROM_RANDOM, RECIPES
@@ -18,13 +19,14 @@ from fcn_keras.training.devices import fast_precision
 # The values that ask for a choice.
 AUTOMATIC = {
     **{"weights": "auto", "mixed_precision": "auto", "crop": (0, 0)},
-    **{"batch_size": 0, "epochs": 0, "coarse_epochs": None},
+    **{"batch_size": 0, "epochs": 0, "coarse_epochs": None, "short_side": None},
 }
 # Bounds of the automatic batch size. With fewer images, BatchNorm's statistics vary too much.
 LEAST_BATCH, LARGEST_BATCH = 4, 16
 FEW_STEPS = 200  # in which a network learns little
 LARGEST_CROP = 320 * 480  # pixels
 SIDE = 32  # of which crops have a multiple: the network's stride
+SHORT_SIDE, LARGE_SIDE = 480, 800  # what photographs become whose shorter side is larger
 SAMPLED = 50  # images whose size is looked at
 EXAMPLES = 24_000  # images that a run sees in all, about 60 times CamVid's
 LEAST_EPOCHS, MOST_EPOCHS = 20, 240
@@ -34,8 +36,7 @@ def settle(config: TrainConfig, train: Split, replicas: int) -> tuple[TrainConfi
     """The settings, with the automatic ones decided for this machine and these data.
 
     Args:
-        config: With `weights` or `mixed_precision` of `"auto"`, or 0 for `batch_size`, `epochs`
-            or the sides of `crop`.
+        config: With the values of `AUTOMATIC` for what is to be decided.
         train: The training images.
         replicas: Devices that share a batch.
 
@@ -48,11 +49,18 @@ def settle(config: TrainConfig, train: Split, replicas: int) -> tuple[TrainConfi
     changes: dict = {}
     if config.mixed_precision == "auto":
         changes["mixed_precision"] = fast_precision()
-    if not all(config.crop):
+    if not all(config.crop) or config.short_side is None:
         sizes = [train.read(index)[1].shape for index in range(0, images, -(-images // SAMPLED))]
         height, width = (int(side) for side in np.median(sizes, axis=0))
-        changes["crop"] = rows, columns = crop_for(height, width)
-        reasons.append(f"--crop {rows} {columns}: images are {height}×{width} (median)")
+        of_size = f"images are {height}×{width} (median)"
+        side = config.short_side
+        if side is None:
+            changes["short_side"] = side = short_side_for(height, width)
+            reasons += [f"--short-side {side}: {of_size}"] * (side > 0)
+        if not all(config.crop):
+            seen = resized_size(height, width, side) if side else (height, width)
+            changes["crop"] = rows, columns = crop_for(*seen)
+            reasons.append(f"--crop {rows} {columns}: {of_size}")
     if not config.epochs:
         changes["epochs"] = epochs_for(images)
         reasons.append(f"--epochs {changes['epochs']}: {images} images")
@@ -95,6 +103,11 @@ def batch_size_for(images: int, epochs: int) -> int:
     while size > LEAST_BATCH and images * epochs < FEW_STEPS * size:
         size //= 2
     return min(size, images)
+
+
+def short_side_for(height: int, width: int) -> int:
+    """0, or what makes images small enough for a crop to show the objects in their context."""
+    return SHORT_SIDE if min(height, width) > LARGE_SIDE else 0
 
 
 def crop_for(height: int, width: int) -> tuple[int, int]:

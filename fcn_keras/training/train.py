@@ -13,7 +13,7 @@ import keras
 from fcn_keras.data import in_data_dir, pipeline
 from fcn_keras.data.augmentation import Augmentation
 from fcn_keras.data.inspection import inspect_before_training
-from fcn_keras.data.split import LabelSet, Split
+from fcn_keras.data.split import LabelSet, Split, resized
 from fcn_keras.errors import UserError, printable
 from fcn_keras.evaluation import charts
 from fcn_keras.evaluation.model_card import write_model_card
@@ -173,6 +173,7 @@ def build_model(config: TrainConfig, labels: LabelSet) -> keras.Model:
         skip_initializer="zeros" if config.init_from else "glorot_uniform",
         freeze=config.freeze,
         synchronized_batchnorm=config.synchronized_batchnorm,
+        short_side=config.short_side or None,
         dtype="float32" if config.mixed_precision == "off" else f"mixed_{config.mixed_precision}",
     )
     if config.init_from:
@@ -181,7 +182,14 @@ def build_model(config: TrainConfig, labels: LabelSet) -> keras.Model:
 
 
 def _load_splits(config: TrainConfig) -> tuple[Split, Split]:
-    train_split, val_split = split_of(config, "train"), split_of(config, "val")
+    return split_of(config, "train"), split_of(config, "val")
+
+
+def _as_seen(config: TrainConfig, splits: tuple[Split, Split]) -> tuple[Split, Split]:
+    """The examples at the network's size; those to train on are kept in memory."""
+    train_split, val_split = (
+        resized(split, config.short_side) if config.short_side else split for split in splits
+    )
     return pipeline.cached(train_split, config.cache_mb << 20), val_split
 
 
@@ -259,7 +267,7 @@ def _fit_and_finish(
     run, config, splits, model, averages, history, steps_done=0
 ) -> RunFolder | None:
     """The rest of a run; `run` is `None` for all workers but the chief."""
-    train_split, val_split = splits
+    train_split, val_split = seen = _as_seen(config, splits)
     complete = (
         len(history) >= config.epochs
         or out_of_patience(history, config.early_stopping)
@@ -269,7 +277,7 @@ def _fit_and_finish(
     recorder = Recorder(run, history, averages, config.early_stopping, _columns(config))
     callbacks = [*([averages] if averages else []), ShareStatistics(), recorder]
     if run:
-        callbacks.append(TensorBoard(run.logs, val_split, averages))
+        callbacks.append(TensorBoard(run.logs, splits[1], averages))
     if config.frozen_epochs > len(history):
         callbacks.append(UnfreezeBackbone(model, config.frozen_epochs))
     if config.max_steps:
@@ -278,7 +286,7 @@ def _fit_and_finish(
         strategy = model.distribute_strategy
         with strategy.scope():
             seed_dropout(model, config.seed, steps_done)
-        batches, validation = _data(config, splits, len(history), strategy)
+        batches, validation = _data(config, seen, len(history), strategy)
         prepare_fit(model)
         with pipeline.bad_files_as_user_errors(), Interruption() as interruption:
             model.fit(

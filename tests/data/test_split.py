@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
+from PIL import Image
 
-from fcn_keras.data.split import LabelSet, Split, drop_smaller, voc_palette
+from fcn_keras.data.split import LabelSet, Split, drop_smaller, resized, voc_palette
 from fcn_keras.errors import UserError
+from fcn_keras.files.images import resized_size
 
 
 def test_palette_follows_the_devkit():
@@ -79,3 +81,20 @@ def test_drop_smaller():
     assert drop_smaller(split, (8, 8)).ids == ("0", "2")
     with pytest.raises(UserError, match="as large as the crop 10×10"):
         drop_smaller(split, (10, 10))
+
+
+@pytest.mark.parametrize("size", [(20, 30), (30, 20)])
+def test_resized_examples_have_the_short_side_and_known_ids(size):
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (*size, 3)).astype(np.uint8)
+    row = np.where(np.arange(size[1]) < size[1] // 2, 3, 255).astype(np.uint8)
+    example = image, row[None].repeat(size[0], 0)
+    split = Split("train", LabelSet(tuple("abcd")), ("x",), lambda _: example)
+    seen, ids = resized(split, 10).read(0)
+    width, height = resized_size(size[1], size[0], 10)
+    assert seen.shape == (height, width, 3) and ids.shape == (height, width)
+    assert min(height, width) == 10
+    expected = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
+    np.testing.assert_array_equal(seen, expected)
+    assert set(np.unique(ids)) == {3, 255}
+    assert (ids[:, : width // 2 - 1] == 3).all() and (ids[:, width // 2 + 1 :] == 255).all()

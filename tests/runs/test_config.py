@@ -70,6 +70,7 @@ def test_voc2012_steps_as_d2l_does():
         ({"seed": -1}, "--seed must be at least 0"),
         ({"cache_mb": -1}, "--cache-mb must be at least 0"),
         ({"hue": -0.1}, "--hue must be at least 0"),
+        ({"skip_smaller": True, "short_side": 9}, "--skip-smaller needs a --crop, and does not"),
         ({"ema": 1.0}, "--ema must be below 1. Received: 1.0."),
         ({"accumulation_steps": 0}, "--accumulation-steps must be at least 1"),
         ({"freeze": "backbone", "frozen_epochs": 2}, "--frozen-epochs does not apply to --freeze"),

@@ -77,14 +77,14 @@ def test_few_images_make_small_batches(images, epochs, size):
 
 def test_given_settings_are_not_decided():
     given = TrainConfig.from_recipe(
-        "strong", weights="none", batch_size=7, epochs=9, crop=(64, 96), mixed_precision="off"
+        "strong", weights="none", batch_size=7, epochs=9, crop=(64, 96), short_side=0
     )
     assert settle(given, split_of(100), 1) == (given, [])
 
 
 @pytest.mark.parametrize(
     ("size", "crop"),
-    # Multiples of 32 up to 320 * 480 = 153,600 pixels. 153600 / (3000 * 4000) is 0.113 squared.
+    # Multiples of 32 up to 320 * 480 = 153,600 pixels. 480×640 have that 1.41 squared times.
     [
         ((375, 500), (320, 448)),
         ((180, 240), (160, 224)),
@@ -97,6 +97,8 @@ def test_crops_follow_the_images(size, crop):
     settled, reasons = settle(config, split_of(99, size), 1)
     assert settled.crop == crop
     assert f"--crop {crop[0]} {crop[1]}: images are {size[0]}×{size[1]} (median)" in reasons
+    assert settled.short_side == (480 if min(size) > 800 else 0)
+    assert any(reason.startswith("--short-side 480: ") for reason in reasons) == (min(size) > 800)
 
 
 @pytest.mark.parametrize(("images", "epochs"), [(10, 240), (200, 120), (1464, 20), (10_000, 20)])

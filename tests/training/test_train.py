@@ -260,6 +260,20 @@ def test_voc2012_best_recipe_on_a_small_devkit(tmp_path):
     assert len(metrics["per_class_iou"]) == 21
 
 
+@pytest.mark.slow
+def test_a_run_at_another_size_predicts_at_it(shapes, tmp_path):
+    run_dir = tmp_path / "run"
+    assert (
+        train_here(shapes, run_dir, "--epochs", "1", "--short-side", "64", "--crop", "32", "32")
+        == 0
+    )
+    segmenter = Segmenter.load(run_dir)
+    assert segmenter.short_side == 64
+    metrics = json.loads((run_dir / "metrics.json").read_text())
+    assert metrics == evaluate(segmenter, load_split(str(shapes), "val")).to_dict()
+    assert main(["train", "--resume", str(run_dir), "--epochs", "2"]) == 0
+
+
 AVERAGED = "--ema 0.9 --accumulation-steps 2 --clip-norm 1 --backbone-rate 0.5 --frozen-epochs 1"
 
 
