@@ -70,7 +70,7 @@ def _flag_options(field: dataclasses.Field, hint) -> dict:
     if typing.get_origin(hint) is tuple:
         elements = typing.get_args(hint)
         options["nargs"] = "+" if elements[-1] is Ellipsis else len(elements)
-        hint = elements[0]
+        hint = _number_or_auto if str in inner else elements[0]
     if field.name == "recipe":
         options["choices"] = list(RECIPES)
     elif metadata["choices"]:
@@ -78,6 +78,14 @@ def _flag_options(field: dataclasses.Field, hint) -> dict:
     else:
         options["metavar"] = metadata["metavar"] or field.name.upper()
     return {**options, "type": hint}
+
+
+def _number_or_auto(text: str) -> float | str:
+    try:
+        return text if text == "auto" else float(text)
+    except ValueError as error:
+        message = f"must be auto or numbers. Received: {text!r}"
+        raise argparse.ArgumentTypeError(message) from error
 
 
 def _defaults(field: dataclasses.Field) -> str:

@@ -6,8 +6,11 @@ import dataclasses
 import sys
 
 import keras
+import numpy as np
+from tqdm import tqdm
 
 from fcn_keras.data import pipeline
+from fcn_keras.data.class_counts import balanced_weights, count_pixels
 from fcn_keras.data.split import LabelSet, Split, placeholder_names
 from fcn_keras.errors import UserError, few
 from fcn_keras.files.published import require_flags
@@ -25,13 +28,17 @@ LEAST_BATCH, LARGEST_BATCH = 4, 16
 FEW_STEPS = 200  # in which a network learns little
 
 
-def settle(config: TrainConfig, images: int, replicas: int) -> TrainConfig:
+def settle(config: TrainConfig, train: Split, replicas: int) -> TrainConfig:
     """The settings, with the automatic ones decided for this machine and these data.
 
     Args:
-        config: With `weights` or `mixed_precision` of `"auto"`, or `batch_size` of 0.
-        images: Number of training images.
+        config: With `weights`, `mixed_precision` or `class_weights` of `"auto"`, or `batch_size`
+            of 0.
+        train: The training images.
         replicas: Devices that share a batch.
+
+    Raises:
+        UserError: If a mask is to be counted that cannot be read.
     """
     changes: dict = {}
     if config.mixed_precision == "auto":
@@ -39,8 +46,12 @@ def settle(config: TrainConfig, images: int, replicas: int) -> TrainConfig:
     if config.weights == "auto":
         changes["weights"] = "none" if config.init_from else imagenet_or_none(config.backbone)
     if not config.batch_size:
-        size = batch_size_for(images, config.epochs)
+        size = batch_size_for(len(train), config.epochs)
         changes["batch_size"] = -(-size // replicas) * replicas
+    if config.class_weights == "auto":
+        indices = tqdm(range(len(train)), desc="Counting pixels", unit="mask", disable=None)
+        counts = (count_pixels(train.mask(index), train.labels) for index in indices)
+        changes["class_weights"] = balanced_weights(np.sum([*counts], axis=0))
     return dataclasses.replace(config, **changes)
 
 
@@ -129,14 +140,19 @@ def copy_run(init_from: str, model: keras.Model, labels: LabelSet) -> None:
 
 
 def plan(config: TrainConfig, splits: tuple[Split, Split]) -> str:
-    """A run in short: network, start, images and steps."""
+    """A run in short: network, start, images, steps and class weights."""
     weights = {"none": "random values", "imagenet": "ImageNet weights"}
     start = config.init_from or weights.get(config.weights, config.weights)
     steps = pipeline.steps_per_epoch(splits[0], config.batch_size)
+    of_classes = [
+        f"{name} {weight:g}"
+        for name, weight in zip(splits[0].labels.names, config.class_weights or ())
+    ]
     ends_early = 0 < (config.max_steps or 0) < config.epochs * steps
     return (
         f"{config.network} on {config.backbone}, starting from {start}. "
         f"Images: {len(splits[0])} for training, {len(splits[1])} for validation. "
         f"Epochs: {config.epochs}, each of {steps} steps of {config.batch_size} images"
         + (f"; ends after {config.max_steps} steps in all." if ends_early else ".")
+        + (f" Class weights: {', '.join(of_classes)}." if of_classes else "")
     )

@@ -70,7 +70,7 @@ def train(config: TrainConfig) -> RunFolder | None:
     strategy = make_strategy(config.devices)
     splits = _load_splits(config)
     _inspect(config, splits)
-    config = settle(config, len(splits[0]), strategy.num_replicas_in_sync)
+    config = settle(config, splits[0], strategy.num_replicas_in_sync)
     _note_doubts(config, len(splits[0]))
     model = _build_and_compile(config, splits, strategy)
     meet(strategy, _what_workers_share(config, splits))
@@ -234,9 +234,10 @@ def _build_and_compile(config: TrainConfig, splits: tuple[Split, Split], strateg
     require_class_weights(config, len(labels))
     keras.utils.set_random_seed(config.seed)
     steps = pipeline.steps_per_epoch(splits[0], config.batch_size) * config.epochs
+    class_weights: Any = config.class_weights  # no longer "auto"
     pixel_loss = functools.partial(
         objectives.SegmentationCrossentropy,
-        config.class_weights,
+        class_weights,
         kind=config.loss,
         label_smoothing=config.label_smoothing,
     )

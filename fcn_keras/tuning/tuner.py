@@ -51,9 +51,9 @@ def run_search(search: Search, directory) -> None:
         raise UserError("A search runs on one machine, but TF_CONFIG names several. Unset it.")
     # Before TensorFlow starts.
     replicas = training.make_strategy(search.train.devices).num_replicas_in_sync
-    images = len(split_of(search.train, "train"))  # a mistake shows at once
+    split = split_of(search.train, "train")  # a mistake shows at once
     goes_on = claim_folder(search, directory)
-    train = settle(_as_before(search.train, directory), images, replicas)  # once for all trials
+    train = settle(_as_before(search.train, directory), split, replicas)  # once for all trials
     search = dataclasses.replace(search, train=train)
     study = open_study(directory)
     if search.tuner == "hyperband":
@@ -73,7 +73,12 @@ def _as_before(train: TrainConfig, directory) -> TrainConfig:
     """The settings, with the automatic ones as the first trial, if any, decided them."""
     for config in sorted(Path(directory).glob("trial_*/run/config.json")):
         first = RunFolder(config.parent).read_config()
-        automatic = {"weights": "auto", "mixed_precision": "auto", "batch_size": 0}
+        automatic = {
+            "weights": "auto",
+            "mixed_precision": "auto",
+            "class_weights": "auto",
+            "batch_size": 0,
+        }
         names = [name for name, value in automatic.items() if getattr(train, name) == value]
         return dataclasses.replace(train, **{name: getattr(first, name) for name in names})
     return train

@@ -57,6 +57,8 @@ def test_voc2012_steps_as_d2l_does():
         ({"learning_rate": 10**400}, "--learning-rate must be at most 4294967295"),
         ({"momentum": math.inf}, "--momentum must be finite. Received: inf."),
         ({"class_weights": (1, math.nan)}, "--class-weights must be finite"),
+        ({"class_weights": "balanced"}, "--class-weights must be auto, or one number per class. R"),
+        ({"class_weights": ("auto", 1.0)}, r"one number per class. Received: \('auto', 1.0\)."),
         ({"class_weights": (1, -0.5)}, "--class-weights must be at least 0"),
         ({"label_smoothing": 1.0}, "--label-smoothing must be below 1, such as 0.1. Received: 1.0"),
         ({"label_smoothing": 0.1, "loss": "focal"}, "--label-smoothing does not apply to --loss"),

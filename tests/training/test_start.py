@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import re
 import shutil
 from pathlib import Path
@@ -13,12 +14,12 @@ import pytest
 import tensorflow as tf
 from kagglehub import cache
 from kagglehub.handle import parse_model_handle
-from support.fake_folder import CLASSES
+from support.fake_folder import CLASSES, write_folder
 from support.runs import QUICK
 
 from fcn_keras.cli import main
 from fcn_keras.data import load_split
-from fcn_keras.data.split import LabelSet
+from fcn_keras.data.split import LabelSet, Split
 from fcn_keras.errors import UserError
 from fcn_keras.inference.loading import load_model
 from fcn_keras.models.backbones import build_features
@@ -31,6 +32,11 @@ from fcn_keras.training.train import _build_and_compile
 def fcn_8s(classes, backbone="tiny"):
     keras.utils.set_random_seed(5)
     return build_fcn(backbone, classes, 8, weights=None)
+
+
+def examples(count):
+    """A split whose files are not read."""
+    return Split("train", LabelSet(CLASSES), tuple(map(str, range(count))), read=None)
 
 
 def kernel(model, layer):
@@ -144,7 +150,7 @@ def test_automatic_weights_are_imagenet_only_where_they_can_be_had(
     monkeypatch.setenv("KAGGLEHUB_CACHE", str(tmp_path))
     for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")  # a port that refuses
-    assert settle(config, 6, 1).weights == "none"
+    assert settle(config, examples(6), 1).weights == "none"
     errors = capfd.readouterr().err
     assert errors.startswith("Note: --weights auto starts from random values. The weights 'resn")
     assert "python -c 'import keras_hub; " in errors and '.save_to_preset("DIR")\'' in errors
@@ -159,17 +165,17 @@ def test_automatic_weights_are_imagenet_only_where_they_can_be_had(
     preset.save_to_preset(str(cached))
     for file in cached.iterdir():
         cache.Cache().mark_as_complete(handle, file.name)
-    assert settle(config, 6, 1).weights == "imagenet" and capfd.readouterr().err == ""
+    assert settle(config, examples(6), 1).weights == "imagenet" and capfd.readouterr().err == ""
     features = build_features("resnet18", "imagenet")
     assert np.array_equal(*(net.get_layer("conv1_conv").kernel for net in (features, preset)))
 
 
 def test_automatic_weights_of_a_backbone_without_any(shapes, capfd):
     config = TrainConfig.from_recipe(dataset=str(shapes), backbone="resnet34")
-    assert settle(config, 6, 1).weights == "none"
+    assert settle(config, examples(6), 1).weights == "none"
     assert "no ImageNet weights for resnet34" in capfd.readouterr().err
     begun = TrainConfig.from_recipe(dataset=str(shapes), init_from="run")
-    assert settle(begun, 6, 1).weights == "none" and capfd.readouterr().err == ""
+    assert settle(begun, examples(6), 1).weights == "none" and capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize(
@@ -180,10 +186,11 @@ def test_automatic_weights_of_a_backbone_without_any(shapes, capfd):
 def test_few_images_make_small_batches(images, epochs, size):
     assert batch_size_for(images, epochs) == size
     config = TrainConfig.from_recipe("strong", weights="none", epochs=epochs)
-    assert settle(config, images, 1).batch_size == size
-    assert settle(config, images, 3).batch_size % 3 == 0 < settle(config, images, 3).batch_size
+    train = examples(images)
+    assert settle(config, train, 1).batch_size == size
+    assert settle(config, train, 3).batch_size % 3 == 0 < settle(config, train, 3).batch_size
     given = TrainConfig.from_recipe("strong", weights="none", batch_size=7)
-    assert settle(given, images, 1) == given
+    assert settle(given, train, 1) == given
 
 
 @pytest.mark.parametrize(("steps", "momentum"), [(10, 0.5), (50, 0.8), (100, 0.9), (9999, 0.9)])
@@ -226,10 +233,42 @@ def test_the_plan_says_what_the_run_starts_from(shapes):
     assert "FCN-32s on resnet18, starting from ImageNet weights. " in plan(imagenet, splits)
 
 
+def test_class_weights_follow_from_the_masks_of_training(shapes, capfd):
+    train = load_split(str(shapes), "train")
+    masks = [train.read(index)[1] for index in range(4)]
+    counts = [sum(int((mask == number).sum()) for mask in masks) for number in range(3)]
+    settings = {"dataset": str(shapes), "weights": "none", "batch_size": 2}
+    config = TrainConfig.from_recipe(class_weights="auto", **settings)
+    settled = settle(config, train.take(4), 1)
+    # Paszke et al. 2016, section 5.2; unlabelled pixels have no share.
+    expected = [1 / math.log(1.02 + count / sum(counts)) for count in counts]
+    assert settled.class_weights == pytest.approx(expected, rel=5e-3)
+    told = plan(settled, (train, load_split(str(shapes), "val")))
+    ground, box, bar = settled.class_weights
+    assert told.endswith(f"2 images. Class weights: ground {ground}, box {box}, bar {bar}.")
+    assert "mask" not in capfd.readouterr().err  # the progress bar is for terminals
+
+
+def test_class_weights_of_unreadable_masks_are_an_error(tmp_path):
+    folder = write_folder(tmp_path)
+    train = load_split(str(folder), "train")
+    (folder / "SegmentationClass" / "train_3.png").write_bytes(b"no PNG")
+    config = TrainConfig.from_recipe(
+        dataset=str(folder), weights="none", batch_size=2, class_weights="auto"
+    )
+    with pytest.raises(UserError, match="train_3.png"):
+        settle(config, train, 1)
+    assert settle(config, train.take(3), 1).class_weights != "auto"
+
+
 def test_the_configuration_holds_what_automatic_settings_became(shapes, tmp_path, capfd):
     quick = [flag for flag in QUICK if flag not in ("--batch-size", "6")]
-    flags = ["--epochs", "1", "--run-dir", str(tmp_path / "run")]
-    assert main(["train", "--dataset", str(shapes), *quick, *flags]) == 0
+    flags = ["--epochs", "1", "--class-weights", "auto", "--loss", "ohem", "--label-smoothing"]
+    flags += ["0.1", "--region-loss", "lovasz", "--region-weight", "1"]
+    run_dir = ["--run-dir", str(tmp_path / "run")]
+    assert main(["train", "--dataset", str(shapes), *quick, *flags, *run_dir]) == 0
     settings = json.loads((tmp_path / "run" / "config.json").read_text())["train"]
     assert (settings["weights"], settings["batch_size"]) == ("none", 4)
+    first, *others = settings["class_weights"]
+    assert len(others) == 2 and 1.42 < first < min(others) < 50.5  # most pixels are ground
     assert "tiny has random weights only" in capfd.readouterr().err
