@@ -27,7 +27,7 @@ def balanced_weights(pixels: np.ndarray) -> tuple[float, ...]:
     has no effect, and a large one would only inflate the validation loss.
 
     Source: Paszke et al. 2016, "ENet: A Deep Neural Network Architecture for Real-Time Semantic
-    Segmentation", section 5.2.
+    Segmentation", section 5.
 
     Args:
         pixels: Sums of what `count_pixels` returns.

@@ -161,7 +161,7 @@ class Split:
             self,
             ids=tuple(self.ids[index] for index in chosen),
             read=lambda index: self.read(chosen[index]),
-            read_mask=lambda index: self.mask(chosen[index]),
+            read_mask=self.read_mask and (lambda index: self.mask(chosen[index])),
         )
 
     def take(self, count: int) -> Split:

@@ -23,7 +23,7 @@ def soft_overlap_loss(mask, logits, labelled, false_positives: float, false_nega
     coefficient.
 
     Source: Salehi et al. 2017, "Tversky Loss Function for Image Segmentation Using 3D Fully
-    Convolutional Deep Networks", section 2.2; for the IoU, Rahman and Wang 2016, "Optimizing
+    Convolutional Deep Networks"; for the IoU, Rahman and Wang 2016, "Optimizing
     Intersection-Over-Union in Deep Neural Networks for Image Segmentation"; for Dice, Milletari et
     al. 2016, "V-Net", section 3, without its squares.
     """
@@ -48,7 +48,7 @@ def lovasz_softmax_loss(mask, logits, labelled):
     as long, pixels are counted by their error in `LEVELS` steps: the order of equal errors
     does not matter.
 
-    Source: Berman et al. 2018, "The Lovász-Softmax Loss", section 3 and algorithm 1, over the
+    Source: Berman et al. 2018, "The Lovász-Softmax Loss", algorithm 1, over the
     classes present and all pixels of the batch.
     """
     classes = logits.shape[-1]
@@ -86,7 +86,7 @@ def count(values, size: int):
 REGION_LOSSES = {
     "jaccard": functools.partial(soft_overlap_loss, false_positives=1.0, false_negatives=1.0),
     "dice": functools.partial(soft_overlap_loss, false_positives=0.5, false_negatives=0.5),
-    # The values that Salehi et al. found best (section 3.3): they favour recall.
+    # The values with which Salehi et al. had the best results: they favour recall.
     "tversky": functools.partial(soft_overlap_loss, false_positives=0.3, false_negatives=0.7),
     "lovasz": lovasz_softmax_loss,
 }

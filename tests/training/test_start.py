@@ -240,7 +240,7 @@ def test_class_weights_follow_from_the_masks_of_training(shapes, capfd):
     settings = {"dataset": str(shapes), "weights": "none", "batch_size": 2}
     config = TrainConfig.from_recipe(class_weights="auto", **settings)
     settled = settle(config, train.take(4), 1)
-    # Paszke et al. 2016, section 5.2; unlabelled pixels have no share.
+    # Paszke et al. 2016, section 5; unlabelled pixels have no share.
     expected = [1 / math.log(1.02 + count / sum(counts)) for count in counts]
     assert settled.class_weights == pytest.approx(expected, rel=5e-3)
     told = plan(settled, (train, load_split(str(shapes), "val")))
