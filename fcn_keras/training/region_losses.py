@@ -16,7 +16,7 @@ LEVELS = 4096  # of a pixel's error; more change the Lovász loss by less than 1
 
 
 def soft_overlap_loss(mask, logits, labelled, false_positives: float, false_negatives: float):
-    """One minus the mean soft Tversky index, which is 1 where nothing is labelled.
+    """One minus the mean soft Tversky index. Where nothing is labelled, the loss is 1.
 
     With the pixels' probabilities in place of counts, a class's index is `hits / (hits +
     false_positives * FP + false_negatives * FN)`. Weights of 1 give the IoU, of 0.5 the Dice
@@ -33,15 +33,15 @@ def soft_overlap_loss(mask, logits, labelled, false_positives: float, false_nega
     hits = ops.sum(probabilities * truth, axis=0)
     pixels = ops.sum(truth, axis=0)
     # FP is the sum of the probabilities less hits, FN that of the pixels.
-    both = 1 - false_positives - false_negatives
+    of_hits = 1 - false_positives - false_negatives
     whole = false_positives * ops.sum(probabilities, axis=0) + false_negatives * pixels
     present = ops.cast(pixels > 0, "float32")
-    index = present * hits / ops.maximum(whole + both * hits, 1e-7)
+    index = present * hits / ops.maximum(whole + of_hits * hits, 1e-7)
     return 1 - ops.sum(index) / ops.maximum(ops.sum(present), 1)
 
 
 def lovasz_softmax_loss(mask, logits, labelled):
-    """The Lovász extension of one minus the mean IoU, which is 0 where nothing is labelled.
+    """The Lovász extension of one minus the mean IoU. Where nothing is labelled, the loss is 0.
 
     A class's loss is the sum over the pixels, from the largest error to the smallest, of the error
     times what the pixel adds to one minus the IoU. Instead of being sorted, which takes ten times
