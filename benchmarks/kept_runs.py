@@ -40,7 +40,7 @@ def require_same_settings(run, config: TrainConfig) -> None:
     before, now = vars(run.read_config()), vars(config)
     for key in now:
         decided = key in AUTOMATIC and now[key] == AUTOMATIC[key]  # by the run
-        if key not in ("run_dir", "init_from") and not decided and before[key] != now[key]:
+        if key not in ("run_dir", "init_from", "given") and not decided and before[key] != now[key]:
             raise UserError(
                 f"{run.path}: was trained with {key} {before[key]}, not {now[key]}. "
                 "Choose another --out."

@@ -137,6 +137,7 @@ def _add_convert(data) -> None:
 
 def _check(arguments) -> int:
     from fcn_keras.data.check import check_directory
+    from fcn_keras.data.class_counts import balanced_weights
 
     if arguments.pictures:
         if not arguments.pictures.lower().endswith(".png"):
@@ -150,10 +151,14 @@ def _check(arguments) -> int:
         pixels, images = report.pixels[split], report.images[split]
         width = max(map(len, names))
         print(f"{printable(split)}: {size} images")
-        print(f"  {'class':{width}}  images       pixels   share")
-        for name, image_count, pixel_count in zip(names, images, pixels):
+        title, weights = "", [""] * len(names)
+        if split == "train" and classes:  # what --class-weights auto chooses
+            title = "  weight"
+            weights = [*(f"  {weight:6g}" for weight in balanced_weights(pixels)), ""]
+        print(f"  {'class':{width}}  images       pixels   share{title}")
+        for name, image_count, pixel_count, weight in zip(names, images, pixels, weights):
             share = pixel_count / max(1, pixels.sum())
-            print(f"  {name:{width}}  {image_count:6}  {pixel_count:11}  {share:6.2%}")
+            print(f"  {name:{width}}  {image_count:6}  {pixel_count:11}  {share:6.2%}{weight}")
     if arguments.pictures:
         _write_pictures(arguments, report)
     for note in report.notes:

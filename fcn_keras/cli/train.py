@@ -10,7 +10,7 @@ from fcn_keras.cli.early import check_resumed, check_run_dir, check_training
 from fcn_keras.cli.shared import import_tensorflow, print_next
 from fcn_keras.errors import UserError
 from fcn_keras.runs.checks import flag
-from fcn_keras.runs.config import GROUPS, TrainConfig
+from fcn_keras.runs.config import GROUPS, SETTINGS, TrainConfig
 from fcn_keras.runs.recipes import RECIPES
 
 RESUMABLE = ("epochs", "max_steps", "devices", "data_dir")
@@ -43,7 +43,7 @@ def add(commands) -> None:
 def add_config_flags(parser, left_out: tuple[str, ...] = ()) -> None:
     """Adds a flag for every field of `TrainConfig`; flags that are not given set nothing."""
     hints = typing.get_type_hints(TrainConfig)
-    for field in dataclasses.fields(TrainConfig):
+    for field in SETTINGS:
         if field.name in GROUPS:
             group = parser.add_argument_group(GROUPS[field.name])
         if field.name not in left_out:
@@ -54,7 +54,7 @@ def add_config_flags(parser, left_out: tuple[str, ...] = ()) -> None:
 
 def given_settings(arguments) -> dict:
     """The fields of `TrainConfig` whose flags were given, and `jaccard_weight`; see `renamed`."""
-    names = [*(field.name for field in dataclasses.fields(TrainConfig)), "jaccard_weight"]
+    names = [*(field.name for field in SETTINGS), "jaccard_weight"]
     return {name: getattr(arguments, name) for name in names if hasattr(arguments, name)}
 
 
@@ -70,7 +70,7 @@ def _flag_options(field: dataclasses.Field, hint) -> dict:
     if typing.get_origin(hint) is tuple:
         elements = typing.get_args(hint)
         options["nargs"] = "+" if elements[-1] is Ellipsis else len(elements)
-        hint = elements[0]
+        hint = _number_or_auto if str in inner else elements[0]
     if field.name == "recipe":
         options["choices"] = list(RECIPES)
     elif metadata["choices"]:
@@ -78,6 +78,14 @@ def _flag_options(field: dataclasses.Field, hint) -> dict:
     else:
         options["metavar"] = metadata["metavar"] or field.name.upper()
     return {**options, "type": hint}
+
+
+def _number_or_auto(text: str) -> float | str:
+    try:
+        return text if text == "auto" else float(text)
+    except ValueError as error:
+        message = f"must be auto or numbers. Received: {text!r}"
+        raise argparse.ArgumentTypeError(message) from error
 
 
 def _defaults(field: dataclasses.Field) -> str:
@@ -93,7 +101,9 @@ def _defaults(field: dataclasses.Field) -> str:
 
 
 def _text(value) -> str:
-    """A value as it is typed, or `on` or `off`."""
+    """A value as it is typed, or `on`, `off` or `automatic`."""
+    if value is None:
+        return "automatic"
     if isinstance(value, bool):
         return "on" if value else "off"
     values = value if isinstance(value, tuple) else (value,)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,26 @@ def count_pixels(mask: np.ndarray, labels: LabelSet) -> np.ndarray:
     """The pixels of each class, and as the last those without one, int64 `(classes + 1,)`."""
     histogram = np.bincount(mask.ravel(), minlength=256)
     return np.append(histogram[: len(labels)], histogram[IGNORE_ID])
+
+
+def balanced_weights(pixels: np.ndarray) -> tuple[float, ...]:
+    """Class weights that are larger the rarer a class is: `1 / ln(1.02 + share)`, 1.42 to 50.5.
+
+    The share is that of the labelled pixels. A class without any has the weight 1: in training it
+    has no effect, and a large one would only inflate the validation loss.
+
+    Source: Paszke et al. 2016, "ENet: A Deep Neural Network Architecture for Real-Time Semantic
+    Segmentation", section 5.
+
+    Args:
+        pixels: Sums of what `count_pixels` returns.
+
+    Returns:
+        One weight per class, of three significant digits.
+    """
+    shares = pixels[:-1] / max(1, pixels[:-1].sum())
+    weights = [1 / math.log(1.02 + share) if share else 1.0 for share in shares]
+    return tuple(float(f"{weight:.3g}") for weight in weights)
 
 
 def problems_of_counts(

@@ -74,7 +74,10 @@ def directory_split(root, split: str, labels: LabelSet | None = None) -> Split:
         require_same_size(image, mask, mask_path)
         return image, mask
 
-    return Split(split, labels, ids, read)
+    def mask(index: int) -> np.ndarray:
+        return read_mask(find_mask(root, ids[index]), labels)
+
+    return Split(split, labels, ids, read, mask)
 
 
 def read_labels(root) -> LabelSet:

@@ -20,7 +20,6 @@ from fcn_keras.data.directory import (
     find_image,
     find_mask,
     read_file,
-    read_mask,
     require_same_size,
 )
 from fcn_keras.data.layout import CLASSES_FILE, MASK_FOLDER, convert_command
@@ -228,7 +227,7 @@ def inspect_before_training(root, splits: Sequence[Split]) -> list[str]:
             if place < INSPECTED:
                 pixels = inspection.look(name)
             else:
-                pixels = count_pixels(read_mask(find_mask(root, name), labels), labels)
+                pixels = count_pixels(split.mask(index), labels)
             counts += pixels
             room -= int(pixels.sum())
         else:

@@ -140,15 +140,21 @@ class Split:
         read: Takes an index; returns `(image, mask)`: uint8 `(H, W, 3)` in RGB
             and uint8 `(H, W)` of class ids, 255 where unlabelled. Raises
             `UserError` naming the file if that cannot be read.
+        read_mask: The same for the mask alone, if that takes less time.
     """
 
     name: str
     labels: LabelSet
     ids: tuple[str, ...]
     read: Callable[[int], tuple[np.ndarray, np.ndarray]]
+    read_mask: Callable[[int], np.ndarray] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def mask(self, index: int) -> np.ndarray:
+        """The mask of an example, uint8 `(H, W)`."""
+        return self.read_mask(index) if self.read_mask else self.read(index)[1]
 
     def select(self, indices: Iterable[int]) -> Split:
         """The split's examples at these indices, in this order."""
@@ -157,6 +163,7 @@ class Split:
             self,
             ids=tuple(self.ids[index] for index in chosen),
             read=lambda index: self.read(chosen[index]),
+            read_mask=self.read_mask and (lambda index: self.mask(chosen[index])),
         )
 
     def take(self, count: int) -> Split:
@@ -181,7 +188,7 @@ def resized(split: Split, short_side: int) -> Split:
         image = image.resize(size, Image.Resampling.BILINEAR)
         return np.asarray(image), np.asarray(mask.resize(size, Image.Resampling.NEAREST))
 
-    return dataclasses.replace(split, read=read)
+    return dataclasses.replace(split, read=read, read_mask=None)
 
 
 def drop_smaller(split: Split, crop: tuple[int, int]) -> Split:

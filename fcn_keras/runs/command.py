@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shlex
 
 from fcn_keras.runs.checks import flag
-from fcn_keras.runs.config import TrainConfig
+from fcn_keras.runs.config import SETTINGS, TrainConfig
 from fcn_keras.runs.recipes import RECIPES
 
 
@@ -16,7 +15,7 @@ def changed_settings(config: TrainConfig) -> dict:
     recipe["dilated"] = RECIPES[config.recipe].get("dilated", False)
     return {
         field.name: getattr(config, field.name)
-        for field in dataclasses.fields(TrainConfig)
+        for field in SETTINGS
         if field.name not in ("recipe", "run_dir")
         and getattr(config, field.name) != recipe[field.name]
     }

@@ -283,8 +283,12 @@ class TrainConfig:
         "loss of the pixels: cross-entropy, focal loss, or cross-entropy of the hardest pixels",
         choices=("crossentropy", "focal", "ohem"),
     )
-    class_weights: tuple[float, ...] | None = _setting(
-        None, "weight of each class in the loss (1 for each)", metavar="W", minimum=0
+    class_weights: tuple[float, ...] | str | None = _setting(
+        None,
+        "weight of each class in the loss, or auto, which gives rare classes larger ones, "
+        "1 / ln(1.02 + share of the training pixels) (1 for each)",
+        metavar="W",
+        minimum=0,
     )
     label_smoothing: float = _setting(
         0.0,
@@ -319,17 +323,27 @@ class TrainConfig:
     run_dir: str | None = _setting(
         None, "new folder for the results (runs/DATASET-TIME)", metavar="DIR"
     )
+    # Names of settings that did not come from the recipe, so that another may take its place.
+    given: tuple[str, ...] = dataclasses.field(default=(), compare=False)
 
     def __post_init__(self):
-        for name in ("crop", "scale", "class_weights"):  # JSON has lists only
+        for name in ("crop", "scale", "class_weights", "given"):  # JSON has lists only
             if isinstance(getattr(self, name), list):
                 object.__setattr__(self, name, tuple(getattr(self, name)))
+        if self.class_weights == ("auto",):  # from the command line
+            object.__setattr__(self, "class_weights", "auto")
         if self.dilated and self.output_stride == 32:  # the default
             object.__setattr__(self, "output_stride", None)
         if self.dilated and self.auxiliary_weight is None:
             object.__setattr__(self, "auxiliary_weight", 0.4)
+        weights = self.class_weights
+        words = weights if isinstance(weights, tuple) else (weights,)
+        if weights != "auto" and any(isinstance(word, str) for word in words):
+            raise UserError(
+                f"--class-weights must be auto, or one number per class. Received: {weights!r}."
+            )
         require_types(self)
-        for field in dataclasses.fields(self):
+        for field in SETTINGS:
             check_value(field, getattr(self, field.name))
         if self.backbone not in (*BACKBONES, "tiny"):
             offered = ", ".join(BACKBONES)
@@ -405,6 +419,9 @@ class TrainConfig:
         return TrainConfig(**_combined(vars(self), settings))
 
 
+SETTINGS = tuple(field for field in dataclasses.fields(TrainConfig) if field.name != "given")
+
+
 def _combined(base: dict, settings: dict) -> dict:
     """Settings in place of those of a recipe or run.
 
@@ -414,6 +431,7 @@ def _combined(base: dict, settings: dict) -> dict:
         UserError: If both are given.
     """
     settings = renamed(settings)
+    given = {*base.get("given", ()), *settings} - {"recipe"}
     if settings.get("dilated") and settings.get("output_stride"):
         raise UserError(BOTH_FORMS)
     before = base.get("dilated", False)
@@ -421,7 +439,7 @@ def _combined(base: dict, settings: dict) -> dict:
     if dilated != before:
         unused = ("output_stride", "upsampling", "auxiliary_weight")
         base = {name: value for name, value in base.items() if name not in unused}
-    return {**base, "dilated": dilated, **settings}
+    return {**base, "dilated": dilated, **settings, "given": tuple(sorted(given))}
 
 
 def renamed(settings: dict) -> dict:
@@ -460,8 +478,8 @@ def split_of(config: TrainConfig, part: str) -> Split:
 
 
 def require_class_weights(config: TrainConfig, classes: int) -> None:
-    """Raises `UserError` if there are class weights but not one for each class."""
-    if config.class_weights is not None and len(config.class_weights) != classes:
+    """Raises `UserError` if class weights are given, but not one for each class."""
+    if isinstance(config.class_weights, tuple) and len(config.class_weights) != classes:
         raise UserError(
             f"--class-weights needs one weight for each of the {classes} classes. Received: "
             f"{len(config.class_weights)}."

@@ -7,7 +7,9 @@ import math
 import sys
 
 import numpy as np
+from tqdm import tqdm
 
+from fcn_keras.data.class_counts import balanced_weights, count_pixels
 from fcn_keras.data.split import Split
 from fcn_keras.errors import UserError
 from fcn_keras.files.images import resized_size
@@ -18,7 +20,7 @@ from fcn_keras.training.devices import fast_precision
 
 # The values that ask for a choice.
 AUTOMATIC = {
-    **{"weights": "auto", "mixed_precision": "auto", "crop": (0, 0)},
+    **{"weights": "auto", "mixed_precision": "auto", "class_weights": "auto", "crop": (0, 0)},
     **{"batch_size": 0, "epochs": 0, "coarse_epochs": None, "short_side": None},
 }
 # Bounds of the automatic batch size. With fewer images, BatchNorm's statistics vary too much.
@@ -42,6 +44,9 @@ def settle(config: TrainConfig, train: Split, replicas: int) -> tuple[TrainConfi
 
     Returns:
         The settings, and a line for each choice that follows from the data, with its reason.
+
+    Raises:
+        UserError: If a mask that is looked at cannot be read.
     """
     images, reasons = len(train), []
     if config.weights == "auto":
@@ -50,7 +55,7 @@ def settle(config: TrainConfig, train: Split, replicas: int) -> tuple[TrainConfi
     if config.mixed_precision == "auto":
         changes["mixed_precision"] = fast_precision()
     if not all(config.crop) or config.short_side is None:
-        sizes = [train.read(index)[1].shape for index in range(0, images, -(-images // SAMPLED))]
+        sizes = [train.mask(index).shape for index in range(0, images, -(-images // SAMPLED))]
         height, width = (int(side) for side in np.median(sizes, axis=0))
         of_size = f"images are {height}×{width} (median)"
         side = config.short_side
@@ -70,6 +75,10 @@ def settle(config: TrainConfig, train: Split, replicas: int) -> tuple[TrainConfi
         size = batch_size_for(images, changes.get("epochs", config.epochs))
         changes["batch_size"] = -(-size // replicas) * replicas
         reasons.append(f"--batch-size {changes['batch_size']}: {images} images")
+    if config.class_weights == "auto":
+        indices = tqdm(range(images), desc="Counting pixels", unit="mask", disable=None)
+        counts = (count_pixels(train.mask(index), train.labels) for index in indices)
+        changes["class_weights"] = balanced_weights(np.sum([*counts], axis=0))
     return dataclasses.replace(config, **changes), reasons
 
 
@@ -86,14 +95,11 @@ def _with_known_weights(config: TrainConfig) -> TrainConfig:
 
 
 def from_random(config: TrainConfig) -> TrainConfig:
-    """The settings for random weights: what a recipe set becomes what `FROM_RANDOM` sets."""
+    """The settings for random weights: those of the recipe in `FROM_RANDOM`, and what was given."""
     recipe = FROM_RANDOM.get(config.recipe, config.recipe)
-    before, after = (TrainConfig.from_recipe(name) for name in (config.recipe, recipe))
-    changes = {
-        name: getattr(after, name)
-        for name in RECIPES[config.recipe].keys() | RECIPES[recipe].keys()
-        if getattr(config, name) == getattr(before, name)
-    }
+    names = (RECIPES[config.recipe].keys() | RECIPES[recipe].keys()) - {*config.given}
+    after = TrainConfig.from_recipe(recipe)
+    changes = {name: getattr(after, name) for name in names}
     return dataclasses.replace(config, **{**changes, "recipe": recipe, "weights": "none"})
 
 

@@ -11,7 +11,7 @@ from fcn_keras.data.split import IGNORE_ID
 from fcn_keras.runs.config import renamed
 from fcn_keras.training.region_losses import REGION_LOSSES, count
 
-# The focal loss's focusing parameter (Lin et al. 2017, section 4.1).
+# The focal loss's focusing parameter (Lin et al. 2017, section 3.2).
 FOCUSING = 2
 # The largest probability of a hard pixel's true class, and the least share of hard pixels. Both are
 # those of OhemCELoss in github.com/CoinCheung/BiSeNet.

@@ -16,14 +16,14 @@ LEVELS = 4096  # of a pixel's error; more change the Lovász loss by less than 1
 
 
 def soft_overlap_loss(mask, logits, labelled, false_positives: float, false_negatives: float):
-    """One minus the mean soft Tversky index, which is 1 where nothing is labelled.
+    """One minus the mean soft Tversky index. Where nothing is labelled, the loss is 1.
 
     With the pixels' probabilities in place of counts, a class's index is `hits / (hits +
     false_positives * FP + false_negatives * FN)`. Weights of 1 give the IoU, of 0.5 the Dice
     coefficient.
 
     Source: Salehi et al. 2017, "Tversky Loss Function for Image Segmentation Using 3D Fully
-    Convolutional Deep Networks", section 2.2; for the IoU, Rahman and Wang 2016, "Optimizing
+    Convolutional Deep Networks"; for the IoU, Rahman and Wang 2016, "Optimizing
     Intersection-Over-Union in Deep Neural Networks for Image Segmentation"; for Dice, Milletari et
     al. 2016, "V-Net", section 3, without its squares.
     """
@@ -33,22 +33,22 @@ def soft_overlap_loss(mask, logits, labelled, false_positives: float, false_nega
     hits = ops.sum(probabilities * truth, axis=0)
     pixels = ops.sum(truth, axis=0)
     # FP is the sum of the probabilities less hits, FN that of the pixels.
-    both = 1 - false_positives - false_negatives
+    of_hits = 1 - false_positives - false_negatives
     whole = false_positives * ops.sum(probabilities, axis=0) + false_negatives * pixels
     present = ops.cast(pixels > 0, "float32")
-    index = present * hits / ops.maximum(whole + both * hits, 1e-7)
+    index = present * hits / ops.maximum(whole + of_hits * hits, 1e-7)
     return 1 - ops.sum(index) / ops.maximum(ops.sum(present), 1)
 
 
 def lovasz_softmax_loss(mask, logits, labelled):
-    """The Lovász extension of one minus the mean IoU, which is 0 where nothing is labelled.
+    """The Lovász extension of one minus the mean IoU. Where nothing is labelled, the loss is 0.
 
     A class's loss is the sum over the pixels, from the largest error to the smallest, of the error
     times what the pixel adds to one minus the IoU. Instead of being sorted, which takes ten times
     as long, pixels are counted by their error in `LEVELS` steps: the order of equal errors
     does not matter.
 
-    Source: Berman et al. 2018, "The Lovász-Softmax Loss", section 3 and algorithm 1, over the
+    Source: Berman et al. 2018, "The Lovász-Softmax Loss", algorithm 1, over the
     classes present and all pixels of the batch.
     """
     classes = logits.shape[-1]
@@ -86,7 +86,7 @@ def count(values, size: int):
 REGION_LOSSES = {
     "jaccard": functools.partial(soft_overlap_loss, false_positives=1.0, false_negatives=1.0),
     "dice": functools.partial(soft_overlap_loss, false_positives=0.5, false_negatives=0.5),
-    # The values that Salehi et al. found best (section 3.3): they favour recall.
+    # The values with which Salehi et al. had the best results: they favour recall.
     "tversky": functools.partial(soft_overlap_loss, false_positives=0.3, false_negatives=0.7),
     "lovasz": lovasz_softmax_loss,
 }

@@ -85,10 +85,14 @@ def copy_run(init_from: str, model: keras.Model, labels: LabelSet) -> None:
 
 
 def plan(config: TrainConfig, splits: tuple[Split, Split]) -> str:
-    """A run in short: network, start, images and steps."""
+    """A run in short: network, start, images, steps and class weights."""
     weights = {"none": "random values", "imagenet": "ImageNet weights"}
     start = config.init_from or weights.get(config.weights, config.weights)
     steps = pipeline.steps_per_epoch(splits[0], config.batch_size)
+    of_classes = [
+        f"{name} {weight:g}"
+        for name, weight in zip(splits[0].labels.names, config.class_weights or ())
+    ]
     ends_early = 0 < (config.max_steps or 0) < config.epochs * steps
     return (
         f"{config.network} on {config.backbone}, starting from {start}. "
@@ -96,4 +100,5 @@ def plan(config: TrainConfig, splits: tuple[Split, Split]) -> str:
         f"Recipe {config.recipe}: {config.epochs} epochs, each of {steps} steps of "
         f"{config.batch_size} images, {config.epochs * steps} steps in all"
         + (f"; ends after {config.max_steps} of them." if ends_early else ".")
+        + (f" Class weights: {', '.join(of_classes)}." if of_classes else "")
     )

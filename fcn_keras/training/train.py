@@ -229,7 +229,8 @@ def _build_and_compile(config: TrainConfig, splits: tuple[Split, Split], strateg
             f"{replicas} devices{' of all workers' * several_workers(strategy)}. Received: "
             f"{config.batch_size}."
         )
-    workers = strategy.num_replicas_in_sync // len(strategy.extended.worker_devices)
+    cluster = Cluster.from_environment()
+    workers = len(cluster.addresses) if cluster else 1
     if config.cutmix and config.batch_size < 2 * workers:
         raise UserError(
             f"--cutmix needs a --batch-size of at least 2{' per worker' * (workers > 1)}. "
@@ -238,9 +239,10 @@ def _build_and_compile(config: TrainConfig, splits: tuple[Split, Split], strateg
     require_class_weights(config, len(labels))
     keras.utils.set_random_seed(config.seed)
     steps = pipeline.steps_per_epoch(splits[0], config.batch_size) * config.epochs
+    class_weights: Any = config.class_weights  # no longer "auto"
     pixel_loss = functools.partial(
         objectives.SegmentationCrossentropy,
-        config.class_weights,
+        class_weights,
         kind=config.loss,
         label_smoothing=config.label_smoothing,
     )
@@ -353,7 +355,7 @@ def _finish(run: RunFolder, splits: tuple[Split, Split], history: list[dict]) ->
 def _what_workers_share(config: TrainConfig, splits: tuple[Split, Split]):
     """What must be the same for all workers; the places of files may differ."""
     elsewhere: dict[str, Any] = dict.fromkeys(("data_dir", "run_dir", "init_from"))
-    elsewhere["dataset"] = ""
+    elsewhere |= {"dataset": "", "given": ()}
     elsewhere["weights"] = shown(config).weights
     return dataclasses.replace(config, **elsewhere), [split.ids for split in splits]
 

@@ -1,7 +1,7 @@
 """The command line: start-up and exit codes by real processes, messages in this process."""
 
 import atexit
-import dataclasses
+import math
 import os
 import re
 import shlex
@@ -12,14 +12,14 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
-from support.fake_folder import save_palette_png, write_folder
+from support.fake_folder import CLASSES, save_palette_png, write_folder
 from support.processes import FCN_KERAS, ROOT
 from support.runs import QUICK
 
 from fcn_keras import __main__, cli
 from fcn_keras.cli import _parser, main
 from fcn_keras.runs.checks import flag
-from fcn_keras.runs.config import TrainConfig
+from fcn_keras.runs.config import SETTINGS, TrainConfig
 from fcn_keras.runs.recipes import RECIPES
 
 
@@ -46,7 +46,7 @@ def test_help_shows_each_recipe_s_values(capsys, monkeypatch):
     text = re.sub(r"\n {10,}", " ", capsys.readouterr().out)  # long flags have lines of their own
     lines = [line for line in text.splitlines() if line.startswith("  --")]
     shown = {line.split()[0].rstrip(","): line for line in lines}
-    for field in dataclasses.fields(TrainConfig):
+    for field in SETTINGS:
         line = shown[flag(field.name)]
         default, *others = line[line.rindex("(") + 1 : -1].split("; ")
         assert line.endswith(")") and default
@@ -224,6 +224,7 @@ def test_bad_folder_ends_training_in_one_line(name, folder, tmp_path, capfd):
         (["--batch-size", "-1"], "--batch-size must be at least 0. Received: -1."),
         (["--dataset", "no/such"], "Received: 'no/such'"),
         (["--resume", "no/such"], "no/such: not a run folder"),
+        (["--class-weights", "auto", "1"], "--class-weights must be auto, or one number per"),
         (["--resume", "no/such", "--seed", "1"], "--seed cannot change in a resumed run"),
         (["--init-from", "no/such"], "no/such: no such model"),
         (["--backbone", "resnet19"], "backbone must be one of"),
@@ -246,6 +247,13 @@ def test_mistaken_values_are_named(flags, message, folder, tmp_path, capfd, monk
     stderr = capfd.readouterr().err
     assert message in stderr and "Traceback" not in stderr
     assert not (tmp_path / "runs").exists()
+
+
+def test_class_weights_that_are_no_numbers_are_one_line(capfd):
+    with pytest.raises(SystemExit, match="2"):
+        main(["train", "--class-weights", "1", "automatic"])
+    message = "error: argument --class-weights: must be auto or numbers. Received: 'automatic'"
+    assert capfd.readouterr().err.startswith(message)
 
 
 def test_empty_folder_is_named(tmp_path, capfd):
@@ -271,6 +279,11 @@ def test_data_check_of_a_good_and_a_bad_folder(folder, capfd):
     assert main(["data", "check", str(folder)]) == 0
     output = capfd.readouterr().out
     assert "train: 6 images" in output and "bar" in output and "0 problems." in output
+    train, val = output.split("val: ")
+    counts = [int(re.search(rf" {name} .* (\d+)  ", train)[1]) for name in CLASSES]
+    weights = [float(re.search(rf" {name} .* (\S+)\n", train)[1]) for name in CLASSES]
+    expected = [1 / math.log(1.02 + count / sum(counts)) for count in counts]
+    assert weights == pytest.approx(expected, rel=5e-3) and "weight" not in val
     cut(folder / "JPEGImages/train_1.jpg")
     assert main(["data", "check", str(folder)]) == 1
     captured = capfd.readouterr()

@@ -25,6 +25,8 @@ def test_reads_images_and_masks(folder):
     np.testing.assert_array_equal(
         mask, np.asarray(Image.open(folder / "SegmentationClass/train_1.png"))
     )
+    (folder / "JPEGImages/train_1.jpg").write_bytes(b"not needed for the mask")
+    np.testing.assert_array_equal(split.mask(1), mask)
 
 
 def test_png_images_are_found(folder):

@@ -70,6 +70,18 @@ def test_select_and_take():
     assert chosen.take(1).read(0) == 20
 
 
+def test_masks_are_read_alone_where_a_split_can_do_so():
+    def read(index):
+        return "image", f"mask {index}"
+
+    split = Split("train", LabelSet(("a",)), ("x", "y", "z"), read)
+    fast = Split("train", LabelSet(("a",)), ("x", "y", "z"), read, "mask {} alone".format)
+    assert (split.mask(1), fast.mask(1)) == ("mask 1", "mask 1 alone")
+    for each, end in ((split, ""), (fast, " alone")):
+        assert each.select([2, 0]).mask(0) == f"mask 2{end}"
+        assert each.select([2, 0]).take(1).mask(0) == f"mask 2{end}"
+
+
 def test_drop_smaller():
     sizes = [(8, 8), (7, 9), (9, 8), (8, 7)]
     split = Split(

@@ -6,7 +6,7 @@ from support.fake_folder import write_folder
 
 from fcn_keras.errors import UserError
 from fcn_keras.runs.command import train_command
-from fcn_keras.runs.config import DROPPED, GROUPS, TrainConfig, split_of
+from fcn_keras.runs.config import DROPPED, GROUPS, SETTINGS, TrainConfig, split_of
 from fcn_keras.runs.recipes import RECIPES
 
 
@@ -57,6 +57,8 @@ def test_voc2012_steps_as_d2l_does():
         ({"learning_rate": 10**400}, "--learning-rate must be at most 4294967295"),
         ({"momentum": math.inf}, "--momentum must be finite. Received: inf."),
         ({"class_weights": (1, math.nan)}, "--class-weights must be finite"),
+        ({"class_weights": "balanced"}, "--class-weights must be auto, or one number per class. R"),
+        ({"class_weights": ("auto", 1.0)}, r"one number per class. Received: \('auto', 1.0\)."),
         ({"class_weights": (1, -0.5)}, "--class-weights must be at least 0"),
         ({"label_smoothing": 1.0}, "--label-smoothing must be below 1, such as 0.1. Received: 1.0"),
         ({"label_smoothing": 0.1, "loss": "focal"}, "--label-smoothing does not apply to --loss"),
@@ -103,10 +105,10 @@ def test_values_out_of_range_are_named(setting, message):
 
 
 def test_recipes_set_existing_fields_and_each_field_has_help():
-    names = {field.name for field in dataclasses.fields(TrainConfig)}
+    names = {field.name for field in SETTINGS}
     for recipe in RECIPES.values():
         assert set(recipe) <= names
-    assert all(field.metadata["help"] for field in dataclasses.fields(TrainConfig))
+    assert all(field.metadata["help"] for field in SETTINGS)
     assert set(GROUPS) <= names and not names & set(DROPPED)
 
 

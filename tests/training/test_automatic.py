@@ -1,6 +1,7 @@
 """Settings that a run decides by the machine, the data and the weights at hand."""
 
 import json
+import math
 from pathlib import Path
 
 import keras_hub
@@ -8,13 +9,17 @@ import numpy as np
 import pytest
 from kagglehub import cache
 from kagglehub.handle import parse_model_handle
+from support.fake_folder import write_folder
 from support.runs import QUICK
 
 from fcn_keras.cli import main
+from fcn_keras.data import load_split
 from fcn_keras.data.split import LabelSet, Split
+from fcn_keras.errors import UserError
 from fcn_keras.models.backbones import build_features
 from fcn_keras.runs.config import TrainConfig
 from fcn_keras.training.automatic import batch_size_for, from_random, settle
+from fcn_keras.training.start import plan
 
 
 def split_of(images, size=(48, 64)):
@@ -116,10 +121,42 @@ def test_without_weights_what_the_recipe_set_gives_way_and_what_was_given_stays(
     assert changed == expected and changed.recipe == "strong" and changed.batch_size == 3
 
 
+def test_class_weights_follow_from_the_masks_of_training(shapes, capfd):
+    train = load_split(str(shapes), "train")
+    masks = [train.read(index)[1] for index in range(4)]
+    counts = [sum(int((mask == number).sum()) for mask in masks) for number in range(3)]
+    settings = {"dataset": str(shapes), "weights": "none", "batch_size": 2}
+    config = TrainConfig.from_recipe(class_weights="auto", **settings)
+    settled, _ = settle(config, train.take(4), 1)
+    # Paszke et al. 2016, section 5; unlabelled pixels have no share.
+    expected = [1 / math.log(1.02 + count / sum(counts)) for count in counts]
+    assert settled.class_weights == pytest.approx(expected, rel=5e-3)
+    told = plan(settled, (train, load_split(str(shapes), "val")))
+    ground, box, bar = settled.class_weights
+    assert told.endswith(f" in all. Class weights: ground {ground}, box {box}, bar {bar}.")
+    assert "mask" not in capfd.readouterr().err  # the progress bar is for terminals
+
+
+def test_class_weights_of_unreadable_masks_are_an_error(tmp_path):
+    folder = write_folder(tmp_path)
+    train = load_split(str(folder), "train")
+    (folder / "SegmentationClass" / "train_3.png").write_bytes(b"no PNG")
+    config = TrainConfig.from_recipe(
+        dataset=str(folder), weights="none", batch_size=2, class_weights="auto"
+    )
+    with pytest.raises(UserError, match="train_3.png"):
+        settle(config, train, 1)
+    assert settle(config, train.take(3), 1)[0].class_weights != "auto"
+
+
 def test_the_configuration_holds_what_automatic_settings_became(shapes, tmp_path, capfd):
     quick = [flag for flag in QUICK if flag not in ("--batch-size", "6")]
-    flags = ["--epochs", "1", "--run-dir", str(tmp_path / "run")]
-    assert main(["train", "--dataset", str(shapes), *quick, *flags]) == 0
+    flags = ["--epochs", "1", "--class-weights", "auto", "--loss", "ohem", "--label-smoothing"]
+    flags += ["0.1", "--region-loss", "lovasz", "--region-weight", "1"]
+    run_dir = ["--run-dir", str(tmp_path / "run")]
+    assert main(["train", "--dataset", str(shapes), *quick, *flags, *run_dir]) == 0
     settings = json.loads((tmp_path / "run" / "config.json").read_text())["train"]
     assert (settings["weights"], settings["batch_size"]) == ("none", 4)
+    first, *others = settings["class_weights"]
+    assert len(others) == 2 and 1.42 < first < min(others) < 50.5  # most pixels are ground
     assert "tiny has random weights only" in capfd.readouterr().err

@@ -13,7 +13,7 @@ from support.runs import QUICK
 
 from fcn_keras.cli import main
 from fcn_keras.data import load_split
-from fcn_keras.data.split import LabelSet
+from fcn_keras.data.split import LabelSet, Split
 from fcn_keras.errors import UserError
 from fcn_keras.inference.loading import load_model
 from fcn_keras.models.fcn import build_fcn, copy_weights
@@ -25,6 +25,11 @@ from fcn_keras.training.train import _build_and_compile
 def fcn_8s(classes, backbone="tiny"):
     keras.utils.set_random_seed(5)
     return build_fcn(backbone, classes, 8, weights=None)
+
+
+def examples(count):
+    """A split whose files are not read."""
+    return Split("train", LabelSet(CLASSES), tuple(map(str, range(count))), read=None)
 
 
 def kernel(model, layer):

@@ -9,6 +9,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 from support.fake_folder import CLASSES
 from support.fake_voc import write_sbd, write_voc_devkit
@@ -24,7 +25,8 @@ from fcn_keras.inference.loading import load_model
 from fcn_keras.inference.segmenter import Segmenter
 from fcn_keras.runs.config import TrainConfig
 from fcn_keras.runs.folder import RunFolder
-from fcn_keras.training.train import build_model, train
+from fcn_keras.training.objectives import SegmentationCrossentropy
+from fcn_keras.training.train import _build_and_compile, build_model, train
 
 
 def train_here(shapes, run_dir, *flags):
@@ -183,6 +185,25 @@ def test_only_training_has_the_auxiliary_head(shapes, tmp_path):
     metrics = json.loads((run_dir / "metrics.json").read_text())
     scores = max(float(row["val_mean_iou"]) for row in history_of(run_dir))
     assert metrics["mean_iou"] == pytest.approx(scores, abs=1e-5)
+
+
+def test_the_auxiliary_head_has_the_loss_of_the_pixels_alone(shapes):
+    pixels = {"class_weights": (1.0, 2.0, 3.0), "label_smoothing": 0.1}
+    region = {"region_loss": "dice", "region_weight": 2.0}
+    network = {"backbone": "tiny", "weights": "none", "dilated": True, "auxiliary_weight": 0.3}
+    config = TrainConfig(dataset=str(shapes), **network, loss="ohem", **pixels, **region)
+    splits = load_split(str(shapes), "train"), load_split(str(shapes), "val")
+    model, _ = _build_and_compile(config, splits, tf.distribute.get_strategy())
+    rng = np.random.default_rng(0)
+    mask = rng.integers(0, 3, (1, 8, 9)).astype("uint8")
+    logits = list(rng.normal(size=(2, 1, 8, 9, 3)).astype("float32"))
+    whole = SegmentationCrossentropy(kind="ohem", **pixels, **region)
+    plain = SegmentationCrossentropy(kind="ohem", **pixels)
+    first, second = float(whole(mask, logits[0])), float(plain(mask, logits[1]))
+    in_training = model.compute_loss(y=mask, y_pred=logits, training=True)
+    assert float(in_training) == pytest.approx(first + 0.3 * second, rel=1e-5)
+    in_validation = model.compute_loss(y=mask, y_pred=logits, training=False)
+    assert float(in_validation) == pytest.approx(first, rel=1e-5)
 
 
 @pytest.mark.slow

@@ -259,17 +259,21 @@ def test_a_line_that_was_cut_off_is_left_out(tmp_path):
 
 
 def test_trials_start_alike_when_a_search_goes_on_elsewhere(tmp_path):
-    train = TrainConfig.from_recipe("strong", seed=3)
+    train = TrainConfig.from_recipe("strong", seed=3, class_weights="auto")
     assert tuner._as_before(train, tmp_path) == train
-    first = dataclasses.replace(train, weights="none", batch_size=4, seed=9)
+    decided = {"weights": "none", "batch_size": 4, "class_weights": (1.5, 9.0)}
+    first = dataclasses.replace(train, **decided, seed=9)
     run = tmp_path / "trial_0" / "run"
     run.mkdir(parents=True)
     RunFolder(run).write_config(first, LabelSet(("a", "b")))
-    expected = dataclasses.replace(train, weights="none", batch_size=4)
+    expected = dataclasses.replace(train, **decided)
     assert tuner._as_before(train, tmp_path) == expected
-    tuned = TrainConfig.from_recipe("finetune", seed=3, epochs=7, crop=(32, 64))
+    tuned = TrainConfig.from_recipe(
+        "finetune", seed=3, epochs=7, crop=(32, 64), class_weights="auto"
+    )
     assert tuner._as_before(tuned, tmp_path) == dataclasses.replace(
         expected, epochs=7, crop=(32, 64)
     )
-    given = dataclasses.replace(train, weights="imagenet", batch_size=8)
+    changes = {"weights": "imagenet", "batch_size": 8, "class_weights": (1.0, 2.0)}
+    given = dataclasses.replace(train, **changes)
     assert tuner._as_before(given, tmp_path) == given

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 import itertools
 import shlex
@@ -21,7 +20,7 @@ from fcn_keras.evaluation.report.thumbnails import picture_rows
 from fcn_keras.evaluation.scores import Scores
 from fcn_keras.files.writing import write_file
 from fcn_keras.runs.command import changed_settings, train_command
-from fcn_keras.runs.config import TrainConfig
+from fcn_keras.runs.config import SETTINGS, TrainConfig
 from fcn_keras.runs.folder import MEASURES
 from fcn_keras.runs.history import best_epoch, training_time
 from fcn_keras.runs.paths import shown, shown_command, shown_text
@@ -232,7 +231,7 @@ def _settings(config: TrainConfig) -> list[tuple[str, str, bool]]:
     changed = changed_settings(config)
     return [
         (field.name.replace("_", "-"), _text(getattr(config, field.name)), field.name in changed)
-        for field in dataclasses.fields(TrainConfig)
+        for field in SETTINGS
     ]
 
 
