@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 
 from fcn_keras.data import in_data_dir, pipeline
-from fcn_keras.data.augmentation import Augmentation
 from fcn_keras.data.inspection import inspect_before_training
 from fcn_keras.data.split import LabelSet, Split
 from fcn_keras.errors import UserError, printable
@@ -21,7 +21,8 @@ from fcn_keras.files.writing import atomic_path
 from fcn_keras.inference.loading import restore
 from fcn_keras.inference.segmenter import Segmenter
 from fcn_keras.models.fcn import build_fcn
-from fcn_keras.runs.config import TrainConfig, require_class_weights, split_of
+from fcn_keras.runs.additions import additions_of, require_additions
+from fcn_keras.runs.config import TrainConfig, require_class_weights
 from fcn_keras.runs.folder import RunFolder, require_free
 from fcn_keras.runs.history import out_of_patience
 from fcn_keras.runs.paths import require_relative, shown
@@ -30,15 +31,15 @@ from fcn_keras.training.callbacks import Interruption, Recorder, ShareStatistics
 from fcn_keras.training.cluster import Cluster
 from fcn_keras.training.devices import (
     compute_deterministically,
-    distribute,
     is_chief,
     lost_workers_as_user_errors,
     make_strategy,
     meet,
     several_workers,
 )
+from fcn_keras.training.examples import augmentation_of, fit_data, load_splits, with_augment
 from fcn_keras.training.faults import faults_as_user_errors
-from fcn_keras.training.keras_bridge import prepare_fit, with_one_iterator
+from fcn_keras.training.keras_bridge import prepare_fit
 from fcn_keras.training.schedules import WarmUp
 from fcn_keras.training.start import copy_run, pace_statistics, plan, seed_dropout, settle
 from fcn_keras.training.tensorboard import TensorBoard
@@ -48,47 +49,62 @@ PREDICTION_COLUMNS = 4
 
 
 @lost_workers_as_user_errors()
-def train(config: TrainConfig) -> RunFolder | None:
+def train(
+    config: TrainConfig, augment: Callable | None = None, callbacks: Sequence = ()
+) -> RunFolder | None:
     """Trains an FCN from the start, in a new run folder.
 
     If `TF_CONFIG` names several workers, each of them calls this; only the chief writes.
 
     Args:
         config: All settings.
+        augment: A further augmentation, before all others: takes the whole image, uint8
+            `(H, W, 3)` in RGB, and its mask, uint8 `(H, W)` of class ids and 255, both NumPy
+            arrays, and returns both, perhaps of another size. It is called in several threads
+            at once, and first with one example, to find mistakes early. A resumed run is
+            exactly what it would have been only if the result depends on nothing but the
+            arguments.
+        callbacks: Further callbacks for `fit`. Their state is not saved for `resume`.
 
     Returns:
         The finished run's folder, with `metrics.json`, models and pictures; `None`
         for a worker that is not the chief.
 
     Raises:
-        UserError: If a setting, file or folder is unusable, or the loss diverges.
+        UserError: If a setting, file, folder or result of `augment` is unusable, or the loss
+            diverges.
     """
     if not Cluster.from_environment():
         require_free(config.run_dir)  # with several workers, the chief checks once all have met
     if config.deterministic:
         compute_deterministically()
     strategy = make_strategy(config.devices)
-    splits = _load_splits(config)
+    splits = load_splits(config)
     _inspect(config, splits)
+    splits, additions = with_augment(splits, augment), additions_of(augment, callbacks)
     config = settle(config, len(splits[0]), strategy.num_replicas_in_sync)
     _note_doubts(config, len(splits[0]))
     model = _build_and_compile(config, splits, strategy)
-    meet(strategy, _what_workers_share(config, splits))
+    meet(strategy, _what_workers_share(config, splits), additions)
     run = RunFolder.create(config) if is_chief(strategy) else None
     with faults_as_user_errors(run):
         if run:
             run.remove_partials()
-            run.write_config(config, splits[0].labels)
+            run.write_config(config, splits[0].labels, additions)
             print(f"{plan(config, splits)}\nRun folder: {run.path}", flush=True)
-        return _fit_and_finish(run, config, splits, model, history=[])
+        return _fit_and_finish(run, config, splits, model, callbacks, history=[])
 
 
 @lost_workers_as_user_errors()
-def resume(run_dir, **changes) -> RunFolder | None:
+def resume(
+    run_dir, augment: Callable | None = None, callbacks: Sequence = (), **changes
+) -> RunFolder | None:
     """Continues a run after its last finished epoch, as if it had never stopped.
 
     Args:
         run_dir: The run's folder.
+        augment: As for `train`. A run that began with one needs it.
+        callbacks: The same.
         **changes: Settings that may differ from the run's: `epochs` to train
             beyond its end, and `max_steps`, `devices`, `data_dir`.
 
@@ -97,7 +113,8 @@ def resume(run_dir, **changes) -> RunFolder | None:
         that was already finished is not changed.
 
     Raises:
-        UserError: If the folder is not a run, or its files are unusable.
+        UserError: If the folder is not a run, its files are unusable, or `augment` or
+            callbacks that it began with are missing.
     """
     run = RunFolder(run_dir)
     saved = run.read_config()
@@ -110,15 +127,18 @@ def resume(run_dir, **changes) -> RunFolder | None:
         print(f"{run.path} is finished: {len(history)} epochs. Raise --epochs to train further.")
         return run
 
+    additions = additions_of(augment, callbacks)
+    require_additions(run, additions)
     begun = run.last.is_file()
     needed = {"dataset", "data_dir"} | (set() if begun else {"init_from", "weights"})
     require_relative(config, run.config, needed - {*changes})
     if config.deterministic:
         compute_deterministically()
     strategy = make_strategy(config.devices)
-    splits = _load_splits(config)
+    splits = load_splits(config)
     if splits[0].labels != run.read_labels():
         raise UserError(f"{config.dataset}: its classes are no longer those of {run.path}.")
+    splits = with_augment(splits, augment)
     if begun:
         # All weights come from the run: what it started from may be gone by now.
         bare = dataclasses.replace(config, weights="none", init_from=None)
@@ -134,15 +154,16 @@ def resume(run_dir, **changes) -> RunFolder | None:
         epochs_done = len(history)  # its last epoch may be cut short
     elif rest:
         raise UserError(f"{run.path}: --max-steps ended it mid-epoch. Start a new run.")
-    meet(strategy, _what_workers_share(config, splits), steps_done)
+    meet(strategy, _what_workers_share(config, splits), additions, steps_done)
     own = run if is_chief(strategy) else None
     with faults_as_user_errors(own):
         if own:
             own.remove_partials()
             own.metrics.unlink(missing_ok=True)
-            own.write_config(config, splits[0].labels)
+            own.write_config(config, splits[0].labels, additions)
             print(f"Run folder: {own.path}, after epoch {epochs_done}", flush=True)
-        return _fit_and_finish(own, config, splits, model, history[:epochs_done], steps_done)
+        done = history[:epochs_done], steps_done
+        return _fit_and_finish(own, config, splits, model, callbacks, *done)
 
 
 def build_model(config: TrainConfig, labels: LabelSet) -> keras.Model:
@@ -194,11 +215,6 @@ def make_optimizer(config: TrainConfig, model: keras.Model, steps: int) -> keras
     if config.mixed_precision == "float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     return optimizer
-
-
-def _load_splits(config: TrainConfig) -> tuple[Split, Split]:
-    train_split, val_split = split_of(config, "train"), split_of(config, "val")
-    return pipeline.cached(train_split, config.cache_mb << 20), val_split
 
 
 def _inspect(config: TrainConfig, splits: tuple[Split, Split]) -> None:
@@ -258,7 +274,7 @@ def _build_and_compile(config: TrainConfig, splits: tuple[Split, Split], strateg
     return model
 
 
-def _fit_and_finish(run, config, splits, model, history, steps_done=0) -> RunFolder | None:
+def _fit_and_finish(run, config, splits, model, further, history, steps_done=0) -> RunFolder | None:
     """The rest of a run; `run` is `None` for all workers but the chief."""
     train_split, val_split = splits
     complete = (
@@ -268,7 +284,7 @@ def _fit_and_finish(run, config, splits, model, history, steps_done=0) -> RunFol
     )
     steps = pipeline.steps_per_epoch(train_split, config.batch_size)
     recorder = Recorder(run, history, config.early_stopping, _columns(config))
-    callbacks = [ShareStatistics(), recorder]
+    callbacks = [ShareStatistics(), recorder, *further]
     if run:
         callbacks.append(TensorBoard(run.logs, val_split))
     if config.max_steps:
@@ -277,7 +293,7 @@ def _fit_and_finish(run, config, splits, model, history, steps_done=0) -> RunFol
         strategy = model.distribute_strategy
         with strategy.scope():
             seed_dropout(model, config.seed, steps_done)
-        batches, validation = _data(config, splits, len(history), strategy)
+        batches, validation = fit_data(config, splits, len(history), strategy)
         prepare_fit(model)
         with pipeline.bad_files_as_user_errors(), Interruption() as interruption:
             model.fit(
@@ -296,27 +312,6 @@ def _fit_and_finish(run, config, splits, model, history, steps_done=0) -> RunFol
         _finish(run, splits, recorder.history)
     meet(model.distribute_strategy)  # to the chief, a worker that ends earlier looks lost
     return run
-
-
-def _data(config: TrainConfig, splits: tuple[Split, Split], epochs_done: int, strategy):
-    """Training batches, and validation batches that repeat, as `fit` takes them."""
-    train_split, val_split = splits
-    if several_workers(strategy):
-
-        def training_share(worker, workers, replicas):
-            batches = _training_batches(config, train_split, epochs_done, (worker, workers))
-            return batches.rebatch(config.batch_size // (workers * replicas))
-
-        def evaluation_share(worker, workers, replicas):
-            return pipeline.evaluation_share(val_split, worker, workers, replicas).repeat()
-
-        batches = distribute(strategy, training_share)
-        validation = distribute(strategy, evaluation_share)
-    else:
-        batches = _training_batches(config, train_split, epochs_done)
-        validation = pipeline.evaluation_batches(val_split, strategy.num_replicas_in_sync)
-        validation = strategy.experimental_distribute_dataset(validation.repeat())
-    return batches, with_one_iterator(validation)
 
 
 def _finish(run: RunFolder, splits: tuple[Split, Split], history: list[dict]) -> None:
@@ -356,7 +351,7 @@ def _columns(config: TrainConfig):
         if not config.coarse_epochs:
             return {}
         coarse = epoch < config.coarse_epochs
-        augment = _augmentation(config)
+        augment = augmentation_of(config)
         return {"crop_height": float((augment.halved() if coarse else augment).crop[0])}
 
     return columns
@@ -365,23 +360,3 @@ def _columns(config: TrainConfig):
 def _validated_epochs(config: TrainConfig) -> list[int]:
     every = range(config.validate_every, config.epochs, config.validate_every)
     return [*every, config.epochs]
-
-
-def _training_batches(config: TrainConfig, split: Split, epochs_done: int, share=(0, 1)):
-    """Batches of the remaining epochs: the coarse ones, then those of full size."""
-    augment = _augmentation(config)
-    change = max(epochs_done, min(config.coarse_epochs, config.epochs))
-    stages = ((augment.halved(), epochs_done, change), (augment, change, config.epochs))
-    batches = [
-        pipeline.training_batches(
-            split, stage, config.batch_size, epochs=(first, end), seed=config.seed, share=share
-        )
-        for stage, first, end in stages
-        if first < end
-    ]
-    return batches[0] if len(batches) == 1 else batches[0].concatenate(batches[1])
-
-
-def _augmentation(config: TrainConfig) -> Augmentation:
-    names = {field.name for field in dataclasses.fields(Augmentation)} - {"halve"}
-    return Augmentation(**{name: getattr(config, name) for name in names})
