@@ -26,10 +26,7 @@ def augmented(split: Split, augment: Callable) -> Split:
     def read(index: int):
         # The cache may keep what it returns, and an augmentation may write into its arguments.
         image, mask = (array.copy() for array in split.read(index))
-        try:
-            result = augment(image, mask)
-        except StopIteration as error:  # which tf.data would take for the end of the data
-            raise RuntimeError("The augmentation raised StopIteration.") from error
+        result = augment(image, mask)
         fault = _fault(result, len(split.labels))
         if fault:
             raise UserError(
