@@ -133,6 +133,7 @@ def check_training(config) -> None:
 def check_resumed(run_dir, changes: dict) -> None:
     """Checks that a run can be resumed with some settings changed."""
     from fcn_keras.data import labels_of
+    from fcn_keras.runs.additions import require_additions
     from fcn_keras.runs.folder import RunFolder
     from fcn_keras.runs.paths import require_relative
 
@@ -142,6 +143,7 @@ def check_resumed(run_dir, changes: dict) -> None:
     config = dataclasses.replace(saved, **changes)
     run.read_labels()
     if not run.is_finished(saved, config):  # a finished run needs no data
+        require_additions(run, {})
         require_relative(config, run.config, {"dataset", "data_dir"} - {*changes})
         for part in ("train", "val"):
             labels_of(config.dataset, part, config.data_dir)

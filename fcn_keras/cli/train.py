@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import sys
 import typing
 
 from fcn_keras.cli.early import check_resumed, check_run_dir, check_training
@@ -148,6 +149,7 @@ def _config(run_or_file: str | None, settings: dict) -> TrainConfig:
         return TrainConfig.from_recipe(settings.pop("recipe", None), **settings)
     if "recipe" in settings:
         raise UserError(f"--recipe {settings['recipe']}: --config sets the recipe. Give only one.")
+    from fcn_keras.runs.additions import shown_additions
     from fcn_keras.runs.folder import RunFolder  # needs NumPy, which not every command does
     from fcn_keras.runs.paths import NAMES, require_relative
 
@@ -155,6 +157,12 @@ def _config(run_or_file: str | None, settings: dict) -> TrainConfig:
     if run.path.is_file():
         run.config = run.path
     run.require_known_settings()
+    if additions := run.read_additions():
+        print(
+            f"Note: {run_or_file} was trained from Python with {shown_additions(additions)}, which "
+            "--config leaves out.",
+            file=sys.stderr,
+        )
     config = run.read_config().replaced(**{"run_dir": None, **settings})
     needed = {*NAMES} - {*settings}
     require_relative(config, run.config, needed, ", or pass new paths, such as --dataset")

@@ -72,7 +72,7 @@ def training_batches(
         .flat_map(epoch_order)
         .map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         .batch(examples, drop_remainder=True)
-        .map(mix, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        .map(mix)  # not in parallel, which would hold more batches in memory
         .prefetch(tf.data.AUTOTUNE)
         .with_options(_options())
     )

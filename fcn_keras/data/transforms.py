@@ -61,7 +61,8 @@ def class_start(mask, seed, height: int, width: int, share: float, start):
     """Where a window begins that has a pixel of a class chosen at random.
 
     Each class that occurs in the mask is equally likely, and each of its pixels. The window
-    is a random one of those that have the pixel.
+    is a random one of those that have the pixel. Zhu et al. (2019) sample the classes of the
+    whole data set uniformly; within an image, the order of the examples stays as it is.
 
     Args:
         mask: `(H, W)` of class ids.

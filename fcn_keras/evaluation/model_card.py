@@ -16,6 +16,7 @@ from fcn_keras.data import pipeline
 from fcn_keras.data.split import Split
 from fcn_keras.evaluation.scores import Scores
 from fcn_keras.files.writing import atomic_path
+from fcn_keras.runs.additions import shown_additions
 from fcn_keras.runs.command import changed_settings, train_command
 from fcn_keras.runs.config import TrainConfig
 from fcn_keras.runs.folder import MEASURES, RunFolder
@@ -51,7 +52,7 @@ def write_model_card(
     name = Path(config.dataset).name
     sections = {
         "Data": _data(config, splits),
-        "Training": _training(config, splits[0], history),
+        "Training": _training(config, run.read_additions(), splits[0], history),
         "Results": _results(scores, history),
         "Intended use and limits": _limits(config, splits, scores),
         "How to load": _loading(run, config),
@@ -76,13 +77,14 @@ def _data(config: TrainConfig, splits) -> str:
     return _list(lines)
 
 
-def _training(config: TrainConfig, train: Split, history: list[dict]) -> str:
+def _training(config: TrainConfig, additions: dict, train: Split, history: list[dict]) -> str:
     steps = len(history) * pipeline.steps_per_epoch(train, config.batch_size)
     settings = ", ".join(
         f"`{name}` {_value(value)}" for name, value in changed_settings(config).items()
     )
     lines = [
         f"Recipe: `{config.recipe}`, with these settings changed: {settings or 'none'}",
+        *([f"From Python: `{shown_additions(additions)}`"] if additions else []),
         f"Initial weights: `{config.init_from or config.weights}`"
         + (" for all layers that are alike" if config.init_from else " for the backbone"),
         f"Length: {len(history)} epochs, {min(steps, config.max_steps or steps)} steps of "

@@ -90,13 +90,19 @@ class RunFolder:
         for partial in self.path.glob(f"{PARTIAL}*"):
             partial.unlink(missing_ok=True)
 
-    def write_config(self, config: TrainConfig, labels: LabelSet) -> None:
-        """Writes the settings, classes, versions, git commit and commands that made this run."""
+    def write_config(
+        self, config: TrainConfig, labels: LabelSet, additions: dict | None = None
+    ) -> None:
+        """Writes the settings, classes, versions, git commit and commands that made this run.
+
+        `additions` are those of `runs.additions`.
+        """
         earlier = []
         with contextlib.suppress(UserError):  # of a resumed run
             earlier = self.read_origin()["commands"]
         content = {
             "train": vars(absolute(config)),
+            **({"python": additions} if additions else {}),
             "labels": {"names": labels.names, "palette": labels.palette},
             **software(),
             "commands": [*earlier, sys.argv],
@@ -155,6 +161,22 @@ class RunFolder:
                 raise ValueError("versions, git_commit and commands must be strings")
             commands = [words for words in commands if words]
             return {"versions": versions, "git_commit": commit, "commands": commands}
+
+    def read_additions(self) -> dict:
+        """The names of the run's `augment` and `callbacks` from Python; empty if it has none.
+
+        Raises:
+            UserError: Like `read_config`.
+        """
+        with self._config_damage():
+            additions = as_object(read_object(self.config).get("python") or {}, "python")
+            augment, callbacks = additions.get("augment"), additions.get("callbacks") or []
+            strings = isinstance(callbacks, list) and all(
+                isinstance(name, str) for name in (augment or "", *callbacks)
+            )
+            if not strings:
+                raise ValueError("augment must be a string, and callbacks a list of strings")
+            return {"augment": augment, "callbacks": callbacks} if augment or callbacks else {}
 
     def _read_settings(self) -> dict:
         return as_object(read_object(self.config)["train"], "train")

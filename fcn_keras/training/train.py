@@ -6,14 +6,14 @@ import dataclasses
 import functools
 import os
 import sys
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 
 from fcn_keras.data import in_data_dir, pipeline
-from fcn_keras.data.augmentation import Augmentation
 from fcn_keras.data.inspection import inspect_before_training
-from fcn_keras.data.split import LabelSet, Split, resized
+from fcn_keras.data.split import LabelSet, Split
 from fcn_keras.errors import UserError, printable
 from fcn_keras.evaluation import charts
 from fcn_keras.evaluation.model_card import write_model_card
@@ -22,6 +22,7 @@ from fcn_keras.files.writing import atomic_path
 from fcn_keras.inference.loading import restore
 from fcn_keras.inference.segmenter import Segmenter
 from fcn_keras.models.fcn import build_fcn
+from fcn_keras.runs.additions import additions_of, require_additions
 from fcn_keras.runs.checks import flag
 from fcn_keras.runs.config import TrainConfig, require_class_weights, split_of
 from fcn_keras.runs.folder import RunFolder, require_free
@@ -41,15 +42,15 @@ from fcn_keras.training.callbacks import (
 from fcn_keras.training.cluster import Cluster
 from fcn_keras.training.devices import (
     compute_deterministically,
-    distribute,
     is_chief,
     lost_workers_as_user_errors,
     make_strategy,
     meet,
     several_workers,
 )
+from fcn_keras.training.examples import as_seen, augmentation_of, fit_data, load_splits
 from fcn_keras.training.faults import faults_as_user_errors
-from fcn_keras.training.keras_bridge import prepare_fit, with_one_iterator
+from fcn_keras.training.keras_bridge import prepare_fit
 from fcn_keras.training.optimizers import make_optimizer
 from fcn_keras.training.start import copy_run, pace_statistics, plan, seed_dropout
 from fcn_keras.training.tensorboard import TensorBoard
@@ -58,49 +59,64 @@ PREDICTION_COLUMNS = 4
 
 
 @lost_workers_as_user_errors()
-def train(config: TrainConfig) -> RunFolder | None:
+def train(
+    config: TrainConfig, augment: Callable | None = None, callbacks: Sequence = ()
+) -> RunFolder | None:
     """Trains an FCN from the start, in a new run folder.
 
     If `TF_CONFIG` names several workers, each of them calls this; only the chief writes.
 
     Args:
         config: All settings.
+        augment: A further augmentation, before all others: takes the whole image, uint8
+            `(H, W, 3)` in RGB, and its mask, uint8 `(H, W)` of class ids and 255, both NumPy
+            arrays, and returns both, perhaps of another size. It is called in several threads
+            at once, and first with one example, to find mistakes early. A resumed run is
+            exactly what it would have been only if the result depends on nothing but the
+            arguments.
+        callbacks: Further callbacks for `fit`. Their state is not saved for `resume`.
 
     Returns:
         The finished run's folder, with `metrics.json`, models and pictures; `None`
         for a worker that is not the chief.
 
     Raises:
-        UserError: If a setting, file or folder is unusable, or the loss diverges.
+        UserError: If a setting, file, folder or result of `augment` is unusable, or the loss
+            diverges.
     """
     if not Cluster.from_environment():
         require_free(config.run_dir)  # with several workers, the chief checks once all have met
     if config.deterministic:
         compute_deterministically()
     strategy = make_strategy(config.devices)
-    splits = _load_splits(config)
+    splits = load_splits(config)
     _inspect(config, splits)
     config, reasons = settle(config, splits[0], strategy.num_replicas_in_sync)
     _note_doubts(config, len(splits[0]))
+    splits, additions = as_seen(config, splits, augment), additions_of(augment, callbacks)
     model, averages = _build_and_compile(config, splits, strategy)
-    meet(strategy, _what_workers_share(config, splits))
+    meet(strategy, _what_workers_share(config, splits), additions)
     run = RunFolder.create(config) if is_chief(strategy) else None
     with faults_as_user_errors(run):
         if run:
             run.remove_partials()
-            run.write_config(config, splits[0].labels)
+            run.write_config(config, splits[0].labels, additions)
             print(
                 "\n".join([plan(config, splits), *reasons, f"Run folder: {run.path}"]), flush=True
             )
-        return _fit_and_finish(run, config, splits, model, averages, history=[])
+        return _fit_and_finish(run, config, splits, model, averages, callbacks, history=[])
 
 
 @lost_workers_as_user_errors()
-def resume(run_dir, **changes) -> RunFolder | None:
+def resume(
+    run_dir, augment: Callable | None = None, callbacks: Sequence = (), **changes
+) -> RunFolder | None:
     """Continues a run after its last finished epoch, as if it had never stopped.
 
     Args:
         run_dir: The run's folder.
+        augment: As for `train`. A run that began with one needs it.
+        callbacks: The same.
         **changes: Settings that may differ from the run's: `epochs` to train
             beyond its end, and `max_steps`, `devices`, `data_dir`.
 
@@ -109,7 +125,8 @@ def resume(run_dir, **changes) -> RunFolder | None:
         that was already finished is not changed.
 
     Raises:
-        UserError: If the folder is not a run, or its files are unusable.
+        UserError: If the folder is not a run, its files are unusable, or `augment` or
+            callbacks that it began with are missing.
     """
     run = RunFolder(run_dir)
     saved = run.read_config()
@@ -122,15 +139,18 @@ def resume(run_dir, **changes) -> RunFolder | None:
         print(f"{run.path} is finished: {len(history)} epochs. Raise --epochs to train further.")
         return run
 
+    additions = additions_of(augment, callbacks)
+    require_additions(run, additions)
     begun = run.last.is_file()
     needed = {"dataset", "data_dir"} | (set() if begun else {"init_from", "weights"})
     require_relative(config, run.config, needed - {*changes})
     if config.deterministic:
         compute_deterministically()
     strategy = make_strategy(config.devices)
-    splits = _load_splits(config)
+    splits = load_splits(config)
     if splits[0].labels != run.read_labels():
         raise UserError(f"{config.dataset}: its classes are no longer those of {run.path}.")
+    splits = as_seen(config, splits, augment)
     if begun:
         # All weights come from the run: what it started from may be gone by now.
         bare = dataclasses.replace(config, weights="none", init_from=None)
@@ -146,16 +166,16 @@ def resume(run_dir, **changes) -> RunFolder | None:
         epochs_done = len(history)  # its last epoch may be cut short
     elif rest:
         raise UserError(f"{run.path}: --max-steps ended it mid-epoch. Start a new run.")
-    meet(strategy, _what_workers_share(config, splits), steps_done)
+    meet(strategy, _what_workers_share(config, splits), additions, steps_done)
     own = run if is_chief(strategy) else None
     with faults_as_user_errors(own):
         if own:
             own.remove_partials()
             own.metrics.unlink(missing_ok=True)
-            own.write_config(config, splits[0].labels)
+            own.write_config(config, splits[0].labels, additions)
             print(f"Run folder: {own.path}, after epoch {epochs_done}", flush=True)
-        done = history[:epochs_done]
-        return _fit_and_finish(own, config, splits, model, averages, done, steps_done)
+        done = history[:epochs_done], steps_done
+        return _fit_and_finish(own, config, splits, model, averages, callbacks, *done)
 
 
 def build_model(config: TrainConfig, labels: LabelSet) -> keras.Model:
@@ -179,18 +199,6 @@ def build_model(config: TrainConfig, labels: LabelSet) -> keras.Model:
     if config.init_from:
         copy_run(config.init_from, model, labels)
     return model
-
-
-def _load_splits(config: TrainConfig) -> tuple[Split, Split]:
-    return split_of(config, "train"), split_of(config, "val")
-
-
-def _as_seen(config: TrainConfig, splits: tuple[Split, Split]) -> tuple[Split, Split]:
-    """The examples at the network's size; those to train on are kept in memory."""
-    train_split, val_split = (
-        resized(split, config.short_side) if config.short_side else split for split in splits
-    )
-    return pipeline.cached(train_split, config.cache_mb << 20), val_split
 
 
 def _inspect(config: TrainConfig, splits: tuple[Split, Split]) -> None:
@@ -266,10 +274,10 @@ def _build_and_compile(config: TrainConfig, splits: tuple[Split, Split], strateg
 
 
 def _fit_and_finish(
-    run, config, splits, model, averages, history, steps_done=0
+    run, config, splits, model, averages, further, history, steps_done=0
 ) -> RunFolder | None:
     """The rest of a run; `run` is `None` for all workers but the chief."""
-    train_split, val_split = seen = _as_seen(config, splits)
+    train_split, val_split = splits
     complete = (
         len(history) >= config.epochs
         or out_of_patience(history, config.early_stopping)
@@ -277,9 +285,9 @@ def _fit_and_finish(
     )
     steps = pipeline.steps_per_epoch(train_split, config.batch_size)
     recorder = Recorder(run, history, averages, config.early_stopping, _columns(config))
-    callbacks = [*([averages] if averages else []), ShareStatistics(), recorder]
+    callbacks = [*([averages] if averages else []), ShareStatistics(), recorder, *further]
     if run:
-        callbacks.append(TensorBoard(run.logs, splits[1], averages))
+        callbacks.append(TensorBoard(run.logs, val_split, averages))
     if config.frozen_epochs > len(history):
         callbacks.append(UnfreezeBackbone(model, config.frozen_epochs))
     if config.max_steps:
@@ -288,7 +296,7 @@ def _fit_and_finish(
         strategy = model.distribute_strategy
         with strategy.scope():
             seed_dropout(model, config.seed, steps_done)
-        batches, validation = _data(config, seen, len(history), strategy)
+        batches, validation = fit_data(config, splits, len(history), strategy)
         prepare_fit(model)
         with pipeline.bad_files_as_user_errors(), Interruption() as interruption:
             model.fit(
@@ -304,30 +312,9 @@ def _fit_and_finish(
                 verbose=0 if not run else 1 if sys.stdout.isatty() else 2,
             )
     if run:
-        _finish(run, splits, recorder.history)
+        _finish(run, (train_split, split_of(config, "val")), recorder.history)
     meet(model.distribute_strategy)  # to the chief, a worker that ends earlier looks lost
     return run
-
-
-def _data(config: TrainConfig, splits: tuple[Split, Split], epochs_done: int, strategy):
-    """Training batches, and validation batches that repeat, as `fit` takes them."""
-    train_split, val_split = splits
-    if several_workers(strategy):
-
-        def training_share(worker, workers, replicas):
-            batches = _training_batches(config, train_split, epochs_done, (worker, workers))
-            return batches.rebatch(config.batch_size // (workers * replicas))
-
-        def evaluation_share(worker, workers, replicas):
-            return pipeline.evaluation_share(val_split, worker, workers, replicas).repeat()
-
-        batches = distribute(strategy, training_share)
-        validation = distribute(strategy, evaluation_share)
-    else:
-        batches = _training_batches(config, train_split, epochs_done)
-        validation = pipeline.evaluation_batches(val_split, strategy.num_replicas_in_sync)
-        validation = strategy.experimental_distribute_dataset(validation.repeat())
-    return batches, with_one_iterator(validation)
 
 
 def _finish(run: RunFolder, splits: tuple[Split, Split], history: list[dict]) -> None:
@@ -366,8 +353,8 @@ def _columns(config: TrainConfig):
     def columns(epoch: int) -> dict:
         if not config.coarse_epochs:
             return {}
-        coarse = epoch < (config.coarse_epochs or 0)
-        augment = _augmentation(config)
+        coarse = epoch < config.coarse_epochs
+        augment = augmentation_of(config)
         return {"crop_height": float((augment.halved() if coarse else augment).crop[0])}
 
     return columns
@@ -376,23 +363,3 @@ def _columns(config: TrainConfig):
 def _validated_epochs(config: TrainConfig) -> list[int]:
     every = range(config.validate_every, config.epochs, config.validate_every)
     return [*every, config.epochs]
-
-
-def _training_batches(config: TrainConfig, split: Split, epochs_done: int, share=(0, 1)):
-    """Batches of the remaining epochs: the coarse ones, then those of full size."""
-    augment = _augmentation(config)
-    change = max(epochs_done, min(config.coarse_epochs or 0, config.epochs))
-    stages = ((augment.halved(), epochs_done, change), (augment, change, config.epochs))
-    batches = [
-        pipeline.training_batches(
-            split, stage, config.batch_size, epochs=(first, end), seed=config.seed, share=share
-        )
-        for stage, first, end in stages
-        if first < end
-    ]
-    return batches[0] if len(batches) == 1 else batches[0].concatenate(batches[1])
-
-
-def _augmentation(config: TrainConfig) -> Augmentation:
-    names = {field.name for field in dataclasses.fields(Augmentation)} - {"halve"}
-    return Augmentation(**{name: getattr(config, name) for name in names})

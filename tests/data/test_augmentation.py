@@ -70,7 +70,8 @@ def check_geometry(augment):
         assert result.shape == (*augment.crop, 3) and result_mask.shape == augment.crop
         assert result.dtype == np.float32 and result_mask.dtype == np.uint8
         require_agreement(result, result_mask)
-        changed += not np.array_equal(result_mask, plain(image, mask, tf.constant(seed))[1])
+        seed = tf.constant(seed, tf.int64)
+        changed += not np.array_equal(result_mask, plain(image, mask, seed)[1])
     assert 3 < changed
 
 

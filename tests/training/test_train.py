@@ -26,7 +26,7 @@ from fcn_keras.inference.segmenter import Segmenter
 from fcn_keras.runs.config import TrainConfig
 from fcn_keras.runs.folder import RunFolder
 from fcn_keras.training.objectives import SegmentationCrossentropy
-from fcn_keras.training.train import _build_and_compile, build_model, train
+from fcn_keras.training.train import _build_and_compile, build_model, resume, train
 
 
 def train_here(shapes, run_dir, *flags):
@@ -252,6 +252,64 @@ def test_train_from_python(shapes, tmp_path):
     )
     assert run.read_metrics()["mean_iou"] >= 0
     assert run.read_config().epochs == 1 and run.read_labels().names == CLASSES
+
+
+class Epochs(keras.callbacks.Callback):
+    """Remembers the epochs that it saw."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.seen.append(epoch)
+
+
+def dimmed(image, mask):
+    return image // 2, mask
+
+
+@pytest.mark.slow
+def test_an_augmentation_and_callbacks_from_python_are_used_recorded_and_needed(shapes, tmp_path):
+    config = TrainConfig.from_recipe(
+        "strong", dataset=str(shapes), weights="none", backbone="tiny", batch_size=6, crop=(32, 32)
+    )
+
+    def run(name, augment, epochs):
+        settings = {"epochs": epochs, "schedule": "constant", "run_dir": str(tmp_path / name)}
+        return train(config.replaced(**settings), augment, [Epochs()])
+
+    whole, cut = run("whole", dimmed, 2), run("cut", dimmed, 1)
+    plain = train(config.replaced(epochs=1, run_dir=str(tmp_path / "plain")))
+    assert history_of(plain.path)[0]["loss"] != history_of(whole.path)[0]["loss"]
+    here = __name__
+    assert cut.read_additions() == {"augment": f"{here}.dimmed", "callbacks": [f"{here}.Epochs"]}
+    card = (cut.path / "MODEL_CARD.md").read_text()
+    assert f"- From Python: `augment={here}.dimmed, callbacks=[{here}.Epochs]`" in card
+    with pytest.raises(UserError, match=f"trained from Python with augment={here}.dimmed"):
+        resume(cut.path, callbacks=[Epochs()], epochs=2)
+    epochs = Epochs()
+    resume(cut.path, dimmed, [epochs], epochs=2)
+    assert epochs.seen == [1]
+    for row, expected in zip(history_of(cut.path), history_of(whole.path), strict=True):
+        assert float(row["loss"]) == pytest.approx(float(expected["loss"]), rel=1e-3)
+    assert cut.read_additions() == whole.read_additions()
+
+
+def test_a_mistake_in_an_augmentation_is_found_before_the_run_begins(shapes, tmp_path):
+    config = TrainConfig.from_recipe(dataset=str(shapes), run_dir=str(tmp_path / "run"))
+    with pytest.raises(UserError, match="augment must return an image"):
+        train(config, lambda image, mask: image)
+    with pytest.raises(ZeroDivisionError):
+        train(config, lambda image, mask: 1 / 0)
+    assert not (tmp_path / "run").exists()
+
+
+def test_cutmix_needs_two_examples(shapes, tmp_path, capfd):
+    flags = ["--cutmix", "0.5", "--batch-size", "1"]
+    assert train_here(shapes, tmp_path / "run", *flags) == 1
+    assert "--cutmix needs a --batch-size of at least 2. Received: 1." in capfd.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 # Whole crops need the recipe's own network: TensorFlow 2.21 crashes in the gradient of a

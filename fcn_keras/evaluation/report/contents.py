@@ -21,6 +21,7 @@ from fcn_keras.evaluation.scores import (
     total_scores,
 )
 from fcn_keras.inference.segmenter import Segmenter
+from fcn_keras.runs.additions import shown_additions
 from fcn_keras.runs.config import TrainConfig, split_of
 from fcn_keras.runs.folder import RunFolder
 from fcn_keras.runs.history import best_epoch
@@ -144,6 +145,11 @@ def read_run(run_dir) -> Contents:
             f"The run has no metrics.json: it is still training, or was stopped, after "
             f"{len(history)} of {config.epochs} epochs. "
             f"Continue it with fcn-keras train --resume {run.path}."
+        )
+    if additions := run.read_additions():
+        contents.notes.append(
+            f"The run was trained from Python with {shown_additions(additions)}, which the "
+            "command leaves out."
         )
     return contents
 

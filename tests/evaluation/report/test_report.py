@@ -14,7 +14,7 @@ from support.report_page import Page, picture
 from fcn_keras.cli import main
 from fcn_keras.data import load_split
 from fcn_keras.data.split import LabelSet
-from fcn_keras.evaluation.report.contents import Example
+from fcn_keras.evaluation.report.contents import Example, read_run
 from fcn_keras.evaluation.report.curves import HEIGHT, charts
 from fcn_keras.evaluation.report.page import _thinned
 from fcn_keras.evaluation.report.thumbnails import BUDGET, picture_rows
@@ -254,3 +254,11 @@ def test_long_histories_and_noisy_masks_stay_small():
     [rows] = picture_rows([[Example(score, image, masks)] * 8], labels)
     size = sum(len(uri) for row in rows for _, uri, _ in row.pictures)
     assert len(rows) == 8 and BUDGET / 4 < size <= BUDGET
+
+
+def test_a_note_says_what_the_command_leaves_out(run):
+    assert not read_run(run.path).notes
+    config = run.read_config()
+    run.write_config(config, run.read_labels(), {"augment": "mine.rain", "callbacks": ["mine.Log"]})
+    [note] = read_run(run.path).notes
+    assert "from Python with augment=mine.rain, callbacks=[mine.Log]" in note
