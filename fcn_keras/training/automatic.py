@@ -98,7 +98,7 @@ def from_random(config: TrainConfig) -> TrainConfig:
     """The settings for random weights: those of the recipe in `FROM_RANDOM`, and what was given."""
     recipe = FROM_RANDOM.get(config.recipe, config.recipe)
     names = (RECIPES[config.recipe].keys() | RECIPES[recipe].keys()) - {*config.given}
-    after = TrainConfig.from_recipe(recipe)
+    after = TrainConfig.from_recipe(recipe, dilated=config.dilated)
     changes = {name: getattr(after, name) for name in names}
     return dataclasses.replace(config, **{**changes, "recipe": recipe, "weights": "none"})
 

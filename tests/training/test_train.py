@@ -221,8 +221,9 @@ def test_automatic_precision_is_recorded_as_what_it_was(shapes, tmp_path):
 
 
 def test_finer_net_starts_from_a_coarser_run(finished_run, shapes):
+    network = {"backbone": "tiny", "output_stride": 8, "mixed_precision": "off"}
     config = TrainConfig.from_recipe(
-        dataset=str(shapes), init_from=str(finished_run), backbone="tiny", output_stride=8, seed=5
+        dataset=str(shapes), init_from=str(finished_run), seed=5, **network
     )
     labels = load_split(str(shapes), "train").labels
     coarse = keras.models.load_model(finished_run / "best.keras", compile=False)
@@ -231,9 +232,7 @@ def test_finer_net_starts_from_a_coarser_run(finished_run, shapes):
         for ours, theirs in zip(fine.get_layer(name).weights, coarse.get_layer(name).weights):
             np.testing.assert_array_equal(ours, theirs)
     assert not np.any(fine.get_layer("score_8").kernel)
-    other = TrainConfig.from_recipe(
-        dataset=str(shapes), init_from=str(finished_run), backbone="resnet18"
-    )
+    other = config.replaced(backbone="resnet18")
     with pytest.raises(UserError, match="Layer 'backbone' differs"):
         build_model(other, labels)
 
