@@ -11,6 +11,7 @@ from fcn_keras.errors import UserError
 from fcn_keras.files.reading import has_control_characters
 
 MAX_INTEGER = 2**32 - 1  # NumPy accepts no larger seed
+BOTH_FORMS = "--output-stride does not apply to --dilated. Give only one of them."
 
 
 def check_value(field: dataclasses.Field, value) -> None:
@@ -31,6 +32,52 @@ def check_value(field: dataclasses.Field, value) -> None:
         else:
             return
     raise UserError(f"{flag(field.name)} must {fault}. Received: {value!r}.")
+
+
+def require_consistent(config) -> None:
+    """Raises `UserError` if a `TrainConfig` has values that do not go together."""
+    size, crop, initializer = config.short_side, config.crop, config.upsampling_initializer
+    faults = {
+        f"--learning-rate must be positive. Received: {config.learning_rate}.": (
+            config.learning_rate <= 0
+        ),
+        f"--ema must be below 1. Received: {config.ema}.": config.ema >= 1,
+        f"--label-smoothing must be below 1, such as 0.1. Received: {config.label_smoothing}.": (
+            config.label_smoothing >= 1
+        ),
+        f"--scale needs 0 < LOW <= HIGH. Received: {config.scale}.": (
+            not 0 < config.scale[0] <= config.scale[1]
+        ),
+        f"--crop needs two sides, or 0 0. Received: {crop}.": 0 in crop and crop != (0, 0),
+        "--skip-smaller needs a --crop, and does not apply to --short-side.": (
+            config.skip_smaller and (crop == (0, 0) or size != 0)
+        ),
+        BOTH_FORMS: config.dilated != (config.output_stride is None),
+        "--auxiliary-weight requires --dilated.": (
+            not config.dilated and config.auxiliary_weight is not None
+        ),
+        "--upsampling does not apply to --dilated, which resizes.": (
+            config.dilated and config.upsampling != "dense"
+        ),
+        "--upsampling-initializer does not apply to --dilated, which resizes.": (
+            config.dilated and initializer != "bilinear"
+        ),
+        "--upsampling-initializer requires --upsampling dense.": (
+            initializer != "bilinear" and config.upsampling != "dense"
+        ),
+        "--frozen-epochs does not apply to --freeze backbone.": (
+            config.frozen_epochs and config.freeze == "backbone"
+        ),
+        "--label-smoothing does not apply to --loss focal. Leave out one.": (
+            config.label_smoothing and config.loss == "focal"
+        ),
+        f"--region-loss {config.region_loss} requires a positive --region-weight, such as 1.": (
+            config.region_loss != "jaccard" and not config.region_weight
+        ),
+    }
+    for message, wrong in faults.items():
+        if wrong:
+            raise UserError(message)
 
 
 def require_types(settings) -> None:

@@ -7,7 +7,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from fcn_keras.errors import UserError
-from fcn_keras.runs.checks import check_value, require_types
+from fcn_keras.runs.checks import BOTH_FORMS, check_value, require_consistent, require_types
 from fcn_keras.runs.recipes import FROM_RANDOM, RECIPES
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ GROUPS = {
     "epochs": "optimization",
     "seed": "run",
 }
-BOTH_FORMS = "--output-stride does not apply to --dilated. Give only one of them."
 # Settings of earlier versions, with the values that are now fixed.
 DROPPED = {"trainable_upsampling": True, "fused_batchnorm": True, "tensorboard_images": 4}
 
@@ -348,41 +347,7 @@ class TrainConfig:
         if self.backbone not in (*BACKBONES, "tiny"):
             offered = ", ".join(BACKBONES)
             raise UserError(f"--backbone must be one of {offered}. Received: {self.backbone!r}.")
-        if self.learning_rate <= 0:
-            raise UserError(f"--learning-rate must be positive. Received: {self.learning_rate}.")
-        if (0 in self.crop) != (self.crop == (0, 0)):
-            raise UserError(f"--crop needs two sides, or 0 0. Received: {self.crop}.")
-        if self.skip_smaller and (self.crop == (0, 0) or self.short_side != 0):
-            raise UserError("--skip-smaller needs a --crop, and does not apply to --short-side.")
-        if self.ema >= 1:
-            raise UserError(f"--ema must be below 1. Received: {self.ema}.")
-        if self.frozen_epochs and self.freeze == "backbone":
-            raise UserError("--frozen-epochs does not apply to --freeze backbone.")
-        if not 0 < self.scale[0] <= self.scale[1]:
-            raise UserError(f"--scale needs 0 < LOW <= HIGH. Received: {self.scale}.")
-        if self.dilated != (self.output_stride is None):
-            raise UserError(BOTH_FORMS)
-        if self.dilated and self.upsampling != "dense":
-            raise UserError("--upsampling does not apply to --dilated, which resizes.")
-        if self.upsampling_initializer != "bilinear":
-            if self.dilated:
-                raise UserError(
-                    "--upsampling-initializer does not apply to --dilated, which resizes."
-                )
-            if self.upsampling != "dense":
-                raise UserError("--upsampling-initializer requires --upsampling dense.")
-        if not self.dilated and self.auxiliary_weight is not None:
-            raise UserError("--auxiliary-weight requires --dilated.")
-        if self.label_smoothing >= 1:
-            raise UserError(
-                f"--label-smoothing must be below 1, such as 0.1. Received: {self.label_smoothing}."
-            )
-        if self.label_smoothing and self.loss == "focal":
-            raise UserError("--label-smoothing does not apply to --loss focal. Leave out one.")
-        if self.region_loss != "jaccard" and not self.region_weight:
-            raise UserError(
-                f"--region-loss {self.region_loss} requires a positive --region-weight, such as 1."
-            )
+        require_consistent(self)
 
     @property
     def network(self) -> str:
