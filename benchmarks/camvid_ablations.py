@@ -24,8 +24,7 @@ from PIL import Image
 
 HELD_OUT = "0006R0"
 ROOT = Path(__file__).parents[1]
-BASE = "--recipe camvid --crop 160 224 --mixed-precision auto"
-PRETRAINED = "--learning-rate 5e-4"
+BASE = "--recipe camvid --crop 160 224"
 # Name: the flags that differ.
 ABLATIONS = {
     "base": "",
@@ -57,17 +56,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--camvid", required=True, type=Path)
     parser.add_argument("--out", required=True, type=Path)
-    parser.add_argument("--weights", help="start from these (random)")
+    parser.add_argument("--weights", default="none", help="start from these (random values)")
     parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--seeds", type=int, nargs="+", default=(0,))
     parser.add_argument("--table", action="store_true", help="only print the results so far")
     parser.add_argument("names", nargs="*", choices=[*ABLATIONS, []])
     arguments = parser.parse_args()
 
-    start = f"--weights {arguments.weights} {PRETRAINED}" if arguments.weights else ""
-    coarse = arguments.epochs // 2
-    shared = f"{BASE} --epochs {arguments.epochs} --coarse-epochs {coarse} {start}"
-    shared += f" --validate-every {arguments.epochs}"  # best.keras is then of the last epoch
+    epochs, coarse = arguments.epochs, arguments.epochs // 2
+    shared = f"{BASE} --weights {arguments.weights} --epochs {epochs} --coarse-epochs {coarse}"
+    shared += f" --validate-every {epochs}"  # best.keras is then of the last epoch
     results = Results(arguments.out / "results.json")
     for name in arguments.names or ABLATIONS:
         for seed in arguments.seeds:

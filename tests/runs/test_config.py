@@ -95,7 +95,7 @@ def test_voc2012_steps_as_d2l_does():
         ({"data_dir": "\x1b[2J"}, "--data-dir must not contain control characters"),
         (
             {"recipe": "best"},
-            "--recipe must be one of sample, voc2012, voc2012_best, camvid, strong",
+            "--recipe must be one of sample, voc2012, voc2012_best, camvid, camvid_random, strong",
         ),
     ],
 )
