@@ -159,6 +159,8 @@ def _check(arguments) -> int:
         for name, image_count, pixel_count, weight in zip(names, images, pixels, weights):
             share = pixel_count / max(1, pixels.sum())
             print(f"  {name:{width}}  {image_count:6}  {pixel_count:11}  {share:6.2%}{weight}")
+    if report.sizes:
+        print("Sizes (height×width): " + _sizes(report.sizes))
     if arguments.pictures:
         _write_pictures(arguments, report)
     for note in report.notes:
@@ -168,6 +170,16 @@ def _check(arguments) -> int:
         return 1
     print_next(("train", "--dataset", arguments.directory))
     return 0
+
+
+def _sizes(sizes) -> str:
+    """The size of all images, or the median and the bounds of height and width."""
+    import numpy as np
+
+    (low, narrow), (height, width), (high, wide) = np.percentile(sizes, (0, 50, 100), axis=0)
+    if (low, narrow) == (high, wide):
+        return f"{height:.0f}×{width:.0f}"
+    return f"{height:.0f}×{width:.0f} (median), {low:.0f}×{narrow:.0f} to {high:.0f}×{wide:.0f}"
 
 
 def _write_pictures(arguments, report) -> None:

@@ -31,7 +31,8 @@ class DirectoryReport:
 
     `images` and `pixels` have, per split, the number of images that contain each class
     and of its pixels, int64 `(classes + 1,)`; the last entry is for unlabelled pixels.
-    `counts` has the pixels of each image. `notes` tell of what need not be a mistake.
+    `counts` has the pixels of each image, `sizes` their heights and widths. `notes` tell of
+    what need not be a mistake.
     """
 
     labels: LabelSet | None = None
@@ -39,6 +40,7 @@ class DirectoryReport:
     images: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     pixels: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     counts: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    sizes: list[tuple[int, ...]] = dataclasses.field(default_factory=list)
     problems: list[str] = dataclasses.field(default_factory=list)
     notes: list[str] = dataclasses.field(default_factory=list)
 
@@ -77,6 +79,7 @@ def check_directory(root, progress=lambda items: items) -> DirectoryReport:
         report.pixels[split] += report.counts[name]
         report.images[split] += report.counts[name] > 0
     problems, notes = inspection.told()
+    report.sizes = inspection.sizes
     report.problems += problems
     report.problems += problems_of_counts(labels, report.pixels, root)
     parts = {split: counts for split, counts in report.pixels.items() if split in ("train", "val")}

@@ -43,11 +43,13 @@ class Inspection:
         root: The folder.
         labels: Its classes.
         problems: One line for each fault of a file, so far.
+        sizes: Height and width of each sound mask, so far.
     """
 
     root: Path
     labels: LabelSet
     problems: list[str] = dataclasses.field(default_factory=list)
+    sizes: list[tuple[int, ...]] = dataclasses.field(default_factory=list)
     _looked: int = 0
     _own: list[str] = dataclasses.field(default_factory=list)
     _palettes: dict[str, list[str]] = dataclasses.field(default_factory=dict)  # by their order
@@ -77,6 +79,7 @@ class Inspection:
             return np.zeros(len(self.labels) + 1, np.int64)
         self._compare_sizes(name, image, mask, turn, path)
         counts = count_pixels(mask, self.labels)
+        self.sizes.append(mask.shape)
         if not counts[:-1].any():
             self._unlabelled.append(name)
         return counts
