@@ -18,6 +18,7 @@ from support.runs import QUICK
 
 from fcn_keras import __main__, cli
 from fcn_keras.cli import _parser, main
+from fcn_keras.data import load_split
 from fcn_keras.runs.checks import flag
 from fcn_keras.runs.config import SETTINGS, TrainConfig
 from fcn_keras.runs.recipes import RECIPES
@@ -279,6 +280,9 @@ def test_data_check_of_a_good_and_a_bad_folder(folder, capfd):
     assert main(["data", "check", str(folder)]) == 0
     output = capfd.readouterr().out
     assert "train: 6 images" in output and "bar" in output and "0 problems." in output
+    [size] = [line for line in output.splitlines() if line.startswith("Sizes (height×width): ")]
+    height, width = load_split(str(folder), "train").read(0)[1].shape
+    assert size.endswith(f" {height}×{width}")
     train, val = output.split("val: ")
     counts = [int(re.search(rf" {name} .* (\d+)  ", train)[1]) for name in CLASSES]
     weights = [float(re.search(rf" {name} .* (\S+)\n", train)[1]) for name in CLASSES]
