@@ -6,7 +6,6 @@ and not even that if the command does without.
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 import glob
 import importlib.util
@@ -140,7 +139,7 @@ def check_resumed(run_dir, changes: dict) -> None:
     run = RunFolder(run_dir)
     run.require_known_settings()
     saved = run.read_config()
-    config = dataclasses.replace(saved, **changes)
+    config = saved.resumed(**changes)
     run.read_labels()
     if not run.is_finished(saved, config):  # a finished run needs no data
         require_additions(run, {})

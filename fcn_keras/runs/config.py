@@ -383,6 +383,12 @@ class TrainConfig:
         """A copy with some settings replaced; see `_combined`."""
         return TrainConfig(**_combined(vars(self), settings))
 
+    def resumed(self, **changes) -> TrainConfig:
+        """The settings with which a run goes on; `UserError` if they are of a new one."""
+        if changes.get("epochs") == 0:
+            raise UserError("--epochs must be at least 1 in a resumed run. Received: 0.")
+        return dataclasses.replace(self, **changes)
+
 
 SETTINGS = tuple(field for field in dataclasses.fields(TrainConfig) if field.name != "given")
 

@@ -133,7 +133,7 @@ def resume(
     run.require_known_settings()
     if Cluster.from_environment():  # may continue what one machine began
         changes = {"devices": None, **changes}
-    config = dataclasses.replace(saved, **changes)
+    config = saved.resumed(**changes)
     history = run.read_history()
     if run.is_finished(saved, config):
         print(f"{run.path} is finished: {len(history)} epochs. Raise --epochs to train further.")
