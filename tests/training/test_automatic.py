@@ -106,9 +106,19 @@ def test_crops_follow_the_images(size, crop):
     assert any(reason.startswith("--short-side 480: ") for reason in reasons) == (min(size) > 800)
 
 
-@pytest.mark.parametrize(("images", "epochs"), [(10, 240), (200, 120), (1464, 20), (10_000, 20)])
-def test_few_images_make_more_epochs(images, epochs):
-    config = TrainConfig.from_recipe("finetune", weights="imagenet_dir")
+@pytest.mark.parametrize(
+    ("images", "weights", "epochs"),
+    # 12,000 or 24,000 images in all, and 20 to 240 epochs.
+    [
+        (10, "dir", 240),
+        (200, "dir", 60),
+        (200, "none", 120),
+        (367, "none", 65),
+        (10_000, "dir", 20),
+    ],
+)
+def test_few_images_make_more_epochs(images, weights, epochs):
+    config = TrainConfig.from_recipe("finetune", weights=weights, coarse_epochs=None)
     settled, reasons = settle(config, split_of(images), 1)
     assert (settled.epochs, settled.coarse_epochs) == (epochs, epochs // 2)
     assert f"--epochs {epochs}: {images} images" in reasons
