@@ -46,7 +46,7 @@ def fit(method, number):
         model.fit(*data, validation_data=data, epochs=3, callbacks=callbacks, verbose=0)
 
 
-# Slow, though they take a second: twice, a real Ctrl-C within `fit` ended a worker of pytest-xdist,
+# Slow, though they take a second: a real Ctrl-C within `fit` once ended a worker of pytest-xdist,
 # which then waited forever. The cause is not known.
 METHODS = ["on_train_batch_begin", "on_test_batch_begin", "on_epoch_end", "on_train_end"]
 
