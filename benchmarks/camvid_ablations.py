@@ -60,8 +60,10 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--seeds", type=int, nargs="+", default=(0,))
     parser.add_argument("--table", action="store_true", help="only print the results so far")
-    parser.add_argument("names", nargs="*", choices=[*ABLATIONS, []])
+    parser.add_argument("names", nargs="*", metavar="NAME", help="rows to train (all)")
     arguments = parser.parse_args()
+    if unknown := {*arguments.names} - {*ABLATIONS}:
+        parser.error(f"no such row: {', '.join(unknown)}. There are: {', '.join(ABLATIONS)}.")
 
     epochs, coarse = arguments.epochs, arguments.epochs // 2
     shared = f"{BASE} --weights {arguments.weights} --epochs {epochs} --coarse-epochs {coarse}"

@@ -3,9 +3,9 @@
     python benchmarks/learning_curves.py --dataset FOLDER --weights DIR --figure curves.png
 
 Trains on 25, 50, 100, ... photographs of the split `train`, chosen at random, each choice part of
-the next: by the recipe `strong` from random weights, by `finetune` from those of --weights, and
-also from --init-from, such as torchvision/fcn_resnet50, if given. Prints the mean IoU on `val` and
-draws it. FOLDER is in VOC's layout. Finished runs in --out are kept, interrupted ones resume.
+the next: by the recipe `strong` from random weights, and by `finetune` from those of --weights.
+Prints the mean IoU on `val` and draws it. FOLDER is in VOC's layout. Finished runs in --out are
+kept, interrupted ones resume.
 """
 
 import argparse
@@ -25,7 +25,6 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dataset", required=True, type=Path, help="a folder in VOC's layout")
     parser.add_argument("--weights", default="imagenet", help="of the backbone (imagenet)")
-    parser.add_argument("--init-from", help="also start from this run or file")
     parser.add_argument("--counts", type=int, nargs="+", default=COUNTS)
     parser.add_argument("--epochs", type=int, help="of each run (by the number of photographs)")
     parser.add_argument("--crop", type=int, nargs=2, metavar=("H", "W"))
@@ -34,15 +33,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--figure", type=Path, help="a PNG to draw")
     arguments = parser.parse_args(argv)
     arguments.limit = None
-    starts = {
-        "random": {"recipe": "strong", "weights": "none"},
-        "ImageNet": {"recipe": "finetune", "weights": arguments.weights},
-    }
-    if arguments.init_from:
-        starts["FCN"] = {"recipe": "finetune", "init_from": arguments.init_from}
     import_tensorflow()
     try:
-        scores = measured(arguments, starts)
+        scores = measured(arguments)
         if arguments.figure:
             draw(scores, arguments.figure)
     except UserError as error:
@@ -51,17 +44,16 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def measured(arguments, starts: dict) -> dict[str, dict[int, float]]:
+def measured(arguments) -> dict[str, dict[int, float]]:
     """The mean IoU by start and number of photographs, printed as a table."""
     folder, source = arguments.out / "data", arguments.dataset
+    starts = {"random": ("strong", "none"), "ImageNet": ("finetune", arguments.weights)}
     scores: dict = {name: {} for name in starts}
     lines = [row("photographs", "start", "mean IoU", "pixel accuracy", "seconds")]
     for count in arguments.counts:
         arguments.dataset = str(subset(source, folder / str(count), count))
-        for name, settings in starts.items():
-            arguments.recipe = settings["recipe"]
-            more = {key: value for key, value in settings.items() if key != "recipe"}
-            run = finished_run(arguments, f"{name}-{count}", **more)
+        for name, (arguments.recipe, weights) in starts.items():
+            run = finished_run(arguments, f"{name}-{count}", weights=weights)
             metrics = run.read_metrics()
             scores[name][count] = metrics["mean_iou"]
             accuracy = metrics["pixel_accuracy"]

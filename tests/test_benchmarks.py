@@ -1,16 +1,22 @@
 """The benchmarks on a few small pictures."""
 
 import argparse
+import json
 import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 from support.fake_folder import CLASSES
 from support.processes import ROOT
+
+from fcn_keras.data import load_split
+from fcn_keras.errors import UserError
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import d2l_exercises
 import kept_runs
+import learning_curves
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +54,37 @@ def test_upsampling_compares_two_initialisations_and_keeps_what_is_finished(exer
 
     assert exercise("upsampling", "--epochs", "3", "--seeds", "0") == 1
     assert "trained with epochs 2, not 3. Choose another --out" in capsys.readouterr().err
+
+
+def test_each_choice_of_photographs_is_part_of_the_next(shapes, tmp_path):
+    folders = [learning_curves.subset(shapes, tmp_path / str(n), n) for n in (2, 4, 6)]
+    few, more, all_of_them = (set(load_split(str(folder), "train").ids) for folder in folders)
+    assert few < more < all_of_them == set(load_split(str(shapes), "train").ids)
+    for folder in folders:
+        assert load_split(str(folder), "val").ids == load_split(str(shapes), "val").ids
+    with pytest.raises(UserError, match="has 6 training photographs, not 7"):
+        learning_curves.subset(shapes, tmp_path / "7", 7)
+
+
+@pytest.mark.slow
+def test_learning_curves_are_measured_once_and_drawn(shapes, tmp_path, capsys):
+    flags = ["--dataset", str(shapes), "--out", str(tmp_path / "runs"), "--weights", "none"]
+    flags += "--counts 2 4 --epochs 1 --crop 32 32 --batch-size 2".split()
+    assert learning_curves.main([*flags, "--figure", str(tmp_path / "curves.png")]) == 0
+    first = capsys.readouterr().out
+    lines = [line.strip("| ").split(" | ") for line in first.splitlines()[-4:]]
+    assert [tuple(cells[:2]) for cells in lines] == [
+        (count, start) for count in "24" for start in ("random", "ImageNet")
+    ]
+    for count, start, mean_iou, *_ in lines:
+        metrics = json.loads((tmp_path / "runs" / f"{start}-{count}/metrics.json").read_text())
+        assert float(mean_iou) == pytest.approx(metrics["mean_iou"], abs=5e-4)
+    assert np.ptp(np.asarray(Image.open(tmp_path / "curves.png").convert("L"))) > 100
+
+    assert learning_curves.main(flags) == 0
+    second = capsys.readouterr().out
+    assert second.count("already finished, kept") == 4
+    assert second.endswith(first[first.rindex("| photographs") :])
 
 
 def test_mean_and_spread():

@@ -217,6 +217,12 @@ def _note_doubts(config: TrainConfig, images: int) -> None:
             f"{config.batch_size}; consider a smaller --batch-size.",
             file=sys.stderr,
         )
+    if config.frozen_epochs >= config.epochs:
+        print(
+            f"Note: --frozen-epochs {config.frozen_epochs} freezes the backbone for all "
+            f"{config.epochs} epochs; --freeze backbone says so, too.",
+            file=sys.stderr,
+        )
     if config.weights == "none" and not config.init_from:
         for name, off in (("freeze", "none"), ("frozen_epochs", 0)):
             value = getattr(config, name)
@@ -231,11 +237,14 @@ def _build_and_compile(config: TrainConfig, splits: tuple[Split, Split], strateg
     """The compiled model, and the averages of its weights or `None`."""
     labels, replicas = splits[0].labels, strategy.num_replicas_in_sync
     if config.batch_size % (replicas * config.accumulation_steps):
-        parts = f"{config.accumulation_steps} accumulation steps on each of "
+        devices = f"{replicas} devices{' of all workers' * several_workers(strategy)}"
+        what = f"the {config.accumulation_steps} accumulation steps"
+        if config.accumulation_steps == 1:
+            what = f"the {devices}"
+        elif replicas > 1:
+            what += f" on each of {devices}"
         raise UserError(
-            f"--batch-size must be a multiple of the {parts * (config.accumulation_steps > 1)}"
-            f"{replicas} devices{' of all workers' * several_workers(strategy)}. Received: "
-            f"{config.batch_size}."
+            f"--batch-size must be a multiple of {what}. Received: {config.batch_size}."
         )
     cluster = Cluster.from_environment()
     workers = len(cluster.addresses) if cluster else 1
