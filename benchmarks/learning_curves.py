@@ -52,7 +52,8 @@ def measured(arguments) -> dict[str, dict[int, float]]:
     lines = [row("photographs", "start", "mean IoU", "pixel accuracy", "seconds")]
     for count in arguments.counts:
         arguments.dataset = str(subset(source, folder / str(count), count))
-        for name, (arguments.recipe, weights) in starts.items():
+        for name, (recipe, weights) in starts.items():
+            arguments.recipe = recipe
             run = finished_run(arguments, f"{name}-{count}", weights=weights)
             metrics = run.read_metrics()
             scores[name][count] = metrics["mean_iou"]

@@ -217,6 +217,13 @@ def _note_doubts(config: TrainConfig, images: int) -> None:
             f"{config.batch_size}; consider a smaller --batch-size.",
             file=sys.stderr,
         )
+    only_head = "learning_rate" in config.given and "backbone_rate" not in config.given
+    if config.backbone_rate != 1 and only_head:
+        print(
+            f"Note: --learning-rate {config.learning_rate:g} is the head's; the backbone has "
+            f"{config.backbone_rate:g} of it, by the recipe's --backbone-rate.",
+            file=sys.stderr,
+        )
     if config.frozen_epochs >= config.epochs:
         print(
             f"Note: --frozen-epochs {config.frozen_epochs} freezes the backbone for all "
@@ -237,14 +244,13 @@ def _build_and_compile(config: TrainConfig, splits: tuple[Split, Split], strateg
     """The compiled model, and the averages of its weights or `None`."""
     labels, replicas = splits[0].labels, strategy.num_replicas_in_sync
     if config.batch_size % (replicas * config.accumulation_steps):
-        devices = f"{replicas} devices{' of all workers' * several_workers(strategy)}"
-        what = f"the {config.accumulation_steps} accumulation steps"
-        if config.accumulation_steps == 1:
-            what = f"the {devices}"
-        elif replicas > 1:
-            what += f" on each of {devices}"
+        parts = [f"{config.accumulation_steps} accumulation steps"]
+        parts *= config.accumulation_steps > 1
+        if replicas > 1:
+            parts.append(f"{replicas} devices{' of all workers' * several_workers(strategy)}")
         raise UserError(
-            f"--batch-size must be a multiple of {what}. Received: {config.batch_size}."
+            f"--batch-size must be a multiple of the {' on each of '.join(parts)}. Received: "
+            f"{config.batch_size}."
         )
     cluster = Cluster.from_environment()
     workers = len(cluster.addresses) if cluster else 1

@@ -360,6 +360,14 @@ def test_a_run_at_another_size_predicts_at_it(shapes, tmp_path):
         ({"weights": "none", "frozen_epochs": 2}, "--frozen-epochs 2 freezes random values"),
         ({"frozen_epochs": 5}, "--frozen-epochs 5 freezes the backbone for all 5 epochs"),
         ({"frozen_epochs": 4}, ""),
+        (
+            {"backbone_rate": 0.03, "learning_rate": 1e-4, "given": ("learning_rate",)},
+            "--learning-rate 0.0001 is the head's; the backbone has 0.03 of it",
+        ),
+        (
+            {"backbone_rate": 0.03, "given": ("backbone_rate", "learning_rate")},
+            "",
+        ),
     ],
 )
 def test_doubtful_settings_get_a_note(settings, note, capfd):
