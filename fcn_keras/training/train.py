@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -90,9 +90,9 @@ def train(
         compute_deterministically()
     strategy = make_strategy(config.devices)
     splits = load_splits(config)
-    _inspect(config, splits)
+    _note(_inspected(config, splits))
     config, reasons = settle(config, splits[0], strategy.num_replicas_in_sync)
-    _note_doubts(config, len(splits[0]))
+    _note(_doubts(config, len(splits[0])))
     splits, additions = as_seen(config, splits, augment), additions_of(augment, callbacks)
     model, averages = _build_and_compile(config, splits, strategy)
     meet(strategy, _what_workers_share(config, splits), additions)
@@ -201,43 +201,41 @@ def build_model(config: TrainConfig, labels: LabelSet) -> keras.Model:
     return model
 
 
-def _inspect(config: TrainConfig, splits: tuple[Split, Split]) -> None:
-    """Raises `UserError` if a folder's masks are worth nothing, and prints what is doubtful."""
-    if config.dataset == "sample" or in_data_dir(config.dataset):
-        return
-    for note in inspect_before_training(config.dataset, splits):
+def _note(notes: Iterable[str]) -> None:
+    for note in notes:
         print(f"Note: {printable(note)}", file=sys.stderr)
 
 
-def _note_doubts(config: TrainConfig, images: int) -> None:
-    """Prints notes on settings that were most likely not meant together."""
+def _inspected(config: TrainConfig, splits: tuple[Split, Split]) -> list[str]:
+    """What is doubtful in a folder's masks; `UserError` if they are worth nothing."""
+    if config.dataset == "sample" or in_data_dir(config.dataset):
+        return []
+    return inspect_before_training(config.dataset, splits)
+
+
+def _doubts(config: TrainConfig, images: int) -> Iterator[str]:
+    """Notes on settings that were most likely not meant together."""
     if images < config.batch_size:
-        print(
-            f"Note: {images} training images are repeated to fill a batch of "
-            f"{config.batch_size}; consider a smaller --batch-size.",
-            file=sys.stderr,
+        yield (
+            f"{images} training images are repeated to fill a batch of {config.batch_size}; "
+            "consider a smaller --batch-size."
         )
     only_head = "learning_rate" in config.given and "backbone_rate" not in config.given
     if config.backbone_rate != 1 and only_head:
-        print(
-            f"Note: --learning-rate {config.learning_rate:g} is the head's; the backbone has "
-            f"{config.backbone_rate:g} of it, by the recipe's --backbone-rate.",
-            file=sys.stderr,
+        yield (
+            f"--learning-rate {config.learning_rate:g} is the head's; the backbone has "
+            f"{config.backbone_rate:g} of it, by the recipe's --backbone-rate."
         )
     if config.frozen_epochs >= config.epochs:
-        print(
-            f"Note: --frozen-epochs {config.frozen_epochs} freezes the backbone for all "
-            f"{config.epochs} epochs; --freeze backbone says so, too.",
-            file=sys.stderr,
+        yield (
+            f"--frozen-epochs {config.frozen_epochs} freezes the backbone for all "
+            f"{config.epochs} epochs; --freeze backbone says so, too."
         )
     if config.weights == "none" and not config.init_from:
         for name, off in (("freeze", "none"), ("frozen_epochs", 0)):
             value = getattr(config, name)
             if value != off:
-                print(
-                    f"Note: {flag(name)} {value} freezes random values, as --weights is none.",
-                    file=sys.stderr,
-                )
+                yield f"{flag(name)} {value} freezes random values, as --weights is none."
 
 
 def _build_and_compile(config: TrainConfig, splits: tuple[Split, Split], strategy):
