@@ -93,10 +93,11 @@ def plan(config: TrainConfig, splits: tuple[Split, Split]) -> str:
         f"{name} {weight:g}"
         for name, weight in zip(splits[0].labels.names, config.class_weights or ())
     ]
+    side = f", resized to a shorter side of {config.short_side}" if config.short_side else ""
     ends_early = 0 < (config.max_steps or 0) < config.epochs * steps
     return (
         f"{config.network} on {config.backbone}, starting from {start}. "
-        f"Images: {len(splits[0])} for training, {len(splits[1])} for validation. "
+        f"Images: {len(splits[0])} for training, {len(splits[1])} for validation{side}. "
         f"Recipe {config.recipe}: {config.epochs} epochs, each of {steps} steps of "
         f"{config.batch_size} images, {config.epochs * steps} steps in all"
         + (f"; ends after {config.max_steps} of them." if ends_early else ".")

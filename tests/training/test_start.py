@@ -173,3 +173,5 @@ def test_the_plan_says_what_the_run_starts_from(shapes):
     assert plan(long, splits) == plan(config, splits)
     imagenet = TrainConfig.from_recipe("voc2012")
     assert "FCN-32s on resnet18, starting from ImageNet weights. " in plan(imagenet, splits)
+    resized = dataclasses.replace(config, short_side=64)
+    assert "5 for validation, resized to a shorter side of 64. " in plan(resized, splits)
