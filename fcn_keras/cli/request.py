@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
@@ -144,7 +145,7 @@ def _segment_all(client, names, palette, jobs, results, arguments) -> dict[str, 
 
 
 @contextlib.contextmanager
-def _noted_signals(client):
+def _noted_signals(client) -> Iterator[list[int]]:
     """Stops the client at the first Ctrl-C or other signal, the process at the second.
 
     An exception at the first could leave a lock that the threads share in a bad state.

@@ -21,7 +21,7 @@ def accumulate(model: keras.Model, parts: int) -> None:
     """
     step, optimizer = model.train_step, model.optimizer
 
-    def train_step(data):
+    def train_step(data) -> dict:
         images, masks = keras.utils.unpack_x_y_sample_weight(data)[:2]
         gradients: list = []
         try:

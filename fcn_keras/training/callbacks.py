@@ -157,7 +157,7 @@ class Interruption(keras.callbacks.Callback):
     it with its own; here it is raised again.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.noted: BaseException | None = None
 
