@@ -172,6 +172,6 @@ def _check_weights(config) -> None:
     if separator or os.sep in weights or not is_preset:
         raise UserError(
             "--weights must be imagenet, none, auto, a directory with a preset, a .pth file, a "
-            f"name of fcn-keras weights list, or a KerasHub handle. Received: {weights!r}, which "
-            "is none of these."
+            "name that fcn-keras weights list prints, or a KerasHub handle. Received: "
+            f"{weights!r}, which is none of these."
         )

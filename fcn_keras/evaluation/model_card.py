@@ -138,7 +138,8 @@ def _limits(config: TrainConfig, splits, scores: Scores) -> str:
         for name, iou, share in zip(names, scores.class_iou, shares)
         if 0 < share < RARE and iou < WEAK
     ]
-    absent = [name for name, share in zip(names, shares) if share == 0]
+    absent = {name: iou for name, iou, share in zip(names, scores.class_iou, shares) if share == 0}
+    predicted = [name for name, iou in absent.items() if iou == 0]  # the others' is NaN
     lines = [
         f"For pictures like those in the data set, and its {len(names)} classes: it was trained on "
         f"{len(train)} images and evaluated on {len(val)}. Other scenes, cameras and lighting were "
@@ -150,6 +151,8 @@ def _limits(config: TrainConfig, splits, scores: Scores) -> str:
         lines.append(f"Rare classes (under {RARE:.0%}) with an IoU under {WEAK}: {', '.join(weak)}")
     if absent:
         lines.append(f"Not in the validation images, so not evaluated: {', '.join(absent)}")
+    if predicted:
+        lines.append(f"Predicted there all the same, and in mean IoU as 0: {', '.join(predicted)}")
     if config.weights == "none" and not config.init_from:
         lines.append("The backbone started from random weights: it has seen only these images.")
     return _list([*lines, "Licence of the model: please fill in; it depends on the data's"])

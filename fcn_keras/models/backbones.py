@@ -151,9 +151,9 @@ def _load_preset(backbone_class, preset: str, name: str, dtype):
     known = "://" in preset or os.path.isdir(preset) or preset in backbone_class.presets
     if not known:
         raise UserError(
-            f"weights must be 'imagenet', 'none', a directory with a preset, a .pth file, a name "
-            f"of fcn-keras weights list, or a KerasHub handle. Received: {preset!r}, which is "
-            "none of these."
+            "weights must be 'imagenet', 'none', a directory with a preset, a .pth file, a name "
+            "that fcn-keras weights list prints, or a KerasHub handle. Received: "
+            f"{preset!r}, which is none of these."
         )
     try:
         if os.path.isdir(preset):

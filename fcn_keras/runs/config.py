@@ -261,6 +261,7 @@ class TrainConfig:
         "learning rate of each stage of the backbone, relative to the next stage's",
         metavar="FACTOR",
         minimum=0,
+        maximum=1,
     )
     clip_norm: float = _setting(
         0.0, "largest global norm of the gradients (0: no limit)", metavar="NORM", minimum=0

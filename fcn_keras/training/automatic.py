@@ -54,7 +54,9 @@ def settle(config: TrainConfig, train: Split, replicas: int) -> tuple[TrainConfi
         config = _with_known_weights(config)
     changes: dict = {}
     if config.mixed_precision == "auto":
-        changes["mixed_precision"] = fast_precision()
+        changes["mixed_precision"] = precision = fast_precision()
+        speed = "no faster" if precision == "off" else "faster"
+        reasons.append(f"--mixed-precision {precision}: this machine is {speed} with bfloat16")
     if not all(config.crop) or config.short_side is None:
         sizes = [train.mask(index).shape for index in range(0, images, -(-images // SAMPLED))]
         height, width = (int(side) for side in np.median(sizes, axis=0))
@@ -72,7 +74,8 @@ def settle(config: TrainConfig, train: Split, replicas: int) -> tuple[TrainConfi
         changes["epochs"] = epochs_for(images, EXAMPLES_PRETRAINED if pretrained else EXAMPLES)
         reasons.append(f"--epochs {changes['epochs']}: {images} images")
     if config.coarse_epochs is None:
-        changes["coarse_epochs"] = changes.get("epochs", config.epochs) // 2
+        changes["coarse_epochs"] = coarse = changes.get("epochs", config.epochs) // 2
+        reasons.append(f"--coarse-epochs {coarse}: half of the epochs")
     if not config.batch_size:
         size = batch_size_for(images, changes.get("epochs", config.epochs))
         changes["batch_size"] = -(-size // replicas) * replicas

@@ -98,8 +98,13 @@ def plan(config: TrainConfig, splits: tuple[Split, Split]) -> str:
     return (
         f"{config.network} on {config.backbone}, starting from {start}. "
         f"Images: {len(splits[0])} for training, {len(splits[1])} for validation{side}. "
-        f"Recipe {config.recipe}: {config.epochs} epochs, each of {steps} steps of "
-        f"{config.batch_size} images, {config.epochs * steps} steps in all"
+        f"Recipe {config.recipe}: {_counted(config.epochs, 'epoch')}, each of "
+        f"{_counted(steps, 'step')} of {_counted(config.batch_size, 'image')}, "
+        f"{_counted(config.epochs * steps, 'step')} in all"
         + (f"; ends after {config.max_steps} of them." if ends_early else ".")
         + (f" Class weights: {', '.join(of_classes)}." if of_classes else "")
     )
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"

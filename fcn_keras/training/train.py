@@ -92,7 +92,7 @@ def train(
     splits = load_splits(config)
     _note(_inspected(config, splits))
     config, reasons = settle(config, splits[0], strategy.num_replicas_in_sync)
-    _note(_doubts(config, len(splits[0])))
+    _note(_doubts(config, splits[0]))
     splits, additions = as_seen(config, splits, augment), additions_of(augment, callbacks)
     model, averages = _build_and_compile(config, splits, strategy)
     meet(strategy, _what_workers_share(config, splits), additions)
@@ -213,8 +213,10 @@ def _inspected(config: TrainConfig, splits: tuple[Split, Split]) -> list[str]:
     return inspect_before_training(config.dataset, splits)
 
 
-def _doubts(config: TrainConfig, images: int) -> Iterator[str]:
+def _doubts(config: TrainConfig, train: Split) -> Iterator[str]:
     """Notes on settings that were most likely not meant together."""
+    images = len(train)
+    steps = pipeline.steps_per_epoch(train, config.batch_size) * config.epochs
     if images < config.batch_size:
         yield (
             f"{images} training images are repeated to fill a batch of {config.batch_size}; "
@@ -228,14 +230,23 @@ def _doubts(config: TrainConfig, images: int) -> Iterator[str]:
         )
     if config.frozen_epochs >= config.epochs:
         yield (
-            f"--frozen-epochs {config.frozen_epochs} freezes the backbone for all "
-            f"{config.epochs} epochs; --freeze backbone says so, too."
+            f"--frozen-epochs {config.frozen_epochs} covers all epochs ({config.epochs}), so the "
+            "backbone is never trained, as with --freeze backbone."
         )
     if config.weights == "none" and not config.init_from:
         for name, off in (("freeze", "none"), ("frozen_epochs", 0)):
             value = getattr(config, name)
             if value != off:
-                yield f"{flag(name)} {value} freezes random values, as --weights is none."
+                yield f"--weights none starts from random values, which {flag(name)} {value} keeps."
+    if config.optimizer == "adamw" and config.momentum and "momentum" in config.given:
+        yield f"--momentum {config.momentum:g} has no effect on --optimizer adamw."
+    if config.freeze == "backbone" and {"backbone_rate", "layer_decay"} & {*config.given}:
+        yield "--backbone-rate and --layer-decay have no effect with --freeze backbone."
+    if config.warmup_steps >= steps:
+        yield (
+            f"--warmup-steps {config.warmup_steps} covers all steps ({steps}), so the learning "
+            "rate never reaches --learning-rate."
+        )
 
 
 def _build_and_compile(config: TrainConfig, splits: tuple[Split, Split], strategy):

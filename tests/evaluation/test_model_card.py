@@ -125,7 +125,9 @@ def test_limits_name_rare_and_unmeasured_classes(shapes):
     report = Scores(splits[0].labels, np.array([[994, 0, 1], [4, 1, 0], [0, 0, 0]]))
     text = _limits(TrainConfig(), splits, report)
     assert "IoU under 0.5: box (0.20)" in text and "not evaluated: bar" in text
+    assert "Predicted there all the same, and in mean IoU as 0: bar\n" in text
     assert "6 images and evaluated on 5" in text and "random weights" in text
     report = dataclasses.replace(report, confusion=np.diag([990, 5, 5]))
     text = _limits(TrainConfig(weights="imagenet"), splits, report)
+    assert "Predicted" not in text
     assert "Rare" not in text and "not evaluated:" not in text and "random weights" not in text

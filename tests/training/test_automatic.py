@@ -122,6 +122,7 @@ def test_few_images_make_more_epochs(images, weights, epochs):
     settled, reasons = settle(config, split_of(images), 1)
     assert (settled.epochs, settled.coarse_epochs) == (epochs, epochs // 2)
     assert f"--epochs {epochs}: {images} images" in reasons
+    assert f"--coarse-epochs {epochs // 2}: half of the epochs" in reasons
 
 
 def test_without_weights_what_the_recipe_set_gives_way_and_what_was_given_stays():

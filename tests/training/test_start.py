@@ -173,5 +173,7 @@ def test_the_plan_says_what_the_run_starts_from(shapes):
     assert plan(long, splits) == plan(config, splits)
     imagenet = TrainConfig.from_recipe("voc2012")
     assert "FCN-32s on resnet18, starting from ImageNet weights. " in plan(imagenet, splits)
+    single = dataclasses.replace(config, epochs=1, batch_size=6)
+    assert plan(single, splits).endswith(": 1 epoch, each of 1 step of 6 images, 1 step in all.")
     resized = dataclasses.replace(config, short_side=64)
     assert "5 for validation, resized to a shorter side of 64. " in plan(resized, splits)

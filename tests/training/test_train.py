@@ -356,9 +356,15 @@ def test_a_run_at_another_size_predicts_at_it(shapes, tmp_path):
     "settings, note",
     [
         ({"batch_size": 7}, "6 training images are repeated to fill a batch of 7"),
-        ({"weights": "none", "freeze": "batchnorm"}, "--freeze batchnorm freezes random values"),
-        ({"weights": "none", "frozen_epochs": 2}, "--frozen-epochs 2 freezes random values"),
-        ({"frozen_epochs": 5}, "--frozen-epochs 5 freezes the backbone for all 5 epochs"),
+        (
+            {"weights": "none", "freeze": "batchnorm"},
+            "--weights none starts from random values, which --freeze batchnorm keeps",
+        ),
+        (
+            {"weights": "none", "frozen_epochs": 2},
+            "--weights none starts from random values, which --frozen-epochs 2 keeps",
+        ),
+        ({"frozen_epochs": 5}, "--frozen-epochs 5 covers all epochs (5)"),
         ({"frozen_epochs": 4}, ""),
         (
             {"backbone_rate": 0.03, "learning_rate": 1e-4, "given": ("learning_rate",)},
@@ -368,11 +374,22 @@ def test_a_run_at_another_size_predicts_at_it(shapes, tmp_path):
             {"backbone_rate": 0.03, "given": ("backbone_rate", "learning_rate")},
             "",
         ),
+        (
+            {"optimizer": "adamw", "momentum": 0.9, "given": ("momentum",)},
+            "--momentum 0.9 has no effect on --optimizer adamw",
+        ),
+        ({"optimizer": "adamw", "momentum": 0.9}, ""),  # of a recipe
+        (
+            {"freeze": "backbone", "layer_decay": 0.5, "given": ("layer_decay",)},
+            "--backbone-rate and --layer-decay have no effect with --freeze backbone",
+        ),
+        ({"warmup_steps": 5}, "--warmup-steps 5 covers all steps (5)"),
+        ({"warmup_steps": 4}, ""),
     ],
 )
-def test_doubtful_settings_get_a_note(settings, note):
+def test_doubtful_settings_get_a_note(settings, note, shapes):
     values = {"weights": "imagenet", "batch_size": 6, "epochs": 5, **settings}
-    notes = [*_doubts(TrainConfig(**values), images=6)]
+    notes = [*_doubts(TrainConfig(**values), load_split(str(shapes), "train"))]
     assert len(notes) == bool(note) and all(each.startswith(note) for each in notes)
 
 
